@@ -1,1 +1,1 @@
-//! Under construction.
+//! Tests that see the whole: the journey, the refusals, the money, the layering. What they share.
