@@ -1,1 +1,40 @@
-//! Under construction.
+//! Turns messages into tokens and tokens into text, on a CPU; knows neither keys nor peers.
+//!
+//! The whole engine is plain Rust: a GGUF reader, a byte-level BPE tokenizer, chat templates, and the Llama
+//! architecture over int8 tiles. The same model, prompt, parameters and seed give **the same bits** on every
+//! instruction set ([`InstructionSet`]), with any number of threads and any chunking of the prompt.
+//!
+//! ```no_run
+//! use std::{ops::ControlFlow, path::Path, sync::Arc};
+//! use cocoon_engine::{ChatMessage, Engine, EngineOptions, Model, Params};
+//!
+//! let model = Arc::new(Model::open(Path::new("model.gguf"))?);
+//! let engine = Engine::new(Arc::clone(&model), EngineOptions::default());
+//! let question = [ChatMessage { role: "user".into(), content: "Why is the sky blue?".into() }];
+//! let prompt = model.tokenizer().encode(&model.render_chat(&question, true)?, true);
+//! let answer = engine.generate(&prompt, &Params::default(), |step| {
+//!     print!("{}", step.text);
+//!     ControlFlow::Continue(())
+//! })?;
+//! println!("\n{} tokens", answer.completion_tokens);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod generate;
+mod gguf;
+mod kernels;
+mod model;
+mod sampling;
+mod sequence;
+mod template;
+mod tokenizer;
+
+pub use error::{GenerateError, ModelError, TemplateError};
+pub use generate::{Engine, EngineOptions, Finish, Generated, Params, Step};
+pub use kernels::{InstructionSet, instruction_set};
+pub use model::Model;
+pub use sampling::{Sampler, Sampling};
+pub use sequence::Sequence;
+pub use template::ChatMessage;
+pub use tokenizer::{TextStream, Tokenizer};

@@ -1,0 +1,421 @@
+//! The GGUF container, versions 2 and 3: metadata and a directory of tensors.
+//!
+//! The file is a peer's bytes until its hash is known: every length, count and offset is checked against a named
+//! limit and against the file's size before anything is allocated for it.
+
+use std::collections::HashMap;
+
+use crate::error::ModelError;
+
+/// Most metadata keys in a file.
+const MAX_KEYS: u64 = 4096;
+/// Most tensors in a file.
+const MAX_TENSORS: u64 = 65_536;
+/// Longest string, in bytes: chat templates are the long ones.
+const MAX_STRING: u64 = 1 << 20;
+/// Longest key or tensor name, in bytes.
+const MAX_NAME: u64 = 256;
+/// Most elements in an array: vocabularies and merges are the long ones.
+const MAX_ARRAY: u64 = 1 << 21;
+/// Most bytes of metadata and directory together.
+const MAX_HEADER: u64 = 256 << 20;
+/// Most dimensions of a tensor.
+const MAX_DIMENSIONS: u32 = 4;
+/// Most elements along one dimension.
+const MAX_DIMENSION: u64 = 1 << 32;
+/// Largest alignment of tensor data that a file may ask for.
+const MAX_ALIGNMENT: u64 = 1 << 16;
+/// How much of the header is fetched from the source at a time.
+const WINDOW: usize = 1 << 16;
+
+/// Where the bytes of a model come from: memory, or a file read piece by piece.
+pub(crate) trait Source: Sync {
+    /// Size in bytes.
+    fn size(&self) -> u64;
+    /// Fills `out` from `offset`; `what` names the piece in errors.
+    fn read(&self, offset: u64, out: &mut [u8], what: &str) -> Result<(), ModelError>;
+}
+
+impl Source for Vec<u8> {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8], what: &str) -> Result<(), ModelError> {
+        let available = self.size().saturating_sub(offset);
+        if (out.len() as u64) > available {
+            return Err(cut_short(what, out.len() as u64, available));
+        }
+        let start = offset as usize; // fits: offset <= len
+        out.copy_from_slice(&self[start..start + out.len()]);
+        Ok(())
+    }
+}
+
+/// Storage format of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    F32,
+    F16,
+    Q4_0,
+    Q4_1,
+    Q8_0,
+}
+
+impl Format {
+    fn from_code(code: u32, tensor: &str) -> Result<Self, ModelError> {
+        Ok(match code {
+            0 => Self::F32,
+            1 => Self::F16,
+            2 => Self::Q4_0,
+            3 => Self::Q4_1,
+            8 => Self::Q8_0,
+            _ => {
+                return Err(ModelError::Unsupported(format!(
+                    "tensor {tensor} is stored in ggml type {code}; F32, F16, Q4_0, Q4_1 and Q8_0 are known"
+                )));
+            }
+        })
+    }
+
+    /// Elements in one block.
+    pub(crate) fn block_len(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 => 1,
+            Self::Q4_0 | Self::Q4_1 | Self::Q8_0 => 32,
+        }
+    }
+
+    /// Bytes in one block.
+    pub(crate) fn block_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+            Self::Q4_0 => 18,
+            Self::Q4_1 => 20,
+            Self::Q8_0 => 34,
+        }
+    }
+}
+
+/// One entry of the tensor directory, checked against the file's size.
+#[derive(Debug)]
+pub(crate) struct TensorInfo {
+    pub(crate) name: String,
+    /// Fastest dimension first, as GGUF has it: columns, rows, …
+    pub(crate) dimensions: Vec<usize>,
+    pub(crate) format: Format,
+    /// From the start of the file.
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A metadata value.
+#[derive(Debug)]
+pub(crate) enum Value {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Bool(bool),
+    Text(String),
+    Texts(Vec<String>),
+    Integers(Vec<i64>),
+    Floats(Vec<f32>),
+}
+
+/// Metadata and directory of one file.
+#[derive(Debug)]
+pub(crate) struct Header {
+    values: HashMap<String, Value>,
+    tensors: HashMap<String, TensorInfo>,
+}
+
+impl Header {
+    /// Reads and checks everything but the tensors' data.
+    pub(crate) fn read(source: &dyn Source) -> Result<Self, ModelError> {
+        let mut cursor = Cursor::new(source);
+        let magic = cursor.array::<4>("the magic")?;
+        if &magic != b"GGUF" {
+            return Err(ModelError::NotGguf { found: magic });
+        }
+        let version = cursor.u32("the version")?;
+        if !(2..=3).contains(&version) {
+            return Err(ModelError::Version(version));
+        }
+        let tensor_count = limited("the number of tensors", cursor.u64("the tensor count")?, MAX_TENSORS)?;
+        let key_count = limited("the number of metadata keys", cursor.u64("the key count")?, MAX_KEYS)?;
+
+        let mut values = HashMap::new();
+        for _ in 0..key_count {
+            let key = cursor.string("a metadata key", MAX_NAME)?;
+            let value = cursor.value(&key)?;
+            if values.insert(key.clone(), value).is_some() {
+                return Err(ModelError::Malformed(format!("metadata key {key} appears twice")));
+            }
+        }
+        let mut header = Self { values, tensors: HashMap::new() };
+        header.read_directory(&mut cursor, tensor_count)?;
+        Ok(header)
+    }
+
+    fn read_directory(&mut self, cursor: &mut Cursor<'_>, count: u64) -> Result<(), ModelError> {
+        let alignment = self.unsigned("general.alignment")?.unwrap_or(32);
+        if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT {
+            return Err(ModelError::Malformed(format!(
+                "general.alignment is {alignment}, not a power of two up to {MAX_ALIGNMENT}"
+            )));
+        }
+        let mut entries = Vec::new();
+        for _ in 0..count {
+            entries.push(cursor.tensor()?);
+        }
+        let data_start = cursor.position.next_multiple_of(alignment);
+        let size = cursor.source.size();
+        let mut total = 0u64;
+        for mut tensor in entries {
+            if !tensor.offset.is_multiple_of(alignment) {
+                return Err(ModelError::Malformed(format!("tensor {} is not aligned", tensor.name)));
+            }
+            let start = data_start.checked_add(tensor.offset).unwrap_or(u64::MAX);
+            let available = size.saturating_sub(start);
+            if tensor.bytes > available {
+                return Err(cut_short(&format!("tensor {}", tensor.name), tensor.bytes, available));
+            }
+            // Tensors that lie over each other could ask for more memory than the file has bytes.
+            total = total.saturating_add(tensor.bytes);
+            if total > size {
+                return Err(ModelError::Malformed("its tensors overlap".into()));
+            }
+            tensor.offset = start;
+            if let Some(twice) = self.tensors.insert(tensor.name.clone(), tensor) {
+                return Err(ModelError::Malformed(format!("tensor {} appears twice", twice.name)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.tensors.values()
+    }
+
+    fn wrong(key: &str, expected: &str) -> ModelError {
+        ModelError::Malformed(format!("metadata key {key} is not {expected}"))
+    }
+
+    pub(crate) fn unsigned(&self, key: &str) -> Result<Option<u64>, ModelError> {
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(Value::Unsigned(value)) => Ok(Some(*value)),
+            Some(Value::Signed(value)) if *value >= 0 => Ok(Some(value.unsigned_abs())),
+            Some(_) => Err(Self::wrong(key, "an unsigned integer")),
+        }
+    }
+
+    pub(crate) fn float(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(Value::Float(value)) => Ok(Some(*value)),
+            Some(_) => Err(Self::wrong(key, "a number")),
+        }
+    }
+
+    pub(crate) fn boolean(&self, key: &str) -> Result<Option<bool>, ModelError> {
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(_) => Err(Self::wrong(key, "a boolean")),
+        }
+    }
+
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&str>, ModelError> {
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(Value::Text(value)) => Ok(Some(value)),
+            Some(_) => Err(Self::wrong(key, "a string")),
+        }
+    }
+
+    pub(crate) fn texts(&self, key: &str) -> Result<Option<&[String]>, ModelError> {
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(Value::Texts(value)) => Ok(Some(value)),
+            Some(_) => Err(Self::wrong(key, "an array of strings")),
+        }
+    }
+
+    pub(crate) fn integers(&self, key: &str) -> Result<Option<&[i64]>, ModelError> {
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(Value::Integers(value)) => Ok(Some(value)),
+            Some(_) => Err(Self::wrong(key, "an array of integers")),
+        }
+    }
+}
+
+fn limited(what: &str, found: u64, limit: u64) -> Result<u64, ModelError> {
+    if found > limit {
+        return Err(ModelError::Limit { what: what.into(), found, limit });
+    }
+    Ok(found)
+}
+
+fn cut_short(what: &str, needed: u64, available: u64) -> ModelError {
+    ModelError::CutShort { what: what.into(), needed, available }
+}
+
+/// Reads the header front to back through a small window.
+struct Cursor<'a> {
+    source: &'a dyn Source,
+    position: u64,
+    window: Vec<u8>,
+    window_start: u64,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(source: &'a dyn Source) -> Self {
+        Self { source, position: 0, window: Vec::new(), window_start: 0 }
+    }
+
+    fn fill(&mut self, out: &mut [u8], what: &str) -> Result<(), ModelError> {
+        let needed = out.len() as u64;
+        let available = self.source.size().saturating_sub(self.position);
+        if needed > available {
+            return Err(cut_short(what, needed, available));
+        }
+        limited("the size of its header", self.position + needed, MAX_HEADER)?;
+        let inside = self.position.checked_sub(self.window_start).is_some_and(|skip| {
+            skip + needed <= self.window.len() as u64 // both are far below 2^63
+        });
+        if !inside {
+            let length = available.min(WINDOW.max(out.len()) as u64) as usize;
+            self.window.resize(length, 0);
+            self.window_start = self.position;
+            self.source.read(self.position, &mut self.window, what)?;
+        }
+        let skip = (self.position - self.window_start) as usize;
+        out.copy_from_slice(&self.window[skip..skip + out.len()]);
+        self.position += needed;
+        Ok(())
+    }
+
+    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], ModelError> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes, what)?;
+        Ok(bytes)
+    }
+
+    fn u32(&mut self, what: &str) -> Result<u32, ModelError> {
+        Ok(u32::from_le_bytes(self.array(what)?))
+    }
+
+    fn u64(&mut self, what: &str) -> Result<u64, ModelError> {
+        Ok(u64::from_le_bytes(self.array(what)?))
+    }
+
+    fn string(&mut self, what: &str, limit: u64) -> Result<String, ModelError> {
+        let length = self.u64(what)?;
+        if length > limit {
+            return Err(ModelError::Limit { what: format!("the length of {what}"), found: length, limit });
+        }
+        let available = self.source.size().saturating_sub(self.position);
+        if length > available {
+            return Err(cut_short(what, length, available));
+        }
+        let mut bytes = vec![0; length as usize];
+        self.fill(&mut bytes, what)?;
+        String::from_utf8(bytes).map_err(|_| ModelError::Malformed(format!("{what} is not UTF-8")))
+    }
+
+    fn value(&mut self, key: &str) -> Result<Value, ModelError> {
+        let kind = self.u32(key)?;
+        if kind == 9 { self.array_value(key) } else { self.scalar(kind, key) }
+    }
+
+    fn scalar(&mut self, kind: u32, key: &str) -> Result<Value, ModelError> {
+        Ok(match kind {
+            0 => Value::Unsigned(u64::from(self.array::<1>(key)?[0])),
+            1 => Value::Signed(i64::from(i8::from_le_bytes(self.array(key)?))),
+            2 => Value::Unsigned(u64::from(u16::from_le_bytes(self.array(key)?))),
+            3 => Value::Signed(i64::from(i16::from_le_bytes(self.array(key)?))),
+            4 => Value::Unsigned(u64::from(self.u32(key)?)),
+            5 => Value::Signed(i64::from(i32::from_le_bytes(self.array(key)?))),
+            6 => Value::Float(f64::from(f32::from_le_bytes(self.array(key)?))),
+            7 => match self.array::<1>(key)?[0] {
+                0 => Value::Bool(false),
+                1 => Value::Bool(true),
+                other => {
+                    return Err(ModelError::Malformed(format!(
+                        "metadata key {key} is {other}, not a boolean"
+                    )));
+                }
+            },
+            8 => Value::Text(self.string(key, MAX_STRING)?),
+            10 => Value::Unsigned(self.u64(key)?),
+            11 => Value::Signed(i64::from_le_bytes(self.array(key)?)),
+            12 => Value::Float(f64::from_le_bytes(self.array(key)?)),
+            _ => {
+                return Err(ModelError::Malformed(format!("metadata key {key} has the unknown type {kind}")));
+            }
+        })
+    }
+
+    fn array_value(&mut self, key: &str) -> Result<Value, ModelError> {
+        let kind = self.u32(key)?;
+        let count = self.u64(key)?;
+        limited(&format!("the number of elements of {key}"), count, MAX_ARRAY)?;
+        if kind == 9 {
+            return Err(ModelError::Malformed(format!("metadata key {key} holds arrays in an array")));
+        }
+        // No capacity is taken on the file's word: each element is read before there is room for it.
+        let (mut texts, mut integers, mut floats) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..count {
+            match self.scalar(kind, key)? {
+                Value::Text(text) => texts.push(text),
+                Value::Float(value) => floats.push(value as f32),
+                Value::Signed(value) => integers.push(value),
+                Value::Unsigned(value) => integers.push(i64::try_from(value).unwrap_or(i64::MAX)),
+                Value::Bool(value) => integers.push(i64::from(value)),
+                _ => unreachable!("scalar returns scalars"),
+            }
+        }
+        Ok(match kind {
+            8 => Value::Texts(texts),
+            6 | 12 => Value::Floats(floats),
+            _ => Value::Integers(integers),
+        })
+    }
+
+    fn tensor(&mut self) -> Result<TensorInfo, ModelError> {
+        let name = self.string("a tensor's name", MAX_NAME)?;
+        let count = self.u32(&name)?;
+        limited(&format!("the dimensions of {name}"), u64::from(count), u64::from(MAX_DIMENSIONS))?;
+        let mut dimensions = Vec::new();
+        let mut elements = 1u64;
+        for _ in 0..count {
+            let length = limited(&format!("a dimension of {name}"), self.u64(&name)?, MAX_DIMENSION)?;
+            if length == 0 {
+                return Err(ModelError::Malformed(format!("tensor {name} has an empty dimension")));
+            }
+            elements = elements.checked_mul(length).ok_or_else(|| overflow(&name))?;
+            dimensions.push(usize::try_from(length).map_err(|_| overflow(&name))?);
+        }
+        let format = Format::from_code(self.u32(&name)?, &name)?;
+        let offset = self.u64(&name)?;
+        let columns = dimensions.first().copied().unwrap_or(1);
+        if !columns.is_multiple_of(format.block_len()) {
+            return Err(ModelError::Malformed(format!("the rows of {name} are not whole blocks")));
+        }
+        let bytes = (elements / format.block_len() as u64)
+            .checked_mul(format.block_bytes() as u64)
+            .ok_or_else(|| overflow(&name))?;
+        Ok(TensorInfo { name, dimensions, format, offset, bytes })
+    }
+}
+
+fn overflow(name: &str) -> ModelError {
+    ModelError::Malformed(format!("the size of tensor {name} does not fit a number"))
+}

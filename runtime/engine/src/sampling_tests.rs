@@ -1,0 +1,109 @@
+use super::*;
+
+fn sampler(temperature: f32, top_p: f32, seed: u64) -> Sampler {
+    Sampler::new(Sampling { temperature, top_p, repetition_penalty: 1.0, seed }, &[]).expect("in range")
+}
+
+fn draws(temperature: f32, top_p: f32, seed: u64, logits: &[f32]) -> Vec<u32> {
+    let mut sampler = sampler(temperature, top_p, seed);
+    (0..200).map(|_| sampler.choose(logits).expect("finite")).collect()
+}
+
+#[test]
+fn philox_matches_the_published_vectors() {
+    assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+    assert_eq!(philox([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_tokens_and_another_seed_others() {
+    let logits: Vec<f32> = (0..50).map(|i| (i % 7) as f32 * 0.3).collect();
+    assert_eq!(draws(1.0, 0.9, 7, &logits), draws(1.0, 0.9, 7, &logits));
+    assert_ne!(draws(1.0, 0.9, 7, &logits), draws(1.0, 0.9, 8, &logits));
+}
+
+#[test]
+fn temperature_zero_takes_the_likeliest_and_the_lowest_id_among_equals() {
+    assert_eq!(draws(0.0, 1.0, 1, &[0.5, 2.0, 2.0, -1.0])[..3], [1, 1, 1]);
+}
+
+#[test]
+fn top_p_cuts_exactly_at_its_mass() {
+    // Probabilities 0.5, 0.25, 0.125, 0.125.
+    let logits =
+        [0.0f32, -std::f32::consts::LN_2, -2.0 * std::f32::consts::LN_2, -2.0 * std::f32::consts::LN_2];
+    let kinds = |top_p| {
+        let mut seen = draws(1.0, top_p, 3, &logits);
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    };
+    assert_eq!(kinds(0.4), [0]);
+    assert_eq!(kinds(0.6), [0, 1]);
+    assert_eq!(kinds(0.8), [0, 1, 2]);
+    assert_eq!(kinds(1.0), [0, 1, 2, 3]);
+    assert_eq!(kinds(f32::MIN_POSITIVE), [0]);
+}
+
+#[test]
+fn draws_follow_the_probabilities() {
+    let logits = [0.0f32, -std::f32::consts::LN_2];
+    let mut sampler = sampler(1.0, 1.0, 42);
+    let zeros = (0..6000).filter(|_| sampler.choose(&logits).expect("finite") == 0).count();
+    assert!((3800..4200).contains(&zeros), "{zeros} of 6000 draws with probability 2/3");
+}
+
+#[test]
+fn a_high_temperature_flattens_and_a_low_one_sharpens() {
+    let logits = [1.0f32, 0.0];
+    let ones = |temperature| draws(temperature, 1.0, 5, &logits).iter().filter(|&&id| id == 1).count();
+    assert_eq!(ones(0.01), 0);
+    assert!(ones(2.0) > ones(0.5));
+}
+
+#[test]
+fn the_repetition_penalty_moves_on_but_spares_the_end_of_answer() {
+    let sampling = Sampling { repetition_penalty: 1.5, ..Sampling::greedy() };
+    let logits = [1.0f32, 0.9, 0.8, -1.0];
+    let mut sampler = Sampler::new(sampling, &[]).expect("in range");
+    let chosen: Vec<u32> = (0..4).map(|_| sampler.choose(&logits).expect("finite")).collect();
+    assert_eq!(chosen, [0, 1, 2, 0], "each token once, then the likeliest of the penalised again");
+    let mut sparing = Sampler::new(sampling, &[0]).expect("in range");
+    assert_eq!(sparing.choose(&logits), Ok(0));
+    assert_eq!(sparing.choose(&logits), Ok(0));
+}
+
+#[test]
+fn the_repetition_penalty_forgets_what_left_its_window() {
+    let sampling = Sampling { repetition_penalty: 1.5, ..Sampling::greedy() };
+    let mut sampler = Sampler::new(sampling, &[]).expect("in range");
+    sampler.observe(&[0]);
+    sampler.observe(&vec![1; REPETITION_WINDOW]);
+    assert_eq!(sampler.choose(&[1.0, 0.9]), Ok(0));
+}
+
+#[test]
+fn what_is_not_a_number_is_an_error_and_never_a_token() {
+    let mut sampler = sampler(0.7, 0.9, 1);
+    assert_eq!(sampler.choose(&[0.0, f32::NAN]), Err(GenerateError::NotANumber));
+    assert_eq!(sampler.choose(&[f32::NEG_INFINITY; 3]), Err(GenerateError::NotANumber));
+    assert_eq!(sampler.choose(&[f32::INFINITY, 0.0]), Err(GenerateError::NotANumber));
+    assert_eq!(sampler.choose(&[f32::NEG_INFINITY, 0.0]), Ok(1));
+}
+
+#[test]
+fn parameters_out_of_range_are_refused_by_name() {
+    let with = |edit: fn(&mut Sampling)| {
+        let mut sampling = Sampling::default();
+        edit(&mut sampling);
+        match sampling.check() {
+            Err(GenerateError::Parameter { what, .. }) => what,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(with(|s| s.temperature = -0.1), "temperature");
+    assert_eq!(with(|s| s.temperature = f32::NAN), "temperature");
+    assert_eq!(with(|s| s.top_p = 0.0), "top_p");
+    assert_eq!(with(|s| s.top_p = 1.1), "top_p");
+    assert_eq!(with(|s| s.repetition_penalty = 0.0), "repetition_penalty");
+}
