@@ -12,7 +12,7 @@ const TRAILER: usize = 4;
 /// One whole piece of an answer.
 pub(crate) enum Piece {
     Preamble([u8; 32]),
-    /// Header, and where the ciphertext starts in the bytes.
+    /// The header, read and raw.
     Frame(FrameHeader, [u8; FRAME_HEADER]),
     Receipt,
 }
@@ -137,7 +137,7 @@ pub enum Part {
     },
     /// The receipt: it answers this request, and its usage is the last frame's. The signature is for the caller to
     /// check, with the receipt key of the worker's statement.
-    Receipt(SignedReceipt),
+    Receipt(Box<SignedReceipt>),
 }
 
 /// One whole piece, to be forwarded unchanged.
@@ -181,7 +181,7 @@ impl Meter {
             let part = match piece {
                 Piece::Preamble(_) => Part::Preamble,
                 Piece::Frame(header, _) => Part::Frame { usage: header.usage, last: header.last },
-                Piece::Receipt => Part::Receipt(self.receipt(&bytes)?),
+                Piece::Receipt => Part::Receipt(Box::new(self.receipt(&bytes)?)),
             };
             pieces.push(Metered { bytes, part });
         }

@@ -59,8 +59,11 @@ struct Layout<'a> {
     /// Everything before the frames: authenticated by its digest.
     prefix: &'a [u8],
     enc: &'a [u8],
-    frames: Vec<(FrameHeader, &'a [u8; FRAME_HEADER], &'a [u8])>,
+    frames: Vec<SealedFrame<'a>>,
 }
+
+/// A raw header and its ciphertext.
+type SealedFrame<'a> = (&'a [u8; FRAME_HEADER], &'a [u8]);
 
 impl<'a> Layout<'a> {
     fn read(wire: &'a [u8]) -> Result<Self, WireError> {
@@ -83,7 +86,7 @@ impl<'a> Layout<'a> {
     }
 }
 
-fn read_frames(mut rest: &[u8]) -> Result<Vec<(FrameHeader, &[u8; FRAME_HEADER], &[u8])>, WireError> {
+fn read_frames(mut rest: &[u8]) -> Result<Vec<SealedFrame<'_>>, WireError> {
     let truncated = WireError::Truncated { what: "request frame" };
     // A request has used nothing yet: any usage in its frames is over this budget.
     let mut rules = FrameRules::new(Budget::default(), MAX_REQUEST_FRAMES);
@@ -93,7 +96,7 @@ fn read_frames(mut rest: &[u8]) -> Result<Vec<(FrameHeader, &[u8; FRAME_HEADER],
         let header = FrameHeader::decode(raw)?;
         rules.accept(&header)?;
         let (ciphertext, after) = body.split_at_checked(header.length).ok_or(truncated.clone())?;
-        frames.push((header, raw, ciphertext));
+        frames.push((raw, ciphertext));
         rest = after;
         if header.last {
             return if rest.is_empty() { Ok(frames) } else { Err(WireError::TrailingBytes) };
@@ -239,9 +242,9 @@ fn open_frames(
     prefix: &[u8; 32],
     layout: &Layout<'_>,
 ) -> Result<Zeroizing<Vec<u8>>, RequestError> {
-    let total = layout.frames.iter().map(|(_, _, ciphertext)| ciphertext.len()).sum();
+    let total = layout.frames.iter().map(|(_, ciphertext)| ciphertext.len()).sum();
     let mut payload = Zeroizing::new(Vec::with_capacity(total)); // never grows, so no copy is left behind
-    for (_, raw, ciphertext) in &layout.frames {
+    for (raw, ciphertext) in &layout.frames {
         let plain = context.open(ciphertext, &aad(prefix, raw)).map_err(|_| RequestError::Forged)?;
         let plain = Zeroizing::new(plain);
         payload.extend_from_slice(unpad(&plain).ok_or(WireError::Malformed { what: "padding" })?);
