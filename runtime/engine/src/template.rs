@@ -1,7 +1,6 @@
 //! Chat templates: the Jinja text in the model file, rendered by minijinja with limits.
 
-use minijinja::{Environment, ErrorKind, Value, context};
-use serde::Serialize;
+use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig};
 
 use crate::error::TemplateError;
 
@@ -15,7 +14,7 @@ const MAX_DEPTH: usize = 64;
 const NAME: &str = "chat";
 
 /// One message of a conversation.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ChatMessage {
     /// `system`, `user`, `assistant`, or what else the template knows.
     pub role: String,
@@ -36,8 +35,9 @@ impl Template {
         let mut environment = Environment::new();
         environment.set_fuel(Some(MAX_FUEL));
         environment.set_recursion_limit(MAX_DEPTH);
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        // As transformers sets them: the templates are written for it.
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| TemplateError::Unusable(error.to_string()))?);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{message}")))
@@ -58,14 +58,15 @@ impl Template {
             .environment
             .get_template(NAME)
             .map_err(|error| TemplateError::Unusable(error.to_string()))?;
+        let message = |m: &ChatMessage| context! { role => m.role.as_str(), content => m.content.as_str() };
         let values = context! {
-            messages => messages,
+            messages => messages.iter().map(message).collect::<Vec<_>>(),
             add_generation_prompt => add_generation_prompt,
-            bos_token => self.bos,
-            eos_token => self.eos,
+            bos_token => self.bos.as_str(),
+            eos_token => self.eos.as_str(),
         };
         let mut text = Bounded::default();
-        match template.render_to_write(values, &mut text) {
+        match template.render_captured_to(values, &mut text) {
             Ok(_) => {}
             Err(_) if text.full => {
                 return Err(TemplateError::Limit(format!("the rendered text is over {MAX_RENDERED} bytes")));
