@@ -41,3 +41,6 @@ pub use receipt::{MAX_RECEIPT, Opening, Outcome, Receipt, Sampling, SignedReceip
 pub use replay::ReplayGuard;
 pub use request::{Expected, MAX_BODY, MAX_REQUEST, Opened, SealedRequest, open, seal};
 pub use secret::{Answer, Prompt};
+
+#[cfg(test)]
+mod tests;

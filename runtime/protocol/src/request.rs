@@ -130,8 +130,8 @@ pub fn seal(
     seal_to(&key, peer.receipt_key(), header, endpoint, body)
 }
 
-/// Seals to a bare key. Private on purpose: keys come out of [`Trusted`].
-fn seal_to(
+/// Seals to a bare key. Never public: outside this crate keys come out of [`Trusted`].
+pub(crate) fn seal_to(
     key: &PublicKey,
     receipt_key: &[u8; 32],
     header: &RequestHeader,
