@@ -1,0 +1,105 @@
+//! The roots a verifier believes.
+
+/// Intel's SGX root CA (the TDX root too), as published by Intel; SHA-256
+/// 44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3.
+pub(crate) const INTEL_ROOT: &[u8] = include_bytes!("../roots/intel-sgx-root-ca.der");
+
+/// The largest certificate taken as a simulated root, in bytes.
+const MAX_ROOT: usize = 4096;
+
+/// The roots that may stand at the end of a chain, and the rollback mark.
+///
+/// Starts from the hardware vendors' pinned roots. A simulated root is added by hand, per development network, from a
+/// file; none is built in, and no policy can name one.
+#[derive(Debug, Clone)]
+pub struct TrustAnchors {
+    simulated: Option<Vec<u8>>,
+    evaluation_floor: u32,
+}
+
+/// A certificate that cannot stand as a simulated root.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRoot {
+    /// Not one DER sequence of at most 4096 bytes.
+    #[error("the simulated root is not one DER certificate of at most {MAX_ROOT} bytes")]
+    NotACertificate,
+    /// The hardware vendor's own root.
+    #[error("this is Intel's own root: it is pinned already and never simulated")]
+    HardwareRoot,
+}
+
+/// Which root a chain ends in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Anchor<'a> {
+    pub(crate) der: &'a [u8],
+    pub(crate) simulated: bool,
+}
+
+impl TrustAnchors {
+    /// The pinned roots of real hardware only.
+    pub fn hardware() -> Self {
+        Self { simulated: None, evaluation_floor: 0 }
+    }
+
+    /// Also believes a development network's simulated platform. Everything that rests on it is called SIMULATED.
+    ///
+    /// # Errors
+    /// If `der` is not one certificate, or is the hardware root.
+    pub fn with_simulated_root(mut self, der: &[u8]) -> Result<Self, InvalidRoot> {
+        if der == INTEL_ROOT {
+            return Err(InvalidRoot::HardwareRoot);
+        }
+        if !is_one_der_sequence(der) {
+            return Err(InvalidRoot::NotACertificate);
+        }
+        self.simulated = Some(der.to_vec());
+        Ok(self)
+    }
+
+    /// Refuses endorsements whose `tcbEvaluationDataNumber` is below the highest one the caller has seen.
+    pub fn with_evaluation_floor(mut self, highest_seen: u32) -> Self {
+        self.evaluation_floor = highest_seen;
+        self
+    }
+
+    pub(crate) fn evaluation_floor(&self) -> u32 {
+        self.evaluation_floor
+    }
+
+    pub(crate) fn named_by<'a>(&'a self, root_der: &[u8]) -> Option<Anchor<'a>> {
+        if root_der == INTEL_ROOT {
+            return Some(Anchor { der: INTEL_ROOT, simulated: false });
+        }
+        let simulated = self.simulated.as_deref().filter(|der| *der == root_der)?;
+        Some(Anchor { der: simulated, simulated: true })
+    }
+}
+
+fn is_one_der_sequence(der: &[u8]) -> bool {
+    der.len() <= MAX_ROOT
+        && matches!(der, [0x30, 0x82, high, low, ..] if 4 + usize::from(u16::from_be_bytes([*high, *low])) == der.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pinned_root_is_intels() {
+        let digest = ring::digest::digest(&ring::digest::SHA256, INTEL_ROOT);
+        assert_eq!(hex::encode(digest), "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3");
+    }
+
+    #[test]
+    fn the_hardware_root_cannot_be_called_simulated() {
+        let result = TrustAnchors::hardware().with_simulated_root(INTEL_ROOT);
+        assert_eq!(result.expect_err("Intel's root"), InvalidRoot::HardwareRoot);
+    }
+
+    #[test]
+    fn rubbish_is_no_root() {
+        for der in [&b""[..], b"0", &[0x30, 0x82, 0, 1], &INTEL_ROOT[..INTEL_ROOT.len() - 1]] {
+            assert!(TrustAnchors::hardware().with_simulated_root(der).is_err());
+        }
+    }
+}

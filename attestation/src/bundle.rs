@@ -1,0 +1,176 @@
+//! The evidence bundle: a CMW collection (RFC 9999) in deterministic CBOR.
+//!
+//! A map of records `[media type, bytes]`, with the collection's type under `__cmwc_t`. GPU evidence and endorsements
+//! may be several: they are nested collections with integer labels. Empty collections are left out.
+//!
+//! | label | media type | content |
+//! | --- | --- | --- |
+//! | `gpu` | collection of `application/vnd.cocoon.nvidia-spdm` | GPU evidence, unchanged |
+//! | `quote` | `application/vnd.cocoon.tdx-quote` | the CPU's quote, unchanged |
+//! | `__cmwc_t` | | `tag:cocoon.network,2026:evidence` |
+//! | `event-log` | `application/vnd.cocoon.ccel` | event log, unchanged |
+//! | `statement` | `application/vnd.cocoon.statement+cbor` | see [`crate::statement`] |
+//! | `endorsements` | collection of `application/vnd.cocoon.intel-collateral+json` | canonical, see [`crate::Endorsements`] |
+//!
+//! There is one encoding of a bundle: decoding refuses all others.
+
+use std::collections::BTreeMap;
+
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::Malformed;
+
+/// The largest bundle, in bytes.
+pub const MAX_BUNDLE: usize = 1024 * 1024;
+/// Most records in a nested collection.
+pub const MAX_RECORDS: usize = 16;
+
+const WHAT: &str = "bundle";
+const COLLECTION: &str = "tag:cocoon.network,2026:evidence";
+const STATEMENT: &str = "application/vnd.cocoon.statement+cbor";
+const QUOTE: &str = "application/vnd.cocoon.tdx-quote";
+const GPU: &str = "application/vnd.cocoon.nvidia-spdm";
+const EVENT_LOG: &str = "application/vnd.cocoon.ccel";
+const COLLATERAL: &str = "application/vnd.cocoon.intel-collateral+json";
+
+/// Native evidence with everything needed to verify it offline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// The encoded [`crate::Statement`].
+    pub statement: Vec<u8>,
+    /// The CPU's quote.
+    pub quote: Vec<u8>,
+    /// GPU evidence records.
+    pub gpu: Vec<Vec<u8>>,
+    /// The event log.
+    pub event_log: Option<Vec<u8>>,
+    /// Collateral, each in its canonical form.
+    pub endorsements: Vec<Vec<u8>>,
+}
+
+impl Bundle {
+    /// The one encoding.
+    pub fn encode(&self) -> Vec<u8> {
+        let record = |kind: &str, value: &[u8]| Record(kind.to_owned(), ByteString(value.to_vec()));
+        let list = |kind: &str, values: &[Vec<u8>]| -> BTreeMap<u32, Record> {
+            (0..).zip(values).map(|(label, value)| (label, record(kind, value))).collect()
+        };
+        let wire = Wire {
+            gpu: list(GPU, &self.gpu),
+            quote: record(QUOTE, &self.quote),
+            kind: COLLECTION.to_owned(),
+            event_log: self.event_log.as_ref().map(|log| record(EVENT_LOG, log)),
+            statement: record(STATEMENT, &self.statement),
+            endorsements: list(COLLATERAL, &self.endorsements),
+        };
+        serde_cbor::to_vec(&wire).expect("plain values always encode")
+    }
+
+    /// Parses the one encoding a bundle has. The contents of the records are not looked at.
+    ///
+    /// # Errors
+    /// If the bytes are not exactly what [`Bundle::encode`] gives, or exceed a limit.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        if bytes.len() > MAX_BUNDLE {
+            return Err(Malformed::new(WHAT, format!("{} bytes, at most {MAX_BUNDLE}", bytes.len())));
+        }
+        let wire: Wire = serde_cbor::from_slice(bytes)
+            .map_err(|e| Malformed::new(WHAT, format!("not a CMW collection of evidence: {e}")))?;
+        if wire.kind != COLLECTION {
+            return Err(Malformed::new(WHAT, format!("collection type is not {COLLECTION}")));
+        }
+        let bundle = Self {
+            statement: wire.statement.of_kind(STATEMENT)?,
+            quote: wire.quote.of_kind(QUOTE)?,
+            gpu: records(wire.gpu, GPU)?,
+            event_log: wire.event_log.map(|log| log.of_kind(EVENT_LOG)).transpose()?,
+            endorsements: records(wire.endorsements, COLLATERAL)?,
+        };
+        if bundle.encode() != bytes {
+            return Err(Malformed::new(WHAT, "not the deterministic encoding"));
+        }
+        Ok(bundle)
+    }
+}
+
+fn records(collection: BTreeMap<u32, Record>, kind: &str) -> Result<Vec<Vec<u8>>, Malformed> {
+    if collection.len() > MAX_RECORDS {
+        return Err(Malformed::new(WHAT, format!("{} records, at most {MAX_RECORDS}", collection.len())));
+    }
+    collection.into_values().map(|record| record.of_kind(kind)).collect()
+}
+
+// Fields in the order of deterministic CBOR: by encoded length of the label, then by its bytes.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    gpu: BTreeMap<u32, Record>,
+    quote: Record,
+    #[serde(rename = "__cmwc_t")]
+    kind: String,
+    #[serde(rename = "event-log", default, skip_serializing_if = "Option::is_none")]
+    event_log: Option<Record>,
+    statement: Record,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    endorsements: BTreeMap<u32, Record>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record(String, ByteString);
+
+impl Record {
+    fn of_kind(self, kind: &str) -> Result<Vec<u8>, Malformed> {
+        if self.0 == kind {
+            Ok(self.1.0)
+        } else {
+            Err(Malformed::new(WHAT, format!("a record is not {kind}")))
+        }
+    }
+}
+
+/// A CBOR byte string.
+pub(crate) struct ByteString(pub(crate) Vec<u8>);
+
+/// A CBOR byte string of exactly `N` bytes.
+pub(crate) struct Fixed<const N: usize>(pub(crate) [u8; N]);
+
+impl Serialize for ByteString {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<const N: usize> Serialize for Fixed<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteString {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = ByteString;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a byte string")
+            }
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<ByteString, E> {
+                Ok(ByteString(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Fixed<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let ByteString(bytes) = ByteString::deserialize(deserializer)?;
+        let length = bytes.len();
+        bytes
+            .try_into()
+            .map(Fixed)
+            .map_err(|_| D::Error::invalid_length(length, &"a digest or key of fixed length"))
+    }
+}

@@ -1,0 +1,178 @@
+//! The list of checks: every one is named, in a fixed order, and none is passed by being skipped.
+
+use serde::Serialize;
+
+use crate::{Refusal, RefusalKind};
+
+/// What came out of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It holds.
+    Pass,
+    /// It does not hold.
+    Fail,
+    /// It was not made; `why` says why. Never counts as passed.
+    Skip,
+}
+
+/// One check, as shown to people and machines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Stable name, for example `tdx.tcb`.
+    pub id: &'static str,
+    /// What came out.
+    pub status: Status,
+    /// What must hold.
+    pub expected: String,
+    /// What was found.
+    pub got: String,
+    /// What it means.
+    pub why: String,
+}
+
+/// Why a check failed, for the refusal.
+#[derive(Debug, Clone)]
+pub(crate) struct Finding {
+    pub(crate) kind: RefusalKind,
+    pub(crate) expected: String,
+    pub(crate) got: String,
+    pub(crate) likely: String,
+    pub(crate) remedy: String,
+}
+
+/// Checks in their fixed order, filled in whatever order the work is done.
+pub(crate) struct Checklist {
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    check: Check,
+    made: bool,
+    finding: Option<Finding>,
+}
+
+const NOT_REACHED: &str = "not reached: an earlier step failed";
+
+impl Checklist {
+    pub(crate) fn new(ids: &[&'static str]) -> Self {
+        let entry = |&id| Entry {
+            check: Check {
+                id,
+                status: Status::Skip,
+                expected: String::new(),
+                got: String::new(),
+                why: NOT_REACHED.to_owned(),
+            },
+            made: false,
+            finding: None,
+        };
+        Self { entries: ids.iter().map(entry).collect() }
+    }
+
+    fn entry(&mut self, id: &str) -> &mut Entry {
+        self.entries
+            .iter_mut()
+            .find(|e| e.check.id == id)
+            .expect("ids are constants of this crate's own lists")
+    }
+
+    pub(crate) fn pass(
+        &mut self,
+        id: &str,
+        expected: impl Into<String>,
+        got: impl Into<String>,
+        why: impl Into<String>,
+    ) {
+        let entry = self.entry(id);
+        if entry.finding.is_some() {
+            return; // a failure is never taken back
+        }
+        entry.made = true;
+        entry.check.status = Status::Pass;
+        (entry.check.expected, entry.check.got, entry.check.why) = (expected.into(), got.into(), why.into());
+    }
+
+    /// Marks a check as not applicable, with the reason that is shown.
+    pub(crate) fn skip(&mut self, id: &str, why: impl Into<String>) {
+        let entry = self.entry(id);
+        entry.made = true;
+        entry.check.why = why.into();
+    }
+
+    pub(crate) fn fail(&mut self, id: &str, finding: Finding) {
+        let entry = self.entry(id);
+        entry.made = true;
+        entry.check.status = Status::Fail;
+        entry.check.expected = finding.expected.clone();
+        entry.check.got = finding.got.clone();
+        entry.check.why = finding.likely.clone();
+        entry.finding = Some(finding);
+    }
+
+    /// Passes or fails by a condition.
+    pub(crate) fn require(&mut self, holds: bool, id: &str, why: &str, finding: impl FnOnce() -> Finding) {
+        let finding = finding();
+        if holds { self.pass(id, finding.expected, finding.got, why) } else { self.fail(id, finding) }
+    }
+
+    pub(crate) fn failed(&self) -> bool {
+        self.entries.iter().any(|e| e.finding.is_some())
+    }
+
+    /// Ids of the checks that failed, in order.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.entries.iter().filter(|e| e.finding.is_some()).map(|e| e.check.id)
+    }
+
+    /// All checks if none failed and none was left out; else the first failure in the fixed order.
+    pub(crate) fn outcome(self) -> Result<Vec<Check>, Refusal> {
+        let first = self.entries.iter().find(|e| e.finding.is_some());
+        let left_out = self.entries.iter().find(|e| !e.made);
+        let (id, finding) = match (first, left_out) {
+            (Some(entry), _) => (entry.check.id, entry.finding.clone().expect("found by it")),
+            (None, Some(entry)) => (entry.check.id, never_made()),
+            (None, None) => return Ok(self.entries.into_iter().map(|e| e.check).collect()),
+        };
+        let checks = self.entries.into_iter().map(|e| e.check).collect();
+        Err(Refusal::new(id, finding, checks))
+    }
+}
+
+fn never_made() -> Finding {
+    Finding {
+        kind: RefusalKind::Unavailable,
+        expected: "the check is made".into(),
+        got: "it was not made".into(),
+        likely: "an earlier step ended without a reason".into(),
+        remedy: "report this as a fault of the verifier".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding() -> Finding {
+        never_made()
+    }
+
+    #[test]
+    fn a_check_that_was_not_made_is_never_passed() {
+        let mut list = Checklist::new(&["a", "b"]);
+        list.pass("a", "", "", "");
+        assert_eq!(list.outcome().expect_err("b was not made").check, "b");
+    }
+
+    #[test]
+    fn the_first_failure_in_order_is_reported_whatever_the_order_of_work() {
+        let mut list = Checklist::new(&["a", "b", "c"]);
+        list.fail("c", finding());
+        list.fail("b", finding());
+        list.pass("a", "", "", "");
+        list.pass("c", "", "", "");
+        let refusal = list.outcome().expect_err("two failed");
+        assert_eq!(refusal.check, "b");
+        assert_eq!(refusal.checks[2].status, Status::Fail, "a failure is not taken back");
+    }
+}

@@ -1,0 +1,194 @@
+//! The first proof: genuine hardware made this evidence.
+
+use crate::check::{Checklist, Finding};
+use crate::tdx::{self, Body, Facts, Source, Verifier};
+use crate::{
+    Bundle, Check, Endorsements, Evidence, Exceptions, Measurements, Refusal, RefusalKind, Statement,
+    TrustAnchors, UnixTime, statement,
+};
+
+const BINDING_CHECKS: [&str; 2] = ["binding.report_data", "binding.gpu"];
+
+/// Evidence that genuine hardware made, in date, with no hard rule broken. Made by [`verify`] alone.
+///
+/// It is not yet trusted: what it measured is for [`crate::Policy::appraise`].
+#[derive(Debug)]
+pub struct Genuine {
+    checks: Vec<Check>,
+    platform: Platform,
+    registers: Measurements,
+    body: Body,
+    statement: Option<(Statement, [u8; 32])>,
+}
+
+/// What the vendor says about the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Platform {
+    pub(crate) simulated: bool,
+    /// TCB status by Intel's name.
+    pub tcb_status: String,
+    /// Security advisories that apply.
+    pub advisories: Vec<String>,
+    /// The collateral's `tcbEvaluationDataNumber`: keep the highest seen as the next floor.
+    pub evaluation_number: u32,
+    /// Family, model, stepping, platform type and custom SKU.
+    pub fmspc: [u8; 6],
+    /// Provisioning id: names this very machine.
+    pub ppid: Vec<u8>,
+    /// When the first of the endorsements runs out.
+    pub good_until: UnixTime,
+}
+
+impl Platform {
+    /// The word in the verdict.
+    pub fn name(&self) -> &'static str {
+        "tdx"
+    }
+}
+
+impl Genuine {
+    /// All checks, in their fixed order.
+    pub fn checks(&self) -> &[Check] {
+        &self.checks
+    }
+
+    /// True if a simulated root vouches for it. Say so wherever it is shown.
+    pub fn simulated(&self) -> bool {
+        self.platform.simulated
+    }
+
+    /// The machine.
+    pub fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// What was measured.
+    pub fn registers(&self) -> &Measurements {
+        &self.registers
+    }
+
+    /// The TD report as signed.
+    pub fn report(&self) -> &Body {
+        &self.body
+    }
+
+    /// The statement bound into the report; a raw quote has none.
+    pub fn statement(&self) -> Option<&Statement> {
+        self.statement.as_ref().map(|(statement, _)| statement)
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<Check>, Platform, Measurements, Option<(Statement, [u8; 32])>) {
+        (self.checks, self.platform, self.registers, self.statement)
+    }
+}
+
+/// Did genuine hardware make this evidence, is all of it in date, and is no hard rule broken?
+///
+/// `endorsements`, when given, are used in place of the bundle's own. `now` is the caller's clock.
+///
+/// # Errors
+/// A [`Refusal`] naming the first check that does not hold, with all the others beside it.
+pub fn verify(
+    evidence: &Evidence,
+    endorsements: &Endorsements,
+    anchors: &TrustAnchors,
+    exceptions: &Exceptions,
+    now: UnixTime,
+) -> Result<Genuine, Refusal> {
+    let bundle = match evidence {
+        Evidence::Bundle(bundle) => Some(bundle),
+        Evidence::TdxQuote(_) => None,
+    };
+    let carried = bundle.map_or(&[][..], |bundle| &bundle.endorsements);
+    let source = match endorsements.files.as_slice() {
+        [] => Source { files: carried, canonical: true },
+        files => Source { files, canonical: false },
+    };
+    let ids = [&tdx::CHECKS[..], &BINDING_CHECKS].concat();
+    let (mut list, mut simulated) = (Checklist::new(&ids), false);
+    let verifier = Verifier { anchors, exceptions, now };
+    let facts = tdx::verify(evidence.quote(), &source, verifier, &mut list, &mut simulated);
+    event_log(bundle, &mut list);
+    let statement = binding(bundle, facts.as_ref(), &mut list);
+    let checks = list.outcome().map_err(|refusal| Refusal { platform: "tdx", simulated, ..refusal })?;
+    let Facts { body, platform } = facts.expect("no check failed, so every step was reached");
+    let registers = registers(&body);
+    Ok(Genuine { checks, platform, registers, body, statement })
+}
+
+fn registers(body: &Body) -> Measurements {
+    Measurements {
+        mrtd: body.mrtd,
+        rtmr: body.rtmr,
+        mrconfigid: body.mrconfigid,
+        mrowner: body.mrowner,
+        mrownerconfig: body.mrownerconfig,
+    }
+}
+
+fn unsupported(what: &str, got: String) -> Finding {
+    Finding {
+        kind: RefusalKind::Unavailable,
+        expected: format!("no {what}"),
+        got,
+        likely: format!("This verifier cannot judge {what} yet, so it does not accept it"),
+        remedy: "Use a version that supports it".into(),
+    }
+}
+
+fn event_log(bundle: Option<&Bundle>, list: &mut Checklist) {
+    match bundle.and_then(|bundle| bundle.event_log.as_ref()) {
+        Some(log) => list.fail("tdx.eventlog", unsupported("an event log", format!("{} bytes", log.len()))),
+        None => list.skip("tdx.eventlog", "no event log is shown: the registers count by themselves"),
+    }
+}
+
+/// The statement is the one whose digest is in the report, and the GPU evidence the one it names.
+fn binding(
+    bundle: Option<&Bundle>,
+    facts: Option<&Facts>,
+    list: &mut Checklist,
+) -> Option<(Statement, [u8; 32])> {
+    let Some(bundle) = bundle else {
+        for id in BINDING_CHECKS {
+            list.skip(id, "a raw quote carries no statement");
+        }
+        return None;
+    };
+    let facts = facts?;
+    let expected = statement::report_data(&bundle.statement);
+    let bound = expected == facts.body.report_data;
+    list.require(bound, "binding.report_data", "the keys and claims were born in this TD", || Finding {
+        kind: RefusalKind::Signature,
+        expected: hex::encode(expected),
+        got: hex::encode(facts.body.report_data),
+        likely: "The statement is not the one this TD made: somebody put in another key or claim".into(),
+        remedy: "Fetch the bundle again, from the guest's host if a gateway sent it".into(),
+    });
+    if !bound {
+        return None;
+    }
+    let statement = decode(&bundle.statement, list)?;
+    gpu(&statement, bundle, list);
+    Some((statement, statement::digest(&bundle.statement)))
+}
+
+fn decode(bytes: &[u8], list: &mut Checklist) -> Option<Statement> {
+    let malformed = |reason| Finding {
+        kind: RefusalKind::Malformed,
+        expected: "a statement in its deterministic encoding".into(),
+        got: reason,
+        likely: "The guest is of another version, or does not follow the format".into(),
+        remedy: "Use a host whose guest is of a version this verifier knows".into(),
+    };
+    Statement::decode(bytes).map_err(|e| list.fail("binding.report_data", malformed(e.reason))).ok()
+}
+
+fn gpu(statement: &Statement, bundle: &Bundle, list: &mut Checklist) {
+    if statement.gpu_evidence.is_empty() && bundle.gpu.is_empty() {
+        list.skip("binding.gpu", "no GPU is claimed");
+    } else {
+        let got = format!("{} claimed, {} shown", statement.gpu_evidence.len(), bundle.gpu.len());
+        list.fail("binding.gpu", unsupported("GPU evidence", got));
+    }
+}
