@@ -1,0 +1,223 @@
+//! The HTTP face of a payee's book, the same at a gateway and at a host: announce a channel, hand a voucher in, ask
+//! how the account stands. Every refusal is an [`ApiError`].
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Path, State, rejection::BytesRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, put},
+};
+use cocoon_contracts::{Address, SignedVoucher};
+use cocoon_protocol::http::{AccountStatus, ApiError, ChannelAnnouncement, code};
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+
+use crate::{
+    errors::{AnnounceError, ReserveError, VoucherError},
+    payee::{ChannelFacts, PayeeBook},
+};
+
+/// How many announcements are checked on the chain at once.
+const MAX_CHAIN_READS: usize = 16;
+/// The largest JSON body of these routes, in bytes.
+const MAX_JSON: usize = 4096;
+/// The largest voucher, in bytes.
+const MAX_VOUCHER: usize = 256;
+
+/// A refusal with its HTTP status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiRefusal {
+    /// The status.
+    pub status: StatusCode,
+    /// The body.
+    pub error: ApiError,
+}
+
+impl ApiRefusal {
+    /// The caller sent something that makes no sense.
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error: ApiError::invalid_request("malformed", message) }
+    }
+
+    /// The caller named something that is not here.
+    pub fn not_found(code: &str, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::NOT_FOUND, error: ApiError::invalid_request(code, message) }
+    }
+
+    /// Money is missing.
+    pub fn payment(code: &str, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::PAYMENT_REQUIRED, error: ApiError::payment(code, message) }
+    }
+
+    /// We cannot do it now.
+    pub fn unavailable(code: &str, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, error: ApiError::server(code, message) }
+    }
+
+    fn new(status: StatusCode, code: &str, error: &dyn std::fmt::Display) -> Self {
+        Self { status, error: ApiError::invalid_request(code, error.to_string()) }
+    }
+}
+
+impl IntoResponse for ApiRefusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.error)).into_response()
+    }
+}
+
+impl From<VoucherError> for ApiRefusal {
+    fn from(error: VoucherError) -> Self {
+        use VoucherError as E;
+        let (status, code) = match &error {
+            E::UnknownChannel(_) => (StatusCode::NOT_FOUND, "unknown_channel"),
+            E::WrongNetwork { .. } => (StatusCode::FORBIDDEN, code::WRONG_NETWORK),
+            E::WrongChannel { .. } | E::WrongNonce { .. } => (StatusCode::FORBIDDEN, code::WRONG_CHANNEL),
+            E::WrongSigner => (StatusCode::FORBIDDEN, code::WRONG_SIGNER),
+            E::Stale { .. } => (StatusCode::CONFLICT, code::STALE_VOUCHER),
+            E::ExceedsDeposit { .. } => (StatusCode::BAD_REQUEST, code::EXCEEDS_DEPOSIT),
+            E::Store(store) => return Self::unavailable("store_failed", store.to_string()),
+        };
+        Self::new(status, code, &error)
+    }
+}
+
+impl From<ReserveError> for ApiRefusal {
+    fn from(error: ReserveError) -> Self {
+        use ReserveError as E;
+        let message = error.to_string();
+        match error {
+            E::UnknownChannel(_) => Self::not_found("unknown_channel", message),
+            E::InsufficientDeposit { .. } => Self::payment(code::INSUFFICIENT_DEPOSIT, message),
+            E::VoucherRequired { .. } => Self::payment(code::VOUCHER_REQUIRED, message),
+            E::Closing => Self::payment("channel_closing", message),
+            E::TooManyStreams => {
+                Self { status: StatusCode::TOO_MANY_REQUESTS, error: ApiError::server(code::BUSY, message) }
+            }
+        }
+    }
+}
+
+impl From<AnnounceError> for ApiRefusal {
+    fn from(error: AnnounceError) -> Self {
+        match &error {
+            AnnounceError::WrongNetwork { .. } => {
+                Self::new(StatusCode::FORBIDDEN, code::WRONG_NETWORK, &error)
+            }
+            AnnounceError::Full => Self::unavailable("full", error.to_string()),
+            AnnounceError::Store(store) => Self::unavailable("store_failed", store.to_string()),
+        }
+    }
+}
+
+/// Reads a channel from the chain, and refuses one that this payee does not take: wrong code, another payee, too
+/// short a challenge period.
+pub trait ChannelReader: Send + Sync + 'static {
+    /// What the chain says of the channel now.
+    fn read(&self, address: Address) -> ReadChannel<'_>;
+}
+
+/// What [`ChannelReader::read`] returns.
+pub type ReadChannel<'a> = Pin<Box<dyn Future<Output = Result<ChannelFacts, ApiRefusal>> + Send + 'a>>;
+
+#[derive(Clone)]
+struct Face {
+    book: PayeeBook,
+    reader: Arc<dyn ChannelReader>,
+    reads: Arc<Semaphore>,
+}
+
+/// `PUT /v1/channels`, `PUT /v1/channels/{address}/voucher` and `GET /v1/channels/{address}`.
+pub fn channel_routes(book: PayeeBook, reader: Arc<dyn ChannelReader>) -> Router {
+    let face = Face { book, reader, reads: Arc::new(Semaphore::new(MAX_CHAIN_READS)) };
+    Router::new()
+        .route("/v1/channels", put(announce))
+        .route("/v1/channels/{address}", get(status))
+        .route("/v1/channels/{address}/voucher", put(voucher))
+        .with_state(face)
+}
+
+/// Gives unknown paths and methods the shape of all other refusals.
+pub fn with_fallbacks(router: Router) -> Router {
+    router
+        .fallback(async || ApiRefusal::not_found("not_found", "there is nothing at this path"))
+        .method_not_allowed_fallback(async || {
+            let error =
+                ApiError::invalid_request("method_not_allowed", "this path does not take this method");
+            ApiRefusal { status: StatusCode::METHOD_NOT_ALLOWED, error }
+        })
+}
+
+/// A request's body within `limit` bytes.
+///
+/// # Errors
+/// 413 when it is longer, 400 when it broke off.
+pub fn body(body: Result<Bytes, BytesRejection>, limit: usize) -> Result<Bytes, ApiRefusal> {
+    let too_large = || ApiRefusal {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        error: ApiError::invalid_request("too_large", format!("the body is longer than {limit} bytes")),
+    };
+    match body {
+        Ok(bytes) if bytes.len() <= limit => Ok(bytes),
+        Ok(_) => Err(too_large()),
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_large()),
+        Err(rejection) => Err(ApiRefusal::malformed(rejection.body_text())),
+    }
+}
+
+/// A JSON body within `limit` bytes.
+///
+/// # Errors
+/// As [`body`], and 400 when it is not what is expected here.
+pub fn json<T: DeserializeOwned>(
+    bytes: Result<Bytes, BytesRejection>,
+    limit: usize,
+) -> Result<T, ApiRefusal> {
+    let bytes = body(bytes, limit)?;
+    serde_json::from_slice(&bytes).map_err(|e| ApiRefusal::malformed(format!("the body does not parse: {e}")))
+}
+
+/// An address as it stands in a path or a header.
+///
+/// # Errors
+/// 400 when it is none.
+pub fn address(text: &str) -> Result<Address, ApiRefusal> {
+    cocoon_contracts::parse_address(text).map_err(|e| ApiRefusal::malformed(e.to_string()))
+}
+
+async fn announce(
+    State(face): State<Face>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Json<AccountStatus>, ApiRefusal> {
+    let announcement: ChannelAnnouncement = json(bytes, MAX_JSON)?;
+    let address = address(&announcement.address)?;
+    let Ok(_permit) = face.reads.try_acquire() else {
+        return Err(ApiRefusal::unavailable(code::BUSY, "too many channels are being checked; try again"));
+    };
+    let facts = face.reader.read(address).await?;
+    Ok(Json(face.book.announce(facts).await?))
+}
+
+async fn voucher(
+    State(face): State<Face>,
+    Path(channel): Path<String>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Json<AccountStatus>, ApiRefusal> {
+    let channel = address(&channel)?;
+    let bytes = body(bytes, MAX_VOUCHER)?;
+    let signed = SignedVoucher::decode(&bytes)
+        .map_err(|e| ApiRefusal::malformed(format!("the voucher does not parse: {e}")))?;
+    Ok(Json(face.book.accept_voucher(&channel, signed).await?))
+}
+
+async fn status(
+    State(face): State<Face>,
+    Path(channel): Path<String>,
+) -> Result<Json<AccountStatus>, ApiRefusal> {
+    let channel = address(&channel)?;
+    let missing = || ReserveError::UnknownChannel(channel.clone());
+    Ok(Json(face.book.status(&channel).ok_or_else(missing)?))
+}
