@@ -1,0 +1,142 @@
+//! Operations on payment channels: each sends one message and returns once the chain shows its effect.
+
+use cocoon_contracts::channel::{self, State, Terms};
+use cocoon_contracts::wallet::Transfer;
+use cocoon_contracts::{Address, Cell, Nanotons, VerifiedVoucher};
+
+use crate::{AccountState, AccountStatus, Chain, ChainError, Wallet};
+
+/// Deploys and opens a channel with at least `deposit` nanotons to claim (the rent reserve and fees come on top). The
+/// wallet must be the payer's. Asking again for a channel that is open with these terms returns its state.
+///
+/// # Errors
+/// Terms that hurt a party, an address that was used before, too little balance, an unreachable chain.
+pub async fn open_channel(wallet: &Wallet, terms: &Terms, deposit: Nanotons) -> Result<State, ChainError> {
+    const ACTION: &str = "open the channel";
+    terms.check().map_err(|error| ChainError::invalid(ACTION, error))?;
+    if terms.payer != *wallet.address() || terms.network != wallet.chain().network() {
+        return Err(ChainError::invalid(ACTION, "the terms name another payer or another network"));
+    }
+    let address = terms.address();
+    let account = wallet.chain().account(&address).await?;
+    if account.status == AccountStatus::Active {
+        return parse(&address, &account);
+    }
+    if account.last_lt != 0 {
+        let why = format!("the address {address} was used before: choose a new nonce");
+        return Err(ChainError::invalid(ACTION, why));
+    }
+    let amount = deposit
+        .checked_add(channel::OPEN_RESERVE + channel::OPEN_VALUE)
+        .ok_or_else(|| ChainError::invalid(ACTION, "the deposit overflows"))?;
+    let mut transfer = message(&address, amount, channel::open_body());
+    transfer.state_init = Some(terms.state_init());
+    wallet
+        .perform(ACTION, transfer, channel::exit_code_meaning, |account| parse(&address, account).ok())
+        .await
+}
+
+/// Reads a channel: its code must be ours and its address must derive from the terms it shows.
+pub async fn read_channel(chain: &dyn Chain, address: &Address) -> Result<State, ChainError> {
+    let state = parse(address, &chain.account(address).await?)?;
+    if state.terms.network != chain.network() {
+        let why = format!("it is for network {}, not {}", state.terms.network, chain.network());
+        return Err(ChainError::wrong_account(address, "channel", why));
+    }
+    Ok(state)
+}
+
+/// Adds to the deposit. From any wallet.
+pub async fn top_up(wallet: &Wallet, address: &Address, amount: Nanotons) -> Result<State, ChainError> {
+    let before = read_channel(&**wallet.chain(), address).await?.balance;
+    let transfer = message(address, amount, channel::top_up_body());
+    wallet
+        .perform("top up the channel", transfer, channel::exit_code_meaning, |account| {
+            parse(address, account).ok().filter(|state| state.balance > before)
+        })
+        .await
+}
+
+/// The payee settles a voucher: it is paid what is new in it, the treasury gets its share. Settling again what was
+/// settled returns the state.
+pub async fn settle(wallet: &Wallet, voucher: &VerifiedVoucher) -> Result<State, ChainError> {
+    let address = &voucher.voucher().channel;
+    let state = read_channel(&**wallet.chain(), address).await?;
+    if state.paid >= voucher.cumulative() {
+        return Ok(state);
+    }
+    let body = channel::settle_body(voucher.signed());
+    wallet
+        .perform(
+            "settle the voucher",
+            message(address, channel::SETTLE_VALUE, body),
+            channel::exit_code_meaning,
+            |account| parse(address, account).ok().filter(|state| state.paid >= voucher.cumulative()),
+        )
+        .await
+}
+
+/// The payer starts to close: from now on the payee has the challenge period to settle.
+pub async fn start_close(wallet: &Wallet, address: &Address) -> Result<State, ChainError> {
+    let state = read_channel(&**wallet.chain(), address).await?;
+    if state.deadline.is_some() {
+        return Ok(state);
+    }
+    wallet
+        .perform(
+            "start to close the channel",
+            message(address, channel::CLOSE_VALUE, channel::start_close_body()),
+            channel::exit_code_meaning,
+            |account| parse(address, account).ok().filter(|state| state.deadline.is_some()),
+        )
+        .await
+}
+
+/// After the deadline: the rest goes home to the payer and the contract is gone. From any wallet.
+pub async fn finish_close(wallet: &Wallet, address: &Address) -> Result<(), ChainError> {
+    end(wallet, address, "finish closing the channel", channel::finish_close_body()).await
+}
+
+/// The payee agrees to end at once: it is paid the last voucher, if there is one, and the rest goes home.
+pub async fn cooperative_close(
+    wallet: &Wallet,
+    address: &Address,
+    voucher: Option<&VerifiedVoucher>,
+) -> Result<(), ChainError> {
+    let state = read_channel(&**wallet.chain(), address).await?;
+    // A voucher that was settled already is no reason to refuse the close.
+    let newer = voucher.filter(|voucher| voucher.cumulative() > state.paid);
+    let body = channel::cooperative_close_body(newer.map(VerifiedVoucher::signed));
+    end(wallet, address, "close the channel", body).await
+}
+
+async fn end(wallet: &Wallet, address: &Address, action: &'static str, body: Cell) -> Result<(), ChainError> {
+    wallet
+        .perform(
+            action,
+            message(address, channel::SETTLE_VALUE, body),
+            channel::exit_code_meaning,
+            |account| (account.status != AccountStatus::Active).then_some(()),
+        )
+        .await
+}
+
+fn message(to: &Address, amount: Nanotons, body: Cell) -> Transfer {
+    Transfer { to: to.clone(), amount, bounce: true, body: Some(body), state_init: None }
+}
+
+fn parse(address: &Address, account: &AccountState) -> Result<State, ChainError> {
+    let wrong = |why: &dyn std::fmt::Display| ChainError::wrong_account(address, "channel", why);
+    let Some(data) = account.data.as_ref().filter(|_| account.status == AccountStatus::Active) else {
+        return Err(wrong(&"there is no contract: it was not opened yet, or it is closed"));
+    };
+    if account.code_hash != Some(channel::code_hash()) {
+        return Err(wrong(&"its code is not the channel's that this version knows"));
+    }
+    let state = State::parse(data, account.balance).map_err(|error| wrong(&error))?;
+    state.terms.check().map_err(|error| wrong(&error))?;
+    if state.terms.address() != *address {
+        return Err(wrong(&"its address does not derive from the terms it shows"));
+    }
+    Ok(state)
+}

@@ -1,0 +1,74 @@
+//! Transactions as the chain stores them, read for what callers need.
+
+use cocoon_contracts::{Address, Cell, Malformed, Nanotons};
+use tycho_types::cell::HashBytes;
+use tycho_types::error::Error;
+use tycho_types::models::{ComputePhase, IntAddr, MsgInfo, TxInfo};
+
+/// A transaction of an account, as far as callers need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// Its logical time.
+    pub lt: u64,
+    /// The hash of its cell.
+    pub hash: [u8; 32],
+    /// When it happened, Unix time in seconds.
+    pub time: u32,
+    /// Who sent the message that caused it; `None` for messages from outside.
+    pub from: Option<Address>,
+    /// The value that came with that message, in nanotons.
+    pub value: Nanotons,
+    /// True when that message is one of the account's own, come back.
+    pub bounced: bool,
+    /// True when the contract refused the message or could not carry out what it wanted.
+    pub aborted: bool,
+    /// The exit code of the compute phase, if it ran.
+    pub exit_code: Option<i32>,
+    /// Gas used.
+    pub gas: u64,
+    /// All fees that were paid in it (storage, gas, actions, forwarding), in nanotons.
+    pub fees: Nanotons,
+}
+
+impl Transaction {
+    /// Reads a transaction's cell.
+    pub fn parse(cell: &Cell) -> Result<Self, Malformed> {
+        Self::load(cell).map_err(|error| Malformed { what: "transaction", why: error.to_string() })
+    }
+
+    fn load(cell: &Cell) -> Result<Self, Error> {
+        let tx = cell.parse::<tycho_types::models::Transaction>()?;
+        let mut fees = tx.total_fees.tokens.into_inner();
+        for message in tx.iter_out_msgs() {
+            if let MsgInfo::Int(info) = message?.info {
+                fees = fees.checked_add(info.fwd_fee.into_inner()).ok_or(Error::IntOverflow)?;
+            }
+        }
+        let (mut from, mut value, mut bounced) = (None, 0, false);
+        if let Some(message) = tx.load_in_msg()?
+            && let MsgInfo::Int(info) = message.info
+        {
+            if let IntAddr::Std(address) = info.src {
+                from = Some(address);
+            }
+            value = nanotons(info.value.tokens.into_inner())?;
+            bounced = info.bounced;
+        }
+        let (compute, aborted) = match tx.load_info()? {
+            TxInfo::Ordinary(info) => (info.compute_phase, info.aborted),
+            TxInfo::TickTock(info) => (info.compute_phase, info.aborted),
+        };
+        let (exit_code, gas) = match compute {
+            ComputePhase::Executed(phase) => (Some(phase.exit_code), phase.gas_used.into_inner()),
+            ComputePhase::Skipped(_) => (None, 0),
+        };
+        let HashBytes(hash) = *cell.repr_hash();
+        let fees = nanotons(fees)?;
+        Ok(Self { lt: tx.lt, hash, time: tx.now, from, value, bounced, aborted, exit_code, gas, fees })
+    }
+}
+
+/// More than all the coins there are is no amount.
+fn nanotons(value: u128) -> Result<Nanotons, Error> {
+    Nanotons::try_from(value).map_err(|_| Error::IntOverflow)
+}
