@@ -52,7 +52,7 @@ fn pass(checks: &[(&str, &str, &str)], list: &mut Checklist) {
 /// passed before it could be raised. First match counts.
 struct Meaning(&'static str, &'static str, RefusalKind, usize);
 
-const MEANINGS: [Meaning; 32] = {
+const MEANINGS: [Meaning; 33] = {
     use RefusalKind::{Malformed, Rejected, Signature, Unavailable};
     [
         Meaning("CrlExpired", "tdx.crl", Unavailable, 0),
@@ -76,7 +76,6 @@ const MEANINGS: [Meaning; 32] = {
         Meaning("PCK certificate", "tdx.chain", Malformed, 0),
         Meaning("Signature is invalid for qe_report", "tdx.chain", Signature, 0),
         Meaning("QE report hash mismatch", "tdx.qe_report_data", Signature, 3),
-        Meaning("Debug mode is enabled: QE", "tdx.qe_identity", Rejected, 3),
         Meaning("QE ", "tdx.qe_identity", Rejected, 3),
         Meaning("ISV enclave report signature", "tdx.signature", Signature, 4),
         Meaning("Fmspc mismatch", "tdx.platform", Rejected, 4),
@@ -86,7 +85,9 @@ const MEANINGS: [Meaning; 32] = {
         Meaning("TD attributes", "tdx.attributes", Rejected, 4),
         Meaning("is enabled", "tdx.attributes", Rejected, 4),
         Meaning("SEPT_VE_DISABLE", "tdx.attributes", Rejected, 4),
-        Meaning("T", "tdx.tcb", Rejected, 4),
+        Meaning("TCB", "tdx.tcb", Rejected, 4),
+        Meaning("TDX", "tdx.tcb", Rejected, 4),
+        Meaning("tdxModule", "tdx.tcb", Rejected, 4),
     ]
 };
 
@@ -98,38 +99,36 @@ fn file(error: &str, list: &mut Checklist) {
     if list.failures().any(|failed| failed == *id) {
         return; // our own check said the same, with more detail
     }
-    let (likely, remedy) = advice(id);
-    let expected =
-        VERIFIED.iter().find(|(check, ..)| check == id).map_or("holds", |(_, expected, _)| expected);
-    list.fail(
-        id,
-        Finding {
-            kind: *kind,
-            expected: expected.to_owned(),
-            got: error.to_owned(),
-            likely: likely.to_owned(),
-            remedy: remedy.to_owned(),
-        },
-    );
+    let (expected, likely, remedy) = advice(id);
+    let (expected, likely, remedy) = (expected.to_owned(), likely.to_owned(), remedy.to_owned());
+    list.fail(id, Finding { kind: *kind, expected, got: error.to_owned(), likely, remedy });
 }
 
-fn advice(id: &str) -> (&'static str, &'static str) {
+/// What a check wants, what its failure likely means, and what to do.
+fn advice(id: &str) -> (&'static str, &'static str, &'static str) {
+    const REFETCH: &str = "Fetch fresh collateral for this platform";
+    const NOT_THIS_HOST: &str = "Fetch the evidence again; if it repeats, do not use this host";
     match id {
         "tdx.crl" => (
+            VERIFIED[0].1,
             "A revocation list is missing, forged or out of date, or this platform was revoked",
             "Fetch fresh collateral; if a certificate is revoked, do not use this host",
         ),
-        "tdx.validity" => ("A certificate is out of date, or the clock is wrong", "Fetch fresh collateral"),
-        "tdx.tcb_info" => ("The TCB info was changed, or is not the issuer's", "Fetch fresh collateral"),
+        "tdx.validity" => {
+            ("certificates in date", "A certificate is out of date, or the clock is wrong", REFETCH)
+        }
+        "tdx.tcb_info" => (VERIFIED[2].1, "The TCB info was changed, or is not the issuer's", REFETCH),
         "tdx.qe_identity" => (
+            VERIFIED[3].1,
             "The quoting enclave is not the one the issuer published, or the identity was changed",
             "Fetch fresh collateral; if it repeats, do not use this host",
         ),
         "tdx.tcb" => (
-            "The platform matches no TCB level: its firmware or TDX module is older than any that is supported, or newer than the collateral",
+            "a TCB level that the platform, its TDX module and its quoting enclave meet",
+            "Firmware or TDX module is older than any supported one, was revoked, or is newer than the collateral",
             "Fetch fresh collateral; if it repeats, its operator must update the platform",
         ),
-        "tdx.platform" => ("The collateral is another platform's", "Fetch collateral for this platform"),
-        _ => ("The evidence is forged or was changed", "Fetch it again; if it repeats, do not use this host"),
+        "tdx.platform" => ("the FMSPC of the PCK", "The collateral is another platform's", REFETCH),
+        _ => (VERIFIED[1].1, "The evidence is forged or was changed", NOT_THIS_HOST),
     }
 }

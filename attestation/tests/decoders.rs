@@ -1,0 +1,172 @@
+//! Every decoder of peer bytes, fed with rubbish and with damaged good input: an answer, never a panic.
+
+mod common;
+
+use cocoon_attestation::statement::{Beacon, Freshness, Keys, ModelIdentity, SEAL_KEY};
+use cocoon_attestation::tdx::Quote;
+use cocoon_attestation::{Bundle, Evidence, Exceptions, Policy, Statement, UnixTime, canonical_collateral};
+use common::mutate::{Random, mutate};
+use common::{Platform, policy, statement};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+const SEED: u64 = 0x0c0c_00dc_0de5_eed5;
+const CASES: u32 = 4_000;
+
+/// The same cases in every run.
+fn runner(cases: u32) -> TestRunner {
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
+}
+
+fn decode_all(bytes: &[u8]) {
+    let _ = Statement::decode(bytes);
+    let _ = Bundle::decode(bytes);
+    let _ = Quote::parse(bytes);
+    let _ = Evidence::detect(bytes);
+    let _ = canonical_collateral(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = Policy::from_toml(text);
+        let _ = text.parse::<Exceptions>();
+        let _ = UnixTime::from_rfc3339(text);
+    }
+}
+
+#[test]
+fn rubbish_gets_an_answer() {
+    runner(CASES)
+        .run(&vec(any::<u8>(), 0..2_048), |bytes| {
+            decode_all(&bytes);
+            for prefix in
+                [&[0xa3][..], &[0xa9, 0], &[4, 0, 2, 0, 0x81, 0, 0, 0], &[5, 0, 2, 0, 0x81, 0, 0, 0], b"{"]
+            {
+                decode_all(&[prefix, &bytes].concat());
+            }
+            Ok(())
+        })
+        .expect("no decoder panics");
+}
+
+#[test]
+fn damaged_input_gets_an_answer() {
+    let platform = Platform::new();
+    let bundle = platform.bundle();
+    let inputs = [
+        bundle.encode(),
+        bundle.statement.clone(),
+        bundle.quote.clone(),
+        bundle.endorsements[0].clone(),
+        policy().to_toml().into_bytes(),
+    ];
+    println!("seed {SEED:#x}");
+    let mut random = Random(SEED);
+    for round in 0..CASES {
+        let input = &inputs[round as usize % inputs.len()];
+        let damaged = mutate(input, &mut random);
+        decode_all(&damaged);
+        assert!(platform.trust(&damaged).is_err() || damaged == *input, "round {round}");
+    }
+}
+
+#[test]
+fn a_few_bytes_cannot_claim_much_memory() {
+    // Arrays, maps and strings that announce 2^64 - 1 entries, and nesting as deep as the limit on size allows.
+    for head in [0x5b, 0x7b, 0x9b, 0xbb] {
+        decode_all(&[&[0xa9, 0x00, head][..], &[0xff; 8]].concat());
+        decode_all(&[&[0xa3, 0x65][..], b"quote", &[0x82, 0x60, head], &[0xff; 8]].concat());
+    }
+    decode_all(&vec![0x81; 1024 * 1024]);
+    decode_all(&vec![0xa1; 1024 * 1024]);
+    decode_all(&vec![b'['; 1024 * 1024]);
+    decode_all(&vec![0; 1024 * 1024 + 1]);
+}
+
+fn any_statement() -> impl Strategy<Value = Statement> {
+    let model =
+        ("[a-z0-9 é]{1,20}", any::<[u8; 32]>()).prop_map(|(name, weights)| ModelIdentity { name, weights });
+    let freshness = (any::<u32>(), any::<[u8; 32]>(), any::<Option<[u8; 32]>>())
+        .prop_map(|(seqno, root_hash, nonce)| Freshness { beacon: Beacon { seqno, root_hash }, nonce });
+    let keys =
+        (vec(any::<u8>(), SEAL_KEY), any::<[u8; 32]>()).prop_map(|(seal, receipt)| Keys { seal, receipt });
+    let lists = (vec(any::<[u8; 32]>(), 0..64), vec(any::<[u8; 32]>(), 0..16));
+    (any::<i32>(), keys, vec(model, 0..16), any::<[u8; 32]>(), any::<[u8; 32]>(), lists, freshness).prop_map(
+        |(network, keys, models, configuration, engine, (kernels, gpu_evidence), freshness)| Statement {
+            network,
+            keys,
+            models,
+            configuration,
+            engine,
+            kernels,
+            gpu_evidence,
+            freshness,
+        },
+    )
+}
+
+#[test]
+fn every_statement_reads_back_as_it_was_written() {
+    runner(500)
+        .run(&any_statement(), |statement| {
+            let bytes = statement.encode();
+            prop_assert_eq!(Statement::decode(&bytes), Ok(statement));
+            Ok(())
+        })
+        .expect("decode is the inverse of encode");
+}
+
+#[test]
+fn every_bundle_reads_back_as_it_was_written() {
+    let bytes = || vec(any::<u8>(), 0..300);
+    let parts = (bytes(), bytes(), vec(bytes(), 0..16), proptest::option::of(bytes()), vec(bytes(), 0..16));
+    runner(500)
+        .run(&parts, |(statement, quote, gpu, event_log, endorsements)| {
+            let bundle = Bundle { statement, quote, gpu, event_log, endorsements };
+            prop_assert_eq!(Bundle::decode(&bundle.encode()), Ok(bundle));
+            Ok(())
+        })
+        .expect("decode is the inverse of encode");
+}
+
+#[test]
+fn limits_of_a_statement_hold() {
+    let too = |change: fn(&mut Statement)| {
+        let mut large = statement();
+        change(&mut large);
+        Statement::decode(&large.encode()).expect_err("over a limit")
+    };
+    for error in [
+        too(|s| s.keys.seal.push(0)),
+        too(|s| s.keys.seal.truncate(32)),
+        too(|s| s.kernels = vec![[0; 32]; 65]),
+        too(|s| s.gpu_evidence = vec![[0; 32]; 17]),
+        too(|s| s.models = vec![s.models[0].clone(); 17]),
+        too(|s| s.models[0].name = "x".repeat(129)),
+        too(|s| s.models[0].name.clear()),
+        too(|s| s.models[0].name = "x".repeat(20_000)),
+    ] {
+        assert_eq!(error.what, "statement", "{error}");
+    }
+}
+
+/// The bytes on the wire are a promise to other implementations.
+#[test]
+fn a_statement_starts_with_these_bytes() {
+    let bytes = statement().encode();
+    let expected = [
+        "a9",       // map of 9
+        "0001",     // version: 1
+        "0138ee",   // network: -239
+        "02a2",     // keys: map of 2
+        "005904c0", // seal: 1216 bytes
+    ];
+    assert!(hex::encode(&bytes).starts_with(&expected.concat()), "{}", hex::encode(&bytes[..16]));
+    let tail = [
+        "08a2",                                // freshness: map of 2
+        "00a2",                                // beacon: map of 2
+        "001829",                              // seqno: 41
+        &format!("015820{}", "41".repeat(32)), // root hash
+        "01f6",                                // nonce: null
+    ];
+    assert!(hex::encode(&bytes).ends_with(&tail.concat()));
+}
