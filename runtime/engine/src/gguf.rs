@@ -120,7 +120,8 @@ pub(crate) enum Value {
     Text(String),
     Texts(Vec<String>),
     Integers(Vec<i64>),
-    Floats(Vec<f32>),
+    /// An array of numbers that nothing here reads.
+    Floats,
 }
 
 /// Metadata and directory of one file.
@@ -371,11 +372,11 @@ impl<'a> Cursor<'a> {
             return Err(ModelError::Malformed(format!("metadata key {key} holds arrays in an array")));
         }
         // No capacity is taken on the file's word: each element is read before there is room for it.
-        let (mut texts, mut integers, mut floats) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut texts, mut integers) = (Vec::new(), Vec::new());
         for _ in 0..count {
             match self.scalar(kind, key)? {
                 Value::Text(text) => texts.push(text),
-                Value::Float(value) => floats.push(value as f32),
+                Value::Float(_) => {}
                 Value::Signed(value) => integers.push(value),
                 Value::Unsigned(value) => integers.push(i64::try_from(value).unwrap_or(i64::MAX)),
                 Value::Bool(value) => integers.push(i64::from(value)),
@@ -384,7 +385,7 @@ impl<'a> Cursor<'a> {
         }
         Ok(match kind {
             8 => Value::Texts(texts),
-            6 | 12 => Value::Floats(floats),
+            6 | 12 => Value::Floats,
             _ => Value::Integers(integers),
         })
     }

@@ -1,0 +1,224 @@
+//! Weights, repacked into tiles of 16 rows so that a register holds the same columns of 16 rows and no sum ever
+//! runs across a register.
+//!
+//! | kind | one block of a tile: 16 rows × 32 columns |
+//! | --- | --- |
+//! | Q4, Q4Min | 4 lines; in line `l`, 32-bit word `r`, byte `k`: row `r`, columns `4l+k` (low nibble) and `16+4l+k` |
+//! | Q8 | 8 lines; in line `l`, word `r`, byte `k`: row `r`, column `4l+k`, plus 128 |
+//! | scales | 16 halves, and for Q4Min 16 minima after them |
+//!
+//! F16 and F32 tiles hold 16 rows of column 0, then of column 1, and so on.
+
+use super::{InstructionSet, Pool, activations::Activations, half, scalar};
+use crate::gguf::Format;
+
+/// Rows in a tile.
+pub(crate) const TILE: usize = 16;
+/// Tokens that one pass over a tile serves at most.
+pub(super) const TOKENS: usize = 8;
+
+/// 64 bytes on a cache line of their own.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub(super) [u8; 64]);
+
+/// How the weights of a matrix are stored.
+pub(super) enum Weights {
+    /// Nibbles less 8, times a scale.
+    Q4 {
+        lines: Vec<Line>,
+        scales: Vec<u16>,
+    },
+    /// Nibbles times a scale, plus a minimum.
+    Q4Min {
+        lines: Vec<Line>,
+        scales: Vec<u16>,
+    },
+    /// Bytes less 128, times a scale.
+    Q8 {
+        lines: Vec<Line>,
+        scales: Vec<u16>,
+    },
+    F16(Vec<u16>),
+    F32(Vec<f32>),
+}
+
+/// A matrix of weights in tiles.
+pub(crate) struct Matrix {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) weights: Weights,
+}
+
+impl Matrix {
+    /// Repacks `data`, the rows of a tensor one after the other. The caller has checked that their sizes fit.
+    pub(crate) fn pack(format: Format, rows: usize, columns: usize, data: &[u8]) -> Self {
+        let row_bytes = columns / format.block_len() * format.block_bytes();
+        assert_eq!(data.len(), rows * row_bytes, "the directory was checked");
+        let weights = match format {
+            Format::Q4_0 => {
+                let (lines, scales) = pack_blocks(data, rows, columns, 18, 1, 4, 0);
+                Weights::Q4 { lines, scales }
+            }
+            Format::Q4_1 => {
+                let (lines, scales) = pack_blocks(data, rows, columns, 20, 2, 4, 0);
+                Weights::Q4Min { lines, scales }
+            }
+            Format::Q8_0 => {
+                let (lines, scales) = pack_blocks(data, rows, columns, 34, 1, 8, 0x80);
+                Weights::Q8 { lines, scales }
+            }
+            Format::F16 => Weights::F16(pack_numbers(data, rows, columns, u16::from_le_bytes)),
+            Format::F32 => Weights::F32(pack_numbers(data, rows, columns, f32::from_le_bytes)),
+        };
+        Self { rows, columns, weights }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn tiles(&self) -> usize {
+        self.rows.div_ceil(TILE)
+    }
+
+    /// Bytes of weights that one product reads.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bytes = match &self.weights {
+            Weights::Q4 { lines, scales }
+            | Weights::Q4Min { lines, scales }
+            | Weights::Q8 { lines, scales } => size_of_val(lines.as_slice()) + size_of_val(scales.as_slice()),
+            Weights::F16(values) => size_of_val(values.as_slice()),
+            Weights::F32(values) => size_of_val(values.as_slice()),
+        };
+        bytes as u64
+    }
+
+    /// Writes one row as floats: the embedding of a token.
+    pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
+        let blocks = self.columns / 32;
+        let (tile, lane) = (row / TILE, row % TILE);
+        let each = |out: &mut [f32], scales: &[u16], step: usize, value: &dyn Fn(usize, usize) -> f32| {
+            for (block, out) in out.chunks_exact_mut(32).enumerate() {
+                let at = (tile * blocks + block) * step;
+                let scale = half::widen(scales[at + lane]);
+                let least = if step == 2 * TILE { half::widen(scales[at + TILE + lane]) } else { 0.0 };
+                for (column, out) in out.iter_mut().enumerate() {
+                    *out = value(tile * blocks + block, column).mul_add(scale, least);
+                }
+            }
+        };
+        let nibble = |lines: &[Line], block: usize, column: usize| {
+            let byte = lines[block * 4 + column % 16 / 4].0[lane * 4 + column % 4];
+            f32::from(if column < 16 { byte & 15 } else { byte >> 4 })
+        };
+        match &self.weights {
+            Weights::Q4 { lines, scales } => each(out, scales, TILE, &|b, c| nibble(lines, b, c) - 8.0),
+            Weights::Q4Min { lines, scales } => each(out, scales, 2 * TILE, &|b, c| nibble(lines, b, c)),
+            Weights::Q8 { lines, scales } => each(out, scales, TILE, &|block, column| {
+                f32::from(lines[block * 8 + column / 4].0[lane * 4 + column % 4]) - 128.0
+            }),
+            Weights::F16(values) => {
+                let tile = &values[tile * self.columns * TILE..];
+                out.iter_mut().zip(tile.chunks_exact(TILE)).for_each(|(out, v)| *out = half::widen(v[lane]));
+            }
+            Weights::F32(values) => {
+                let tile = &values[tile * self.columns * TILE..];
+                out.iter_mut().zip(tile.chunks_exact(TILE)).for_each(|(out, v)| *out = v[lane]);
+            }
+        }
+    }
+
+    /// The product of one tile with the activations of some tokens: 16 floats for each.
+    fn product(&self, set: InstructionSet, tile: usize, inputs: &[&Activations], out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        match set {
+            InstructionSet::Avx512Vnni if super::avx512::product(self, tile, inputs, out) => return,
+            InstructionSet::Avx2 if super::avx2::product(self, tile, inputs, out) => return,
+            _ => {}
+        }
+        scalar::product(set, self, tile, inputs, out);
+    }
+}
+
+/// Multiplies several matrices with the same activations. `out` is in tiles: for each tile of each matrix, for each
+/// token, 16 rows.
+pub(crate) fn multiply<I: AsRef<Activations> + Sync>(
+    pool: &Pool,
+    matrices: &[&Matrix],
+    inputs: &[I],
+    out: &mut [f32],
+) {
+    let tiles: usize = matrices.iter().map(|matrix| matrix.tiles()).sum();
+    let tile_len = TILE * inputs.len();
+    // Some chunks for each thread, so that one that was interrupted does not hold up the rest.
+    let chunk = (tiles / (pool.threads() * 6)).clamp(1, 64);
+    let set = pool.instruction_set();
+    pool.each_chunk(&mut out[..tiles * tile_len], chunk * tile_len, |index, out| {
+        let (mut tile, mut rest) = (index * chunk, matrices.iter());
+        let mut matrix = rest.next().expect("tiles come from a matrix");
+        for out in out.chunks_exact_mut(tile_len) {
+            while tile >= matrix.tiles() {
+                tile -= matrix.tiles();
+                matrix = rest.next().expect("tiles come from a matrix");
+            }
+            for (inputs, out) in inputs.chunks(TOKENS).zip(out.chunks_mut(TOKENS * TILE)) {
+                let first = inputs[0].as_ref();
+                let mut group = [first; TOKENS];
+                group.iter_mut().zip(inputs).for_each(|(place, input)| *place = input.as_ref());
+                matrix.product(set, tile, &group[..inputs.len()], out);
+            }
+            tile += 1;
+        }
+    });
+}
+
+/// Repacks quantised blocks: `halves` scales first, then `lines` 32-bit words. `flip` is xored into each byte.
+fn pack_blocks(
+    data: &[u8],
+    rows: usize,
+    columns: usize,
+    block_bytes: usize,
+    halves: usize,
+    lines: usize,
+    flip: u8,
+) -> (Vec<Line>, Vec<u16>) {
+    let blocks = columns / 32;
+    let tiles = rows.div_ceil(TILE);
+    // Rows that fill the last tile up: quants that mean zero, scales of zero.
+    let mut packed = vec![Line([flip; 64]); tiles * blocks * lines];
+    let mut scales = vec![0u16; tiles * blocks * halves * TILE];
+    for (row, data) in data.chunks_exact(blocks * block_bytes).enumerate() {
+        let (tile, lane) = (row / TILE, row % TILE);
+        for (block, data) in data.chunks_exact(block_bytes).enumerate() {
+            let at = tile * blocks + block;
+            let (head, quants) = data.split_at(halves * 2);
+            for (index, half) in head.chunks_exact(2).enumerate() {
+                scales[(at * halves + index) * TILE + lane] = u16::from_le_bytes([half[0], half[1]]);
+            }
+            let target = &mut packed[at * lines..(at + 1) * lines];
+            for (line, word) in target.iter_mut().zip(quants.chunks_exact(4)) {
+                let word = u32::from_ne_bytes(word.try_into().expect("four bytes"));
+                let word = word ^ u32::from_ne_bytes([flip; 4]);
+                line.0[lane * 4..lane * 4 + 4].copy_from_slice(&word.to_ne_bytes());
+            }
+        }
+    }
+    (packed, scales)
+}
+
+fn pack_numbers<const N: usize, T: Copy + Default>(
+    data: &[u8],
+    rows: usize,
+    columns: usize,
+    read: impl Fn([u8; N]) -> T,
+) -> Vec<T> {
+    let mut packed = vec![T::default(); rows.div_ceil(TILE) * columns * TILE];
+    for (row, data) in data.chunks_exact(columns * N).enumerate() {
+        let start = row / TILE * columns * TILE + row % TILE;
+        for (column, number) in data.chunks_exact(N).enumerate() {
+            packed[start + column * TILE] = read(number.try_into().expect("N bytes"));
+        }
+    }
+    packed
+}
