@@ -1,1 +1,31 @@
-//! Under construction.
+//! The guest service: the only server code that sees plaintext.
+//!
+//! It gathers evidence, opens sealed requests, runs the model, seals the answers and signs receipts. It knows no chain,
+//! no client and no long-lived secret: its keys are born at boot and die with it.
+//!
+//! Everything that steers it is measured before it acts: the binary and its command line by the TEE module, the bytes
+//! of `config.toml` into RTMR2, the digest of the model file into RTMR3. It takes no arguments and no environment.
+//!
+//! - [`boot`]: reads the run folder, measures, makes keys.
+//! - [`Guest::attest`]: a statement of all of it under a quote, for one public block.
+//! - [`serve`]: the HTTP API on a unix socket.
+//!
+//! Logs carry counts, never content.
+
+mod answering;
+mod boot;
+mod chat;
+mod config;
+mod evidence;
+mod openai;
+mod server;
+mod sink;
+mod tee;
+
+pub use boot::{
+    BootError, CONFIG, GUEST_SOCKET, Guest, MAX_MODEL, MODEL, TEE_SOCKET, boot, executable_digest,
+};
+pub use config::{Config, ConfigError, MAX_CONFIG, ModelConfig};
+pub use evidence::AttestError;
+pub use server::serve;
+pub use tee::{Quote, Register, Simulated, Tee, TeeError, real_tee};

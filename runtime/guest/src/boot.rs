@@ -1,0 +1,221 @@
+//! Boot: read, measure, load, make keys.
+
+use crate::{Config, ConfigError, Register, Tee, TeeError};
+use cocoon_engine::{Engine, EngineOptions, Model};
+use cocoon_protocol::{ReceiptKey, ReplayGuard, SealKey};
+use ring::digest::{Context, SHA256, SHA384, digest};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+
+/// The configuration, in the run folder.
+pub const CONFIG: &str = "config.toml";
+/// The model, in the run folder; a link or a file.
+pub const MODEL: &str = "model.gguf";
+/// The emulator's socket, in the run folder.
+pub const TEE_SOCKET: &str = "tee.sock";
+/// The socket that the guest serves, in the run folder.
+pub const GUEST_SOCKET: &str = "guest.sock";
+/// Most bytes of a model file.
+pub const MAX_MODEL: u64 = 1 << 40;
+
+/// Statements whose requests are still taken.
+const STATEMENTS: usize = 8;
+/// Requests taken under one statement; 32 bytes of memory each, about.
+const REQUESTS_PER_STATEMENT: usize = 1 << 18;
+
+const WEIGHTS_DOMAIN: &[u8] = b"cocoon weights v1";
+const FINGERPRINT_DOMAIN: &[u8] = b"cocoon fingerprint v1";
+
+/// Why a guest does not start. Each says what happened, to what, and what to do.
+#[derive(Debug, Error)]
+pub enum BootError {
+    /// A file of the run folder cannot be read.
+    #[error("{path}: {source}; the run folder must hold {CONFIG}, {MODEL} and {TEE_SOCKET}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is larger than its limit.
+    #[error("{path} has more than {limit} bytes")]
+    TooLarge {
+        /// Which.
+        path: PathBuf,
+        /// Most bytes.
+        limit: u64,
+    },
+    /// The configuration cannot be used.
+    #[error("{path}: {source}")]
+    Config {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: ConfigError,
+    },
+    /// The model is not the one that the configuration names.
+    #[error(
+        "{path} has SHA-256 {got}, but {CONFIG} says {expected}: the file was cut short or changed, or is another \
+         model; fetch it again or correct model.weights"
+    )]
+    WrongWeights {
+        /// The model file.
+        path: PathBuf,
+        /// In the configuration.
+        expected: String,
+        /// Of the file.
+        got: String,
+    },
+    /// The model has the right digest and still cannot be used.
+    #[error("{path}: {source}")]
+    Model {
+        /// The model file.
+        path: PathBuf,
+        /// Why.
+        source: cocoon_engine::ModelError,
+    },
+    /// The TEE does not do its part.
+    #[error(transparent)]
+    Tee(#[from] TeeError),
+}
+
+/// A booted guest: measured, with its keys. It serves nobody before it has made evidence.
+pub struct Guest {
+    pub(crate) config: Config,
+    pub(crate) engine: Engine,
+    pub(crate) tee: Box<dyn Tee>,
+    pub(crate) seal: SealKey,
+    pub(crate) receipt: ReceiptKey,
+    pub(crate) guard: ReplayGuard,
+    /// SHA-256 of the configuration.
+    pub(crate) configuration: [u8; 32],
+    /// SHA-256 of the executable.
+    pub(crate) executable: [u8; 32],
+    /// As OpenAI's `system_fingerprint`.
+    pub(crate) fingerprint: String,
+    /// One permit for each request that is here, running or waiting.
+    pub(crate) admitted: Arc<Semaphore>,
+    /// One permit for each answer in progress.
+    pub(crate) running: Arc<Semaphore>,
+    pub(crate) attested: AtomicBool,
+    pub(crate) draining: AtomicBool,
+}
+
+/// Boots from a run folder: measures the configuration and the model into `tee`, and makes the keys.
+///
+/// `executable` is the SHA-256 of the running program, see [`executable_digest`].
+///
+/// # Errors
+/// [`BootError`]. What was measured by then stays measured.
+pub fn boot(folder: &Path, tee: Box<dyn Tee>, executable: [u8; 32]) -> Result<Guest, BootError> {
+    let config_path = folder.join(CONFIG);
+    let bytes = read_limited(&config_path, crate::MAX_CONFIG as u64 + 1)?;
+    // Measured before it is read: nothing acts on bytes that no register knows.
+    tee.extend(Register::Configuration, &sha384(&[&bytes]))?;
+    let config = Config::parse(&bytes).map_err(|source| BootError::Config { path: config_path, source })?;
+    let engine = load(&folder.join(MODEL), &config, tee.as_ref())?;
+    let configuration = sha256(&[&bytes]);
+    let admitted = config.max_running + config.max_queued;
+    Ok(Guest {
+        fingerprint: fingerprint(&executable, &configuration, &config.model.weights),
+        admitted: Arc::new(Semaphore::new(admitted)),
+        running: Arc::new(Semaphore::new(config.max_running)),
+        config,
+        engine,
+        tee,
+        seal: SealKey::generate(),
+        receipt: ReceiptKey::generate(),
+        guard: ReplayGuard::new(STATEMENTS, REQUESTS_PER_STATEMENT),
+        configuration,
+        executable,
+        attested: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+    })
+}
+
+/// Reads the model once; the bytes that are hashed are the bytes that run.
+fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Engine, BootError> {
+    let bytes = read_limited(path, MAX_MODEL)?;
+    let weights = sha256(&[&bytes]);
+    if weights != config.model.weights {
+        let (expected, got) = (hex::encode(config.model.weights), hex::encode(weights));
+        return Err(BootError::WrongWeights { path: path.to_path_buf(), expected, got });
+    }
+    tee.extend(Register::Weights, &sha384(&[WEIGHTS_DOMAIN, &weights]))?;
+    let model =
+        Model::from_bytes(bytes).map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
+    let mut options = EngineOptions::with_threads(config.threads);
+    options.max_context = config.max_context;
+    Ok(Engine::new(Arc::new(model), options))
+}
+
+fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, BootError> {
+    let failed = |source| BootError::File { path: path.to_path_buf(), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    if length > limit {
+        return Err(BootError::TooLarge { path: path.to_path_buf(), limit });
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(length).expect("64 bits"));
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(BootError::TooLarge { path: path.to_path_buf(), limit });
+    }
+    Ok(bytes)
+}
+
+/// SHA-256 of the running program's file.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn executable_digest() -> std::io::Result<[u8; 32]> {
+    let mut file = std::fs::File::open("/proc/self/exe")?;
+    let mut context = Context::new(&SHA256);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => context.update(&buffer[..count]),
+        }
+    }
+    Ok(context.finish().as_ref().try_into().expect("SHA-256 gives 32 bytes"))
+}
+
+/// Clients can compute it from the statement: "fp_" and ten hex digits of
+/// SHA-256("cocoon fingerprint v1" ‖ engine ‖ configuration ‖ weights).
+fn fingerprint(executable: &[u8; 32], configuration: &[u8; 32], weights: &[u8; 32]) -> String {
+    let digest = sha256(&[FINGERPRINT_DOMAIN, executable, configuration, weights]);
+    format!("fp_{}", hex::encode(&digest[..5]))
+}
+
+fn sha384(parts: &[&[u8]]) -> [u8; 48] {
+    digest(&SHA384, &parts.concat()).as_ref().try_into().expect("SHA-384 gives 48 bytes")
+}
+
+fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    context.finish().as_ref().try_into().expect("SHA-256 gives 32 bytes")
+}
+
+impl Guest {
+    /// Its configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Ends what is in progress, with receipts, and takes nothing more.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,131 @@
+//! `cocoon-guest`: no arguments, no environment. It reads its run folder, which is its working directory, and ends
+//! when its standard input does.
+
+use cocoon_guest::{GUEST_SOCKET, Guest, Simulated, TEE_SOCKET, boot, executable_digest, serve};
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// The only command line there is; it is measured.
+const COMMAND_LINE: &str = "cocoon-guest";
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_max_level(tracing::Level::INFO)
+        .init();
+    // A panic's message may quote what was being worked on; its place may not.
+    std::panic::set_hook(Box::new(|panic| match panic.location() {
+        Some(place) => tracing::error!(file = place.file(), line = place.line(), "panic"),
+        None => tracing::error!("panic"),
+    }));
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cocoon-guest: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<(), Failure> {
+    refuse_unmeasured_inputs()?;
+    let guest = Arc::new(boot_here()?);
+    confine()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(run(guest));
+    runtime.shutdown_background(); // a thread that still computes is not waited for
+    result
+}
+
+/// The command line is measured and the environment is not: so the one is fixed and the other empty.
+fn refuse_unmeasured_inputs() -> Result<(), Failure> {
+    if !std::env::args_os().eq([COMMAND_LINE]) {
+        return Err(format!(
+            "the command line must be exactly `{COMMAND_LINE}`: put settings into config.toml"
+        )
+        .into());
+    }
+    if let Some((name, _)) = std::env::vars_os().next() {
+        let name = name.to_string_lossy();
+        return Err(
+            format!("the environment must be empty, but {name} is set: start with a cleared one").into()
+        );
+    }
+    Ok(())
+}
+
+fn boot_here() -> Result<Guest, Failure> {
+    let here = Path::new(".");
+    let executable = executable_digest().map_err(|error| format!("/proc/self/exe: {error}"))?;
+    let tee = Simulated::connect(&here.join(TEE_SOCKET))?;
+    let guest = boot(here, Box::new(tee), executable)?;
+    tracing::info!(model = guest.config().model.name, "measured and loaded; the TEE is SIMULATED");
+    Ok(guest)
+}
+
+/// No core dumps, no peeking by processes of the same user, no files for others.
+fn confine() -> Result<(), Failure> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask};
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    umask(rustix::fs::Mode::from_raw_mode(0o077));
+    Ok(())
+}
+
+async fn run(guest: Arc<Guest>) -> Result<(), Failure> {
+    let listener = bind().await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let lifeline = lifeline();
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("told to end"),
+            _ = lifeline => tracing::info!("standard input ended, so this guest does"),
+        }
+    };
+    tracing::info!("serving on {GUEST_SOCKET}");
+    let result = serve(guest, listener, shutdown).await;
+    let _ = std::fs::remove_file(GUEST_SOCKET); // it leads nowhere now
+    Ok(result?)
+}
+
+/// Binds the socket; one that a dead guest left behind is replaced, a live one is not.
+async fn bind() -> Result<UnixListener, Failure> {
+    if UnixStream::connect(GUEST_SOCKET).await.is_ok() {
+        return Err(
+            format!("{GUEST_SOCKET}: another guest serves here; stop it or use another run folder").into()
+        );
+    }
+    match std::fs::remove_file(GUEST_SOCKET) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(describe(&error)),
+        _ => {}
+    }
+    UnixListener::bind(GUEST_SOCKET).map_err(|error| describe(&error))
+}
+
+fn describe(error: &std::io::Error) -> Failure {
+    format!("{GUEST_SOCKET}: {error}; is the run folder writable?").into()
+}
+
+/// Resolves when standard input ends: whoever started this guest is gone.
+fn lifeline() -> oneshot::Receiver<()> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        let mut input = std::io::stdin().lock();
+        while let Ok(count) = input.read(&mut buffer) {
+            if count == 0 {
+                break;
+            }
+        }
+        let _ = sender.send(()); // the receiver may have ended for another reason
+    });
+    receiver
+}

@@ -1,0 +1,243 @@
+//! The HTTP API on the unix socket.
+
+use crate::answering;
+use crate::sink;
+use crate::{AttestError, Guest};
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use cocoon_protocol::http::{ApiError, AttestRequest, BUNDLE, GuestHealth, GuestState, SEALED, code};
+use cocoon_protocol::{Expected, MAX_REQUEST, Opened, open};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Most connections at a time; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 512;
+/// How long the body of a request may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most bytes of an attestation request.
+const MAX_ATTEST: usize = 4096;
+/// How long answers in progress may take to end at shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves until `shutdown` resolves, then ends the answers in progress, each with its receipt.
+///
+/// # Errors
+/// If the socket fails.
+pub async fn serve(
+    guest: Arc<Guest>,
+    listener: UnixListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let (drained, draining) = tokio::sync::oneshot::channel();
+    let stopping = guest.clone();
+    let signal = async move {
+        shutdown.await;
+        stopping.drain();
+        let _ = drained.send(()); // the receiver lives as long as the server
+    };
+    let listener = Limited { listener, permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
+    let server = axum::serve(listener, router(guest)).with_graceful_shutdown(signal);
+    let overdue = async {
+        match draining.await {
+            Ok(()) => tokio::time::sleep(DRAIN_TIMEOUT).await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        result = server => result,
+        () = overdue => Ok(()),
+    }
+}
+
+fn router(guest: Arc<Guest>) -> Router {
+    Router::new()
+        .route("/v1/health", get(health))
+        .route("/v1/attest", post(attest).layer(DefaultBodyLimit::max(MAX_ATTEST)))
+        .route("/v1/answers", post(answers).layer(DefaultBodyLimit::max(MAX_REQUEST)))
+        .fallback(async || {
+            failure(StatusCode::NOT_FOUND, ApiError::invalid_request("not_found", "no such path"))
+        })
+        .with_state(guest)
+}
+
+fn failure(status: StatusCode, error: ApiError) -> Response {
+    (status, Json(error)).into_response()
+}
+
+async fn health(State(guest): State<Arc<Guest>>) -> Json<GuestHealth> {
+    let config = &guest.config;
+    let running = config.max_running - guest.running.available_permits();
+    let here = config.max_running + config.max_queued - guest.admitted.available_permits();
+    let state = match (guest.is_draining(), guest.attested.load(Ordering::Relaxed)) {
+        (true, _) => GuestState::Draining,
+        (false, true) => GuestState::Ready,
+        (false, false) => GuestState::Unattested,
+    };
+    Json(GuestHealth { state, running, queued: here.saturating_sub(running), limit: config.max_queued })
+}
+
+/// The whole body, within its limit and in time.
+async fn body(request: Request) -> Result<Bytes, Response> {
+    match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(rejection)) => {
+            let code =
+                if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { "too_large" } else { "malformed" };
+            Err(failure(rejection.status(), ApiError::invalid_request(code, rejection.body_text())))
+        }
+        Err(_) => {
+            let error = ApiError::invalid_request("timeout", "the request's body did not arrive in time");
+            Err(failure(StatusCode::REQUEST_TIMEOUT, error))
+        }
+    }
+}
+
+async fn attest(State(guest): State<Arc<Guest>>, request: Request) -> Response {
+    let bytes = match body(request).await {
+        Ok(bytes) => bytes,
+        Err(response) => return response,
+    };
+    let request: AttestRequest = match serde_json::from_slice(&bytes) {
+        Ok(request) => request,
+        Err(error) => {
+            let error = ApiError::invalid_request("malformed", format!("no attestation request: {error}"));
+            return failure(StatusCode::BAD_REQUEST, error);
+        }
+    };
+    let made =
+        tokio::task::spawn_blocking(move || guest.attest(&request).map(|bundle| bundle.encode())).await;
+    match made {
+        Ok(Ok(bundle)) => ([(header::CONTENT_TYPE, BUNDLE)], bundle).into_response(),
+        Ok(Err(error @ AttestError::Malformed(_))) => {
+            failure(StatusCode::BAD_REQUEST, ApiError::invalid_request("malformed", error.to_string()))
+        }
+        Ok(Err(AttestError::Tee(error))) => {
+            tracing::error!(%error, "no quote");
+            failure(StatusCode::BAD_GATEWAY, ApiError::server("tee", error.to_string()))
+        }
+        Err(_) => {
+            failure(StatusCode::INTERNAL_SERVER_ERROR, ApiError::server("internal", "the guest failed"))
+        }
+    }
+}
+
+async fn answers(State(guest): State<Arc<Guest>>, request: Request) -> Response {
+    if guest.is_draining() {
+        let error = ApiError::server("draining", "this guest ends; use another");
+        return failure(StatusCode::SERVICE_UNAVAILABLE, error);
+    }
+    // Before the body is read: what waits in memory is limited too.
+    let Ok(admission) = guest.admitted.clone().try_acquire_owned() else {
+        let error =
+            ApiError::server(code::BUSY, "as many requests as may are here; try again, or another worker");
+        return failure(StatusCode::SERVICE_UNAVAILABLE, error);
+    };
+    let bytes = match body(request).await {
+        Ok(bytes) => bytes,
+        Err(response) => return response,
+    };
+    let models = [guest.config.model.weights];
+    let expected = Expected { network: guest.config.network, models: &models, guard: &guest.guard };
+    match open(&guest.seal, &expected, &bytes) {
+        Ok(opened) => {
+            drop(bytes);
+            let stream = start(guest, opened, admission);
+            ([(header::CONTENT_TYPE, SEALED)], stream).into_response()
+        }
+        Err(error) => {
+            tracing::info!(code = error.code(), "a request was refused");
+            failure(StatusCode::BAD_REQUEST, ApiError::from(&error))
+        }
+    }
+}
+
+/// Answers when the request's turn comes; the body of the response is the sealed stream.
+fn start(guest: Arc<Guest>, opened: Opened, admission: OwnedSemaphorePermit) -> Body {
+    let (sink, pieces) = sink::channel(tokio::runtime::Handle::current());
+    let preamble = Bytes::from(answering::preamble(&opened));
+    tokio::spawn(async move {
+        let _admission = admission; // held until the answer ended
+        let permit = tokio::select! {
+            permit = guest.running.clone().acquire_owned() => permit,
+            () = sink.abandoned() => return,
+        };
+        let Ok(_running) = permit else { return }; // never closed
+        let answered = tokio::task::spawn_blocking(move || answering::answer(&guest, opened, sink)).await;
+        if answered.is_err() {
+            tracing::error!("an answer ended in a panic");
+        }
+    });
+    Body::from_stream(futures_util::stream::unfold((Some(preamble), pieces), next_piece))
+}
+
+type Pieces = (Option<Bytes>, mpsc::Receiver<Bytes>);
+
+async fn next_piece((preamble, mut pieces): Pieces) -> Option<(Result<Bytes, io::Error>, Pieces)> {
+    let piece = match preamble {
+        Some(preamble) => preamble,
+        None => pieces.recv().await?,
+    };
+    Some((Ok(piece), (None, pieces)))
+}
+
+/// A listener that accepts no more than so many connections at a time.
+struct Limited {
+    listener: UnixListener,
+    permits: Arc<Semaphore>,
+}
+
+impl axum::serve::Listener for Limited {
+    type Io = Connection;
+    type Addr = tokio::net::unix::SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, Self::Addr) {
+        let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+        (Connection { stream, _permit: permit }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+struct Connection {
+    stream: UnixStream,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
