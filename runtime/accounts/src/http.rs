@@ -7,12 +7,12 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{Path, State, rejection::BytesRejection},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, put},
 };
 use cocoon_contracts::{Address, SignedVoucher};
-use cocoon_protocol::http::{AccountStatus, ApiError, ChannelAnnouncement, code};
+use cocoon_protocol::http::{AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement, code};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
@@ -186,6 +186,19 @@ pub fn json<T: DeserializeOwned>(
 /// 400 when it is none.
 pub fn address(text: &str) -> Result<Address, ApiRefusal> {
     cocoon_contracts::parse_address(text).map_err(|e| ApiRefusal::malformed(e.to_string()))
+}
+
+/// The channel that a request names in its [`CHANNEL_HEADER`].
+///
+/// # Errors
+/// 402 when it names none, 400 when it is no address.
+pub fn channel_header(headers: &HeaderMap) -> Result<Address, ApiRefusal> {
+    let missing = || {
+        let message = format!("name the payment channel in the header {CHANNEL_HEADER}");
+        ApiRefusal::payment("channel_required", message)
+    };
+    let value = headers.get(CHANNEL_HEADER).ok_or_else(missing)?;
+    address(value.to_str().unwrap_or_default())
 }
 
 async fn announce(

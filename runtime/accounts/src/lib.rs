@@ -6,10 +6,12 @@
 //! - [`Store`]: the redb file under both, with an fsync before anything is acknowledged.
 //! - [`relay()`]: meters a sealed answer on its way through, and charges for it.
 //! - [`http`] and [`server`]: the routes of a payee, and a server that bounds what its peers can take.
+//! - [`PayeeAgent`]: checks channels on the chain, settles, and answers a payer who closes.
 //!
 //! What survives a crash at any instruction: every acknowledged voucher, every amount signed, and what is owed up to
 //! one window.
 
+mod agent;
 mod errors;
 pub mod http;
 mod payee;
@@ -20,7 +22,9 @@ mod row;
 pub mod server;
 mod store;
 
+pub use agent::{AgentOptions, PayeeAgent, Settlement};
 pub use errors::{AnnounceError, ChargeError, PayError, ReserveError, VoucherError};
+pub use http::ApiRefusal;
 pub use payee::{ChannelFacts, MAX_CHANNELS, MAX_STREAMS_PER_CHANNEL, PayeeBook, PayeeOptions, Unsettled};
 pub use payer::{PayerBook, PayerState};
 pub use relay::{RelayError, RelayOptions, relay};

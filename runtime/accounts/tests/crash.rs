@@ -15,7 +15,7 @@ use common::{book, facts, key, voucher};
 
 const CHANNELS: u64 = 4;
 const DEPOSIT: u64 = 1_000_000_000;
-const ROUNDS: u64 = 10;
+const ROUNDS: u64 = 40;
 const FILE: &str = "COCOON_CRASH_TEST_FILE";
 
 /// Started by the test below in a process of its own, with [`FILE`] set; says `taken CHANNEL AMOUNT` or

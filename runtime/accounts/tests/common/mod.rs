@@ -4,20 +4,20 @@
 use cocoon_accounts::{ChannelFacts, PayeeBook, PayeeOptions, Store};
 use cocoon_contracts::{Address, Nanotons, SignedVoucher, SigningKey, Voucher, channel::Terms};
 
-pub const NETWORK: i32 = -217;
-pub const WINDOW: Nanotons = 1_000;
+pub(crate) const NETWORK: i32 = -217;
+pub(crate) const WINDOW: Nanotons = 1_000;
 
-pub fn key() -> SigningKey {
+pub(crate) fn key() -> SigningKey {
     SigningKey::from_seed(&[7; 32])
 }
 
-pub fn account(number: u8) -> Address {
+pub(crate) fn account(number: u8) -> Address {
     cocoon_contracts::parse_address(&format!("0:{}", format!("{number:02x}").repeat(32)))
         .expect("64 hex digits are an address")
 }
 
 /// The channel with this nonce, of [`key`].
-pub fn facts(nonce: u64, deposit: Nanotons) -> ChannelFacts {
+pub(crate) fn facts(nonce: u64, deposit: Nanotons) -> ChannelFacts {
     let terms = Terms {
         payer: account(1),
         payee: account(2),
@@ -31,16 +31,16 @@ pub fn facts(nonce: u64, deposit: Nanotons) -> ChannelFacts {
     ChannelFacts { address: terms.address(), terms, deposit, paid: 0, closing: false }
 }
 
-pub fn voucher(facts: &ChannelFacts, cumulative: Nanotons) -> SignedVoucher {
+pub(crate) fn voucher(facts: &ChannelFacts, cumulative: Nanotons) -> SignedVoucher {
     unsigned(facts, cumulative).sign(&key())
 }
 
-pub fn unsigned(facts: &ChannelFacts, cumulative: Nanotons) -> Voucher {
+pub(crate) fn unsigned(facts: &ChannelFacts, cumulative: Nanotons) -> Voucher {
     let (channel, nonce) = (facts.address.clone(), facts.terms.nonce);
     Voucher { network: NETWORK, channel, nonce, cumulative }
 }
 
-pub fn book(store: &Store) -> PayeeBook {
+pub(crate) fn book(store: &Store) -> PayeeBook {
     PayeeBook::open(store.clone(), PayeeOptions { network: NETWORK, window: WINDOW })
         .expect("the rows of this store parse")
 }

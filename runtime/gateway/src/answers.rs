@@ -1,0 +1,156 @@
+//! One sealed request on its way: money first, then bytes.
+
+use std::sync::Arc;
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Path, State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use cocoon_accounts::{ApiRefusal, RelayOptions, Reservation, http, relay};
+use cocoon_protocol::{
+    MAX_REQUEST, Meter, Part, Price, RequestHeader, SealedRequest,
+    http::{ApiError, CHANNEL_HEADER, SEALED, code},
+};
+
+use crate::{
+    Shared,
+    lane::{self, Running},
+    workers::Worker,
+};
+
+/// The largest refusal that is passed on from a host, in bytes.
+const MAX_REFUSAL: usize = 16 * 1024;
+
+pub(crate) fn unknown_worker() -> ApiRefusal {
+    ApiRefusal::not_found("unknown_worker", "no such worker is registered now; list the workers again")
+}
+
+/// `POST /v1/workers/{id}/answers`.
+pub(crate) async fn answer(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiRefusal> {
+    let sealed = request(bytes)?;
+    let worker = shared.workers.find(&id).ok_or_else(unknown_worker)?;
+    let header = sealed.header().clone();
+    check_header(&shared, &worker, &header)?;
+    let channel = http::channel_header(&headers)?;
+    let reservation = shared.payee.reserve(&channel, worker.listed.worst_case(&header.budget))?;
+    let running = worker.lane.begin(&shared, worker.price.worst_case(&header.budget));
+    let Some(running) = running else {
+        lane::top_up_when_low(&shared, &worker.lane);
+        return Err(unpaid("this gateway's deposit with the worker is used up; it is being topped up"));
+    };
+    let answer = forward(&shared, &worker, sealed).await?;
+    let stream = stream(&shared, &worker, &header, reservation, running, answer);
+    Ok(([(CONTENT_TYPE, SEALED)], Body::from_stream(stream)).into_response())
+}
+
+fn request(bytes: Result<Bytes, BytesRejection>) -> Result<SealedRequest, ApiRefusal> {
+    let bytes = http::body(bytes, MAX_REQUEST)?;
+    SealedRequest::from_wire(bytes.into()).map_err(|e| ApiRefusal::malformed(e.to_string()))
+}
+
+fn check_header(shared: &Shared, worker: &Worker, header: &RequestHeader) -> Result<(), ApiRefusal> {
+    if header.network != shared.network {
+        let (ours, theirs) = (shared.network, header.network);
+        let message = format!("the request is for network {theirs}, this is network {ours}");
+        let error = ApiError::invalid_request(code::WRONG_NETWORK, message);
+        return Err(ApiRefusal { status: StatusCode::FORBIDDEN, error });
+    }
+    if header.price != worker.listed {
+        let Price { prompt, completion } = worker.listed;
+        let message = format!(
+            "the worker's price is {prompt} and {completion} nanotons per million tokens; list the workers again"
+        );
+        let error = ApiError::payment("wrong_price", message);
+        return Err(ApiRefusal { status: StatusCode::CONFLICT, error });
+    }
+    Ok(())
+}
+
+fn unpaid(message: &str) -> ApiRefusal {
+    ApiRefusal::unavailable("worker_unpaid", message)
+}
+
+/// Hands the request to the host; a refusal of the host becomes ours.
+async fn forward(
+    shared: &Arc<Shared>,
+    worker: &Arc<Worker>,
+    sealed: SealedRequest,
+) -> Result<reqwest::Response, ApiRefusal> {
+    let request = shared
+        .http
+        .post(format!("{}/v1/answers", worker.lane.url()))
+        .header(CONTENT_TYPE, SEALED)
+        .header(CHANNEL_HEADER, worker.lane.channel.to_string())
+        .body(sealed.into_bytes());
+    let silence = shared.options.timing.silence;
+    let sent = tokio::time::timeout(silence, request.send()).await;
+    let gone = |why: String| ApiRefusal {
+        status: StatusCode::BAD_GATEWAY,
+        error: ApiError::server("worker_unreachable", why),
+    };
+    let response = match sent {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            if error.is_connect() {
+                shared.workers.drop_worker(worker, "its host takes no connections");
+            }
+            return Err(gone(format!("the worker does not answer: {}", error.without_url())));
+        }
+        Err(_) => return Err(gone(format!("the worker did not answer within {silence:?}"))),
+    };
+    if response.status() == StatusCode::OK {
+        return Ok(response);
+    }
+    Err(passed_on(shared, worker, response).await)
+}
+
+async fn passed_on(shared: &Arc<Shared>, worker: &Arc<Worker>, response: reqwest::Response) -> ApiRefusal {
+    let status = response.status();
+    let reply = lane::read(response, MAX_REFUSAL).await.unwrap_or_default();
+    let error: Option<ApiError> = serde_json::from_slice(&reply).ok();
+    if status == StatusCode::PAYMENT_REQUIRED || status == StatusCode::NOT_FOUND {
+        // Between the host and us; nothing that the client could mend.
+        let why = error.map(|e| e.error.message).unwrap_or_default();
+        tracing::warn!(worker = %worker.id, %why, "the host refuses our channel");
+        let (shared, lane) = (Arc::clone(shared), Arc::clone(&worker.lane));
+        tokio::spawn(async move {
+            drop(lane::announce(&shared, &lane).await);
+            drop(lane::pay(&shared, &lane).await);
+            lane::top_up_when_low(&shared, &lane);
+        });
+        return unpaid("the worker refused this gateway's channel; try again, or another worker");
+    }
+    let fallback = || ApiError::server("worker_refused", format!("the worker refused with status {status}"));
+    ApiRefusal { status, error: error.unwrap_or_else(fallback) }
+}
+
+/// The answer, metered both ways: what arrives is owed to the host, what leaves is charged to the client.
+fn stream(
+    shared: &Arc<Shared>,
+    worker: &Arc<Worker>,
+    header: &RequestHeader,
+    reservation: Reservation,
+    running: Running,
+    answer: reqwest::Response,
+) -> impl futures_util::Stream<Item = Result<Bytes, cocoon_accounts::RelayError>> + use<> {
+    let timing = shared.options.timing;
+    let options = RelayOptions { price: worker.listed, patience: timing.patience, silence: timing.silence };
+    let (payer, channel, price) = (shared.payer.clone(), worker.lane.channel.clone(), worker.price);
+    let mut billed = 0;
+    let observer = move |part: &Part| {
+        let _until_the_end = &running;
+        let Part::Frame { usage, .. } = part else { return Ok(()) };
+        let bill = price.bill(usage);
+        payer.owe(&channel, bill.saturating_sub(billed)).map_err(|e| e.to_string())?;
+        billed = billed.max(bill);
+        Ok(())
+    };
+    relay(Box::pin(answer.bytes_stream()), Meter::new(header), reservation, options, observer)
+}

@@ -1,0 +1,308 @@
+//! The workers that hosts registered: evidence checked, a channel open, alive within their lease.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use axum::http::StatusCode;
+use base64::Engine as _;
+use bytes::Bytes;
+use cocoon_accounts::ApiRefusal;
+use cocoon_attestation::{Bundle, Endorsements, Evidence, Statement, UnixTime};
+use cocoon_contracts::Address;
+use cocoon_protocol::{
+    Price,
+    http::{ApiError, ModelEntry, RegisterWorker, WorkerEntry},
+};
+use tokio::sync::Semaphore;
+
+use crate::{
+    Shared, channels,
+    lane::{self, Lane},
+};
+
+/// The longest worker id.
+pub const MAX_WORKER_ID: usize = 64;
+/// How many models of a worker are listed.
+pub const MAX_LISTED_MODELS: usize = 16;
+/// The longest URL of a host.
+const MAX_URL: usize = 256;
+/// How many registrations are verified at once.
+const MAX_VERIFYING: usize = 4;
+/// Probes that fail in a row before a worker is dropped.
+const MAX_MISSED: u32 = 3;
+/// How long a worker may take to answer a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// One worker as it last registered.
+pub(crate) struct Worker {
+    pub(crate) id: String,
+    pub(crate) operator: Address,
+    /// What the host charges us, and what we charge clients.
+    pub(crate) price: Price,
+    pub(crate) listed: Price,
+    pub(crate) bundle: Bytes,
+    models: Vec<ModelEntry>,
+    registered: Instant,
+    pub(crate) lane: Arc<Lane>,
+}
+
+impl Worker {
+    fn entry(&self) -> WorkerEntry {
+        WorkerEntry {
+            id: self.id.clone(),
+            models: self.models.clone(),
+            price: self.listed,
+            bundle_age_seconds: self.registered.elapsed().as_secs(),
+        }
+    }
+}
+
+/// The table of workers.
+pub(crate) struct Workers {
+    limit: usize,
+    table: RwLock<HashMap<String, Arc<Worker>>>,
+    verifying: Semaphore,
+}
+
+impl Workers {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, table: RwLock::default(), verifying: Semaphore::new(MAX_VERIFYING) }
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Worker>> {
+        self.table.read().expect("no holder of this lock panics").get(id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Worker>> {
+        self.table.read().expect("no holder of this lock panics").values().cloned().collect()
+    }
+
+    pub(crate) fn list(&self) -> Vec<WorkerEntry> {
+        let mut entries: Vec<WorkerEntry> = self.all().iter().map(|worker| worker.entry()).collect();
+        entries.sort_by(|a, b| a.id.cmp(&b.id));
+        entries
+    }
+
+    pub(crate) fn clear(&self) {
+        self.table.write().expect("no holder of this lock panics").clear();
+    }
+
+    /// Takes the worker off the list, unless it has registered anew since.
+    pub(crate) fn drop_worker(&self, worker: &Arc<Worker>, why: &str) {
+        let mut table = self.table.write().expect("no holder of this lock panics");
+        if table.get(&worker.id).is_some_and(|listed| Arc::ptr_eq(listed, worker)) {
+            tracing::warn!(worker = %worker.id, %why, "a worker is off the list");
+            table.remove(&worker.id);
+        }
+    }
+
+    fn full_for(&self, id: &str) -> bool {
+        let table = self.table.read().expect("no holder of this lock panics");
+        !table.contains_key(id) && table.len() >= self.limit
+    }
+
+    /// The second look at the limit is the one that counts: others may have registered meanwhile.
+    fn enter(&self, worker: Worker) -> Result<(), ApiRefusal> {
+        let mut table = self.table.write().expect("no holder of this lock panics");
+        if !table.contains_key(&worker.id) && table.len() >= self.limit {
+            return Err(full());
+        }
+        table.insert(worker.id.clone(), Arc::new(worker));
+        Ok(())
+    }
+}
+
+fn full() -> ApiRefusal {
+    ApiRefusal::unavailable("full", "this gateway lists as many workers as it takes; try another")
+}
+
+/// Takes a registration: a new worker, or the new evidence of one that is here.
+pub(crate) async fn register(
+    shared: &Arc<Shared>,
+    id: String,
+    registration: RegisterWorker,
+) -> Result<WorkerEntry, ApiRefusal> {
+    let url = check_names(&id, &registration)?;
+    let operator = cocoon_accounts::http::address(&registration.operator)?;
+    let listed = with_margin(registration.price, shared.options.money.margin_bps)?;
+    if shared.workers.full_for(&id) {
+        return Err(full());
+    }
+    let known = shared.workers.find(&id);
+    if let Some(known) = &known {
+        refuse_taken(shared, known, &operator, &url).await?;
+    }
+    let bundle = base64::engine::general_purpose::STANDARD
+        .decode(registration.bundle)
+        .map_err(|e| ApiRefusal::malformed(format!("the bundle is not base64: {e}")))?;
+    let bundle = Bytes::from(bundle);
+    let statement = check_evidence(shared, bundle.clone()).await?;
+    let (channel, _) = channels::to_worker(shared, &id, &operator).await?;
+    let lane = match known.filter(|known| known.lane.channel == channel) {
+        Some(known) => Arc::clone(&known.lane),
+        None => Lane::start(shared, channel, url.clone()),
+    };
+    lane.move_to(url);
+    let unfit = |why: String| ApiRefusal {
+        status: StatusCode::BAD_GATEWAY,
+        error: ApiError::server("host_unreachable", format!("your host does not take our channel: {why}")),
+    };
+    lane::announce(shared, &lane).await.map_err(unfit)?;
+    let models = statement
+        .models
+        .iter()
+        .take(MAX_LISTED_MODELS)
+        .map(|model| ModelEntry { name: model.name.clone(), weights: hex::encode(model.weights) });
+    let worker = Worker {
+        id,
+        operator,
+        price: registration.price,
+        listed,
+        bundle,
+        models: models.collect(),
+        registered: Instant::now(),
+        lane,
+    };
+    let entry = worker.entry();
+    shared.workers.enter(worker)?;
+    Ok(entry)
+}
+
+/// The host's URL without its last slash.
+fn check_names(id: &str, registration: &RegisterWorker) -> Result<String, ApiRefusal> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if id.is_empty() || id.len() > MAX_WORKER_ID || !id.chars().all(fits) {
+        let why = format!("a worker's id is 1 to {MAX_WORKER_ID} of a-z, 0-9 and -");
+        return Err(ApiRefusal::malformed(why));
+    }
+    let url = &registration.url;
+    let bad =
+        || ApiRefusal::malformed(format!("the url is not http(s)://host:port, at most {MAX_URL} bytes"));
+    if url.len() > MAX_URL {
+        return Err(bad());
+    }
+    let parsed = reqwest::Url::parse(url).map_err(|_| bad())?;
+    let plain = parsed.query().is_none() && parsed.fragment().is_none() && parsed.username().is_empty();
+    if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() || !plain {
+        return Err(bad());
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+/// Price × (1 + margin), rounded up.
+pub(crate) fn with_margin(price: Price, margin_bps: u32) -> Result<Price, ApiRefusal> {
+    let add = |amount: u64| {
+        let scaled = (u128::from(amount) * (10_000 + u128::from(margin_bps))).div_ceil(10_000);
+        u64::try_from(scaled).map_err(|_| ApiRefusal::malformed("the price is too high to be counted"))
+    };
+    Ok(Price { prompt: add(price.prompt)?, completion: add(price.completion)? })
+}
+
+/// Nobody takes a worker's place while it lives: neither its id for another operator, nor its traffic to another host.
+async fn refuse_taken(
+    shared: &Shared,
+    known: &Worker,
+    operator: &Address,
+    url: &str,
+) -> Result<(), ApiRefusal> {
+    if known.operator == *operator && known.lane.url() == url {
+        return Ok(());
+    }
+    if !alive(shared, &known.lane).await {
+        return Ok(());
+    }
+    let message = "a worker with this id is registered from elsewhere, and lives; choose another id";
+    Err(ApiRefusal {
+        status: StatusCode::CONFLICT,
+        error: ApiError::invalid_request("worker_id_taken", message),
+    })
+}
+
+/// Verifies the bundle before any money is locked for it: genuine hardware, this network, a beacon block that our
+/// chain has and that is young enough.
+async fn check_evidence(shared: &Arc<Shared>, bytes: Bytes) -> Result<Statement, ApiRefusal> {
+    let refused = |why: String| ApiRefusal {
+        status: StatusCode::UNPROCESSABLE_ENTITY,
+        error: ApiError::invalid_request("evidence_refused", why),
+    };
+    let Ok(_permit) = shared.workers.verifying.try_acquire() else {
+        return Err(ApiRefusal::unavailable("busy", "too many registrations are being verified; try again"));
+    };
+    let verifier = Arc::clone(shared);
+    let verified = tokio::task::spawn_blocking(move || {
+        let bundle = Bundle::decode(&bytes).map_err(|e| e.to_string())?;
+        let options = &verifier.options;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?;
+        let (evidence, none) = (Evidence::Bundle(bundle), Endorsements::none());
+        let now = UnixTime(since.as_secs());
+        cocoon_attestation::verify(&evidence, &none, &options.anchors, &options.exceptions, now)
+            .map_err(|refusal| refusal.to_string())?
+            .statement()
+            .cloned()
+            .ok_or_else(|| "the bundle has no statement".to_owned())
+    });
+    let verified = verified.await.unwrap_or_else(|e| Err(e.to_string()));
+    let statement = verified.map_err(refused)?;
+    if statement.network != shared.network {
+        let (ours, theirs) = (shared.network, statement.network);
+        return Err(refused(format!("the evidence is for network {theirs}, this is network {ours}")));
+    }
+    check_beacon(shared, &statement).await.map_err(refused)?;
+    Ok(statement)
+}
+
+async fn check_beacon(shared: &Shared, statement: &Statement) -> Result<(), String> {
+    let beacon = &statement.freshness.beacon;
+    let chain = shared.options.wallet.chain();
+    let block = chain.block(beacon.seqno).await.map_err(|e| e.to_string())?;
+    let block = block.filter(|block| block.root_hash == beacon.root_hash);
+    let Some(block) = block else {
+        return Err(format!("the chain has no block {} with the hash in the evidence", beacon.seqno));
+    };
+    let head = chain.head().await.map_err(|e| e.to_string())?;
+    let (age, limit) = (head.time.saturating_sub(block.time), shared.options.timing.bundle_age.as_secs());
+    if age > limit {
+        return Err(format!("the evidence is {age} s old, at most {limit} s are taken"));
+    }
+    Ok(())
+}
+
+async fn alive(shared: &Shared, lane: &Lane) -> bool {
+    let asked = shared.http.get(format!("{}/v1/health", lane.url())).timeout(PROBE_TIMEOUT).send().await;
+    asked.is_ok_and(|response| response.status().is_success())
+}
+
+/// Drops workers whose lease has run out or that do not answer, until aborted.
+pub(crate) fn spawn_probes(shared: &Arc<Shared>) -> tokio::task::JoinHandle<()> {
+    let weak = Arc::downgrade(shared);
+    let every = shared.options.timing.probe_every;
+    tokio::spawn(async move {
+        let mut missed: HashMap<String, u32> = HashMap::new();
+        loop {
+            tokio::time::sleep(every).await;
+            let Some(shared) = weak.upgrade() else { return };
+            probe_all(&shared, &mut missed).await;
+        }
+    })
+}
+
+async fn probe_all(shared: &Arc<Shared>, missed: &mut HashMap<String, u32>) {
+    let workers = shared.workers.all();
+    missed.retain(|id, _| workers.iter().any(|worker| worker.id == *id));
+    let probes = workers.into_iter().map(|worker| async {
+        let alive = alive(shared, &worker.lane).await;
+        (worker, alive)
+    });
+    for (worker, alive) in futures_util::future::join_all(probes).await {
+        let count = missed.entry(worker.id.clone()).or_default();
+        *count = if alive { 0 } else { *count + 1 };
+        if *count >= MAX_MISSED {
+            shared.workers.drop_worker(&worker, "it does not answer");
+        } else if worker.registered.elapsed() > shared.options.timing.lease {
+            shared.workers.drop_worker(&worker, "it did not renew its registration");
+        }
+    }
+}
