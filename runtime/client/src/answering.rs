@@ -1,0 +1,186 @@
+//! An answer on its way: opened frame by frame, and paid for in step.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cocoon_contracts::{Nanotons, SignedVoucher};
+use cocoon_protocol::{Answer, AnswerEvent, AnswerOpener, Price, Usage, VerifiedReceipt};
+use reqwest::Response;
+
+use crate::ClientError;
+use crate::channel::Payer;
+use crate::gateway::causes;
+
+/// What happens next in an answer.
+pub enum Event {
+    /// OpenAI JSON: one chunk of a stream, or the whole object.
+    Chunk(Answer),
+    /// The worker refused or failed, inside the seal.
+    Error {
+        /// HTTP status that OpenAI's API would have.
+        status: u16,
+        /// OpenAI error JSON.
+        body: Answer,
+    },
+    /// Tokens were counted; nothing to show yet.
+    Progress(Usage),
+    /// The answer is whole, its receipt holds, and it is paid.
+    Finished(Box<Finished>),
+}
+
+/// A finished answer.
+pub struct Finished {
+    /// Checked against the attested key, the request and the answer.
+    pub receipt: VerifiedReceipt,
+    /// What this answer cost.
+    pub bill: Nanotons,
+    /// The voucher that covers it and all before it; `None` if nothing was ever owed.
+    pub voucher: Option<SignedVoucher>,
+    /// How long it took.
+    pub timing: Timing,
+}
+
+/// How long an answer took, seen from the client.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// From sending the request to the first chunk.
+    pub first_token: Duration,
+    /// From the first chunk to the last.
+    pub streaming: Duration,
+}
+
+impl Timing {
+    /// Completion tokens per second after the first, or 0 if there was no second one.
+    pub fn tokens_per_second(&self, usage: &Usage) -> f64 {
+        let later = f64::from(usage.completion_tokens.saturating_sub(1));
+        if self.streaming.is_zero() { 0.0 } else { later / self.streaming.as_secs_f64() }
+    }
+}
+
+/// An answer being received. Dropping it leaves: the worker stops.
+pub struct Answering {
+    response: Response,
+    opener: Option<AnswerOpener>,
+    ready: VecDeque<(AnswerEvent, Usage)>,
+    payer: Arc<Payer>,
+    price: Price,
+    billed: Nanotons,
+    usage: Usage,
+    sealed_bytes: usize,
+    received_bytes: usize,
+    sent_at: Instant,
+    first_at: Option<Instant>,
+    last_at: Instant,
+}
+
+impl Answering {
+    pub(crate) fn new(
+        response: Response,
+        opener: AnswerOpener,
+        payer: Arc<Payer>,
+        price: Price,
+        sealed_bytes: usize,
+        sent_at: Instant,
+    ) -> Self {
+        Self {
+            response,
+            opener: Some(opener),
+            ready: VecDeque::new(),
+            payer,
+            price,
+            billed: 0,
+            usage: Usage::default(),
+            sealed_bytes,
+            received_bytes: 0,
+            sent_at,
+            first_at: None,
+            last_at: sent_at,
+        }
+    }
+
+    /// Bytes of the sealed request, as a stranger on the wire sees them.
+    pub fn sealed_bytes(&self) -> usize {
+        self.sealed_bytes
+    }
+
+    /// Bytes of the sealed answer so far.
+    pub fn received_bytes(&self) -> usize {
+        self.received_bytes
+    }
+
+    /// The next event; `None` after [`Event::Finished`] or an error.
+    ///
+    /// # Errors
+    /// [`ClientError::Interrupted`] if the stream ends early, [`ClientError::Tampered`] if a byte is not the
+    /// worker's, and the books' errors. Nothing more comes after an error.
+    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        loop {
+            if let Some((event, usage)) = self.ready.pop_front() {
+                self.count(usage)?;
+                match event {
+                    AnswerEvent::Chunk(chunk) => {
+                        self.mark();
+                        return Ok(Some(Event::Chunk(chunk)));
+                    }
+                    AnswerEvent::Tick => return Ok(Some(Event::Progress(usage))),
+                    AnswerEvent::Error { status, body } => return Ok(Some(Event::Error { status, body })),
+                    AnswerEvent::End { .. } => continue,
+                }
+            }
+            let Some(opener) = &mut self.opener else { return Ok(None) };
+            match self.response.chunk().await {
+                Ok(Some(bytes)) => {
+                    self.received_bytes += bytes.len();
+                    match opener.push(&bytes) {
+                        Ok(events) => self.ready.extend(events),
+                        Err(error) => {
+                            self.opener = None;
+                            return Err(ClientError::Tampered { error, owed: self.billed });
+                        }
+                    }
+                }
+                Ok(None) => return self.finish().await.map(Some),
+                Err(error) => return Err(self.interrupted(causes(&error))),
+            }
+        }
+    }
+
+    fn mark(&mut self) {
+        self.last_at = Instant::now();
+        self.first_at.get_or_insert(self.last_at);
+    }
+
+    /// Owes what the newest authentic frame says: the payer's task turns it into vouchers.
+    fn count(&mut self, usage: Usage) -> Result<(), ClientError> {
+        self.usage = usage;
+        let bill = self.price.bill(&usage);
+        let more = bill.saturating_sub(self.billed);
+        if more > 0 {
+            self.payer.owe(more)?;
+            self.billed = bill;
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<Event, ClientError> {
+        let opener = self.opener.take().expect("finish is called once, from next");
+        let receipt = match opener.finish() {
+            Ok(receipt) => receipt,
+            Err(cocoon_protocol::AnswerError::Wire(cocoon_protocol::WireError::Truncated { .. })) => {
+                return Err(self.interrupted("the stream ended before the last frame".to_owned()));
+            }
+            Err(error) => return Err(ClientError::Tampered { error, owed: self.billed }),
+        };
+        let voucher = self.payer.settle_up().await?;
+        let first = self.first_at.unwrap_or(self.last_at);
+        let timing = Timing { first_token: first - self.sent_at, streaming: self.last_at - first };
+        Ok(Event::Finished(Box::new(Finished { bill: receipt.receipt().bill(), receipt, voucher, timing })))
+    }
+
+    fn interrupted(&mut self, why: String) -> ClientError {
+        self.opener = None;
+        self.payer.note_broken_stream();
+        ClientError::Interrupted { completion_tokens: self.usage.completion_tokens, owed: self.billed, why }
+    }
+}

@@ -1,0 +1,287 @@
+//! One user of one gateway.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use cocoon_accounts::PayerBook;
+use cocoon_attestation::{Exceptions, Policy, TrustAnchors};
+use cocoon_chain::{Chain, Wallet, open_channel, read_channel};
+use cocoon_contracts::channel::Terms;
+use cocoon_contracts::{Address, Nanotons, SigningKey, parse_address};
+use cocoon_protocol::http::{NetworkInfo, WorkerEntry};
+use cocoon_protocol::{Budget, Endpoint, Prompt, RequestHeader, seal};
+use tokio::sync::OnceCell;
+
+use crate::answering::Answering;
+use crate::channel::{ChannelOptions, OpenChannel, Payer};
+use crate::peer::{Judge, Peer, Rejected};
+use crate::{ClientError, GatewayApi};
+
+/// What a client is made of.
+pub struct ClientOptions {
+    /// Base URL of the gateway.
+    pub gateway: String,
+    /// The chain, read by the client itself.
+    pub chain: Arc<dyn Chain>,
+    /// Pays for opening and closing channels.
+    pub wallet: Arc<Wallet>,
+    /// Signs vouchers, so that the wallet can stay cold.
+    pub session_key: SigningKey,
+    /// What was ever signed.
+    pub book: PayerBook,
+    /// Roots of hardware makers, and of a simulated platform if the user gave one.
+    pub anchors: TrustAnchors,
+    /// Exceptions the user named.
+    pub exceptions: Exceptions,
+    /// What is accepted.
+    pub policy: Policy,
+    /// How a channel is opened where there is none.
+    pub channel: ChannelOptions,
+    /// The network's share of what is paid, in basis points, and who gets it: from the registry.
+    pub fee_bps: u16,
+    /// See `fee_bps`.
+    pub treasury: Address,
+}
+
+/// One user of one gateway. Shared by `Arc`; all methods may be called concurrently.
+pub struct Client {
+    options: ClientOptions,
+    gateway: GatewayApi,
+    network: NetworkInfo,
+    payer: OnceCell<(OpenChannel, Arc<Payer>, FollowTask)>,
+}
+
+/// Ends the payer's task with the client.
+struct FollowTask(tokio::task::JoinHandle<()>);
+
+impl Drop for FollowTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Client {
+    /// Meets the gateway and checks that both are on one network.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`], [`ClientError::WrongNetwork`], or nonsense from the gateway.
+    pub async fn connect(options: ClientOptions) -> Result<Self, ClientError> {
+        let gateway = GatewayApi::new(&options.gateway);
+        let network = gateway.network().await?;
+        let expected = options.chain.network();
+        if network.network != expected {
+            return Err(ClientError::WrongNetwork { expected, found: network.network });
+        }
+        Ok(Self { options, gateway, network, payer: OnceCell::new() })
+    }
+
+    /// What the gateway said of itself.
+    pub fn network(&self) -> &NetworkInfo {
+        &self.network
+    }
+
+    /// The gateway's API, for what needs no trust.
+    pub fn gateway(&self) -> &GatewayApi {
+        &self.gateway
+    }
+
+    /// The wallet that opens and closes channels.
+    pub fn wallet(&self) -> &Wallet {
+        &self.options.wallet
+    }
+
+    /// The workers that the gateway lists. Hints: nothing of it is verified.
+    ///
+    /// # Errors
+    /// The gateway's.
+    pub async fn workers(&self) -> Result<Vec<WorkerEntry>, ClientError> {
+        self.gateway.workers().await
+    }
+
+    /// Finds a worker of a model (or of any, for `None`) whose evidence holds; the cheapest is tried first.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchModel`], or [`ClientError::Untrusted`] with the first refusal.
+    pub async fn find(&self, model: Option<&str>) -> Result<Peer, ClientError> {
+        let mut entries = self.workers().await?;
+        let available = model_names(&entries);
+        entries.retain(|entry| model.is_none_or(|name| entry.models.iter().any(|m| m.name == name)));
+        entries.sort_by_key(|entry| (entry.price.completion, entry.price.prompt));
+        if entries.is_empty() {
+            return Err(ClientError::NoSuchModel {
+                model: model.unwrap_or("any model").to_owned(),
+                available,
+            });
+        }
+        let mut first: Option<Rejected> = None;
+        let mut refused = 0;
+        for entry in &entries {
+            match self.judge(entry, model).await? {
+                // The listing named the model; what the statement names is what counts.
+                Ok(peer) if model.is_none_or(|name| name == peer.model()) => return Ok(peer),
+                Ok(_) => {}
+                Err(rejected) => {
+                    tracing::warn!(worker = %rejected.worker, refusal = %rejected.refusal, "a worker was refused");
+                    refused += 1;
+                    first.get_or_insert(rejected);
+                }
+            }
+        }
+        let model = model.unwrap_or("any model").to_owned();
+        match first {
+            Some(rejected) => {
+                Err(ClientError::Untrusted { model, refusal: Box::new(rejected.refusal), workers: refused })
+            }
+            None => Err(ClientError::NoSuchModel { model, available }),
+        }
+    }
+
+    /// Judges one listed worker.
+    ///
+    /// # Errors
+    /// The outer error is the network's or the chain's, the inner one the evidence's.
+    pub async fn judge(
+        &self,
+        entry: &WorkerEntry,
+        model: Option<&str>,
+    ) -> Result<Result<Peer, Rejected>, ClientError> {
+        let judge = Judge {
+            chain: self.options.chain.as_ref(),
+            anchors: &self.options.anchors,
+            exceptions: &self.options.exceptions,
+            policy: &self.options.policy,
+        };
+        judge.judge(&self.gateway, entry, model).await
+    }
+
+    /// The channel to this gateway: the one of the book, or a new one, opened on chain.
+    ///
+    /// # Errors
+    /// The chain's, the gateway's, or [`ClientError::PoorWallet`].
+    pub async fn channel(&self) -> Result<&OpenChannel, ClientError> {
+        Ok(&self.payer().await?.0)
+    }
+
+    async fn payer(&self) -> Result<&(OpenChannel, Arc<Payer>, FollowTask), ClientError> {
+        self.payer
+            .get_or_try_init(|| async {
+                let channel = match self.known_channel().await? {
+                    Some(channel) => channel,
+                    None => self.open_channel().await?,
+                };
+                self.gateway.announce(&channel.address).await?;
+                let key = SigningKey::from_seed(self.options.session_key.expose_seed());
+                let payer = Payer::new(
+                    self.options.book.clone(),
+                    key,
+                    channel.address.clone(),
+                    self.gateway.clone(),
+                    self.network.window_nanotons,
+                );
+                let task = FollowTask(tokio::spawn(Arc::clone(&payer).follow()));
+                Ok((channel, payer, task))
+            })
+            .await
+    }
+
+    /// A channel of the book that still stands on chain, pays this gateway and is not being closed.
+    async fn known_channel(&self) -> Result<Option<OpenChannel>, ClientError> {
+        let payee = self.payee()?;
+        let key = self.options.session_key.public();
+        for address in self.options.book.channels() {
+            let ours =
+                self.options.book.terms(&address).is_some_and(|t| t.payee == payee && t.payer_key == key);
+            if !ours {
+                continue;
+            }
+            let Ok(state) = read_channel(self.options.chain.as_ref(), &address).await else { continue };
+            if state.deadline.is_none() && state.deposit() > 0 {
+                self.options.book.open_channel(&address, &state.terms, state.deposit()).await?;
+                return Ok(Some(OpenChannel { address, deposit: state.deposit(), fresh: false }));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn open_channel(&self) -> Result<OpenChannel, ClientError> {
+        let options = &self.options;
+        let nonce = random_u64();
+        let terms = Terms {
+            payer: options.wallet.address().clone(),
+            payee: self.payee()?,
+            payer_key: options.session_key.public(),
+            network: self.network.network,
+            nonce,
+            challenge_seconds: options.channel.challenge_seconds,
+            fee_bps: options.fee_bps,
+            treasury: options.treasury.clone(),
+        };
+        let balance = options.wallet.balance().await?;
+        let needed = options.channel.deposit + OPENING_COST;
+        if balance < needed {
+            let wallet = options.wallet.address().to_string();
+            return Err(ClientError::PoorWallet {
+                wallet,
+                balance,
+                deposit: options.channel.deposit,
+                needed,
+            });
+        }
+        let address = terms.address();
+        // In the book before any coin moves: after a crash between here and there the channel is found again.
+        options.book.open_channel(&address, &terms, 0).await?;
+        let state = open_channel(&options.wallet, &terms, options.channel.deposit).await?;
+        options.book.open_channel(&address, &terms, state.deposit()).await?;
+        Ok(OpenChannel { address, deposit: state.deposit(), fresh: true })
+    }
+
+    fn payee(&self) -> Result<Address, ClientError> {
+        parse_address(&self.network.payee)
+            .map_err(|error| ClientError::Nonsense { what: "the network", why: error.to_string() })
+    }
+
+    /// Seals a question to a worker and sends it. The body is an OpenAI request; the budget is the most it may cost.
+    ///
+    /// # Errors
+    /// [`ClientError`]: nothing is owed when this fails.
+    pub async fn ask(&self, peer: &Peer, body: Prompt, budget: Budget) -> Result<Answering, ClientError> {
+        let (channel, payer, _) = self.payer().await?;
+        payer.reconcile().await?;
+        let header = RequestHeader {
+            network: self.network.network,
+            request_id: random_id(),
+            statement: peer.trusted.statement_digest(),
+            model: peer.weights,
+            budget,
+            price: peer.price,
+        };
+        let sent_at = Instant::now();
+        let (sealed, opener) = seal(&peer.trusted, &header, Endpoint::ChatCompletions, body)?;
+        let sealed_bytes = sealed.as_bytes().len();
+        let response = self.gateway.answer(&peer.worker, &channel.address, sealed).await?;
+        Ok(Answering::new(response, opener, Arc::clone(payer), peer.price, sealed_bytes, sent_at))
+    }
+}
+
+/// Fees and the rent reserve of a new channel, with room: deploying, one settlement and a close.
+const OPENING_COST: Nanotons = 100_000_000;
+
+fn model_names(entries: &[WorkerEntry]) -> String {
+    let mut names: Vec<&str> =
+        entries.iter().flat_map(|e| e.models.iter().map(|m| m.name.as_str())).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn random_id() -> [u8; 16] {
+    use ring::rand::SecureRandom;
+    let mut id = [0; 16];
+    ring::rand::SystemRandom::new().fill(&mut id).expect("the system's random generator works");
+    id
+}
+
+fn random_u64() -> u64 {
+    let id = random_id();
+    u64::from_be_bytes(*id.first_chunk().expect("sixteen bytes hold eight"))
+}

@@ -1,0 +1,156 @@
+//! Why a question was not answered: who is to blame, and what to do.
+
+use cocoon_accounts::{PayError, StoreError};
+use cocoon_attestation::Refusal;
+use cocoon_chain::ChainError;
+use cocoon_contracts::Nanotons;
+use cocoon_protocol::{AnswerError, SealError};
+
+use crate::policy::PolicyError;
+
+/// An error of the client's journey.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The gateway could not be reached, or the connection broke before an answer began.
+    #[error("the gateway {url} cannot be reached: {why}")]
+    Unreachable {
+        /// The gateway.
+        url: String,
+        /// What the network said.
+        why: String,
+    },
+    /// The gateway, host or guest refused, in the clear and before any work.
+    #[error("the gateway refused ({status}, {code}): {message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Code of the error body, as `busy`.
+        code: String,
+        /// Its message.
+        message: String,
+    },
+    /// The gateway answered something that is not its API.
+    #[error("the gateway answered nonsense for {what}: {why}")]
+    Nonsense {
+        /// Which reply.
+        what: &'static str,
+        /// What was wrong with it.
+        why: String,
+    },
+    /// The gateway is of another network.
+    #[error("the gateway is on network {found}, this client on {expected}")]
+    WrongNetwork {
+        /// The client's.
+        expected: i32,
+        /// The gateway's.
+        found: i32,
+    },
+    /// No worker serves the model.
+    #[error("no worker serves {model:?}; there are: {available}")]
+    NoSuchModel {
+        /// What was asked for.
+        model: String,
+        /// What the listing has.
+        available: String,
+    },
+    /// Workers serve the model, and none is acceptable. Nothing was sealed.
+    #[error("no worker of {model:?} is acceptable; the first refusal: {}", .refusal)]
+    Untrusted {
+        /// What was asked for.
+        model: String,
+        /// Why the first was refused.
+        refusal: Box<Refusal>,
+        /// How many were refused.
+        workers: usize,
+    },
+    /// The policy could not be made.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The chain could not be read or written.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The wallet holds too little to open the channel.
+    #[error(
+        "the wallet {wallet} holds {balance} nanotons, a channel with {deposit} and its fees needs {needed}"
+    )]
+    PoorWallet {
+        /// Its address.
+        wallet: String,
+        /// What it holds.
+        balance: Nanotons,
+        /// The deposit asked for.
+        deposit: Nanotons,
+        /// Deposit and fees.
+        needed: Nanotons,
+    },
+    /// Sealing failed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The stream ended before the answer did.
+    #[error(
+        "the answer broke off after {completion_tokens} tokens ({why}); {owed} nanotons are owed for what arrived"
+    )]
+    Interrupted {
+        /// Tokens that arrived.
+        completion_tokens: u32,
+        /// What those cost.
+        owed: Nanotons,
+        /// What the connection said.
+        why: String,
+    },
+    /// The answer or its receipt is not the worker's: somebody on the way changed it.
+    #[error("the answer does not hold: {error}; {owed} nanotons are owed for the part that did")]
+    Tampered {
+        /// Which check failed.
+        error: AnswerError,
+        /// What the authentic frames cost.
+        owed: Nanotons,
+    },
+    /// The books refused.
+    #[error(transparent)]
+    Pay(#[from] PayError),
+    /// The disk refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ClientError {
+    /// What to do about it, in a sentence.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => {
+                "check that the gateway runs and its address is right, or name another gateway"
+            }
+            Self::Refused { code, .. } => match code.as_str() {
+                "busy" => "try again in a moment, or use another worker",
+                "insufficient_deposit" => "top the channel up, or ask for fewer tokens",
+                "voucher_required" => {
+                    "the gateway holds less than it is owed: check that the client can reach it, then ask again"
+                }
+                "stale_statement" => "ask again: the worker has newer evidence",
+                _ => "read the message; if it is the gateway's fault, use another",
+            },
+            Self::Nonsense { .. } => "this is not a gateway of this version: check the address, or update",
+            Self::WrongNetwork { .. } => "use a gateway of this network",
+            Self::NoSuchModel { .. } => "choose one of the models named",
+            Self::Untrusted { .. } => {
+                "nothing was sent; if the difference is expected, change the policy or the registry, never the check"
+            }
+            Self::Policy(_) => "check the registry's address and the policy file",
+            Self::Chain(_) => "check that the chain's endpoint runs and is reachable",
+            Self::PoorWallet { .. } => "send coins to the wallet, or choose a smaller deposit",
+            Self::Seal(_) => "fetch the worker's evidence again",
+            Self::Interrupted { .. } => {
+                "ask again; at most one window of tokens is owed for the broken answer"
+            }
+            Self::Tampered { .. } => "use another gateway; keep the files of this answer as proof",
+            Self::Pay(_) => "top the channel up or open another",
+            Self::Store(_) => "check the disk and the state folder; nothing was signed",
+        }
+    }
+
+    /// Whether another try with fresh evidence may succeed, nothing having been answered yet.
+    pub(crate) fn wants_fresh_evidence(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "stale_statement" || code == "no_such_worker")
+    }
+}
