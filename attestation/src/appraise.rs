@@ -1,6 +1,7 @@
 //! The second proof: the evidence is what this relying party accepts, for it, now.
 
 use crate::check::{Checklist, Finding};
+use crate::genuine::Proven;
 use crate::statement::ModelIdentity;
 use crate::{
     Check, Context, Genuine, ImageReference, KnownBlock, Measurements, Platform, Policy, Refusal,
@@ -94,7 +95,7 @@ impl Policy {
     /// # Errors
     /// A [`Refusal`] naming the register or rule that does not hold.
     pub fn appraise(&self, genuine: Genuine, context: &Context) -> Result<Trusted, Refusal> {
-        let (made, platform, registers, statement) = genuine.into_parts();
+        let Proven { checks: earlier, platform, registers, statement } = genuine.into_proven();
         let mut list = Checklist::new(&CHECKS);
         let appraised = match &statement {
             Some((statement, _)) => self.check(statement, &registers, context, &mut list),
@@ -103,14 +104,9 @@ impl Policy {
                 None
             }
         };
-        let simulated = platform.simulated;
-        let joined = |tail: Vec<Check>| [made.clone(), tail].concat();
         let checks = match list.outcome() {
-            Ok(checks) => joined(checks),
-            Err(refusal) => {
-                let checks = joined(refusal.checks.clone());
-                return Err(Refusal { checks, platform: platform.name(), simulated, ..refusal });
-            }
+            Ok(checks) => [earlier, checks].concat(),
+            Err(refusal) => return Err(refusal.after(earlier).about(platform.name(), platform.simulated)),
         };
         let (statement, digest) = statement.expect("no check failed, so there is a statement");
         let (image, fresh_until) = appraised.expect("no check failed, so an image and a beacon were found");

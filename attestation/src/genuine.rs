@@ -14,11 +14,18 @@ const BINDING_CHECKS: [&str; 2] = ["binding.report_data", "binding.gpu"];
 /// It is not yet trusted: what it measured is for [`crate::Policy::appraise`].
 #[derive(Debug)]
 pub struct Genuine {
-    checks: Vec<Check>,
-    platform: Platform,
-    registers: Measurements,
+    proven: Proven,
     body: Body,
-    statement: Option<(Statement, [u8; 32])>,
+}
+
+/// What was proven, for the appraisal.
+#[derive(Debug)]
+pub(crate) struct Proven {
+    pub(crate) checks: Vec<Check>,
+    pub(crate) platform: Platform,
+    pub(crate) registers: Measurements,
+    /// With its digest.
+    pub(crate) statement: Option<(Statement, [u8; 32])>,
 }
 
 /// What the vendor says about the machine.
@@ -49,22 +56,22 @@ impl Platform {
 impl Genuine {
     /// All checks, in their fixed order.
     pub fn checks(&self) -> &[Check] {
-        &self.checks
+        &self.proven.checks
     }
 
     /// True if a simulated root vouches for it. Say so wherever it is shown.
     pub fn simulated(&self) -> bool {
-        self.platform.simulated
+        self.proven.platform.simulated
     }
 
     /// The machine.
     pub fn platform(&self) -> &Platform {
-        &self.platform
+        &self.proven.platform
     }
 
     /// What was measured.
     pub fn registers(&self) -> &Measurements {
-        &self.registers
+        &self.proven.registers
     }
 
     /// The TD report as signed.
@@ -74,11 +81,11 @@ impl Genuine {
 
     /// The statement bound into the report; a raw quote has none.
     pub fn statement(&self) -> Option<&Statement> {
-        self.statement.as_ref().map(|(statement, _)| statement)
+        self.proven.statement.as_ref().map(|(statement, _)| statement)
     }
 
-    pub(crate) fn into_parts(self) -> (Vec<Check>, Platform, Measurements, Option<(Statement, [u8; 32])>) {
-        (self.checks, self.platform, self.registers, self.statement)
+    pub(crate) fn into_proven(self) -> Proven {
+        self.proven
     }
 }
 
@@ -110,10 +117,10 @@ pub fn verify(
     let facts = tdx::verify(evidence.quote(), &source, verifier, &mut list, &mut simulated);
     event_log(bundle, &mut list);
     let statement = binding(bundle, facts.as_ref(), &mut list);
-    let checks = list.outcome().map_err(|refusal| Refusal { platform: "tdx", simulated, ..refusal })?;
+    let checks = list.outcome().map_err(|refusal| refusal.about("tdx", simulated))?;
     let Facts { body, platform } = facts.expect("no check failed, so every step was reached");
     let registers = registers(&body);
-    Ok(Genuine { checks, platform, registers, body, statement })
+    Ok(Genuine { proven: Proven { checks, platform, registers, statement }, body })
 }
 
 fn registers(body: &Body) -> Measurements {

@@ -8,26 +8,48 @@
 //! Everything is an argument: no clock, no socket, no file. Whatever does not hold is a [`Refusal`] that names the
 //! check, what was expected, what was found, what that likely means and what to do.
 //!
-//! Neither proof can be made in another way:
+//! Neither proof can be made in another way: no fields, no copies, no reading from bytes, no default.
 //!
-//! ```compile_fail
-//! let forged = cocoon_attestation::Genuine { checks: Vec::new() };
+//! ```compile_fail,E0451
+//! let body = cocoon_attestation::tdx::Quote::parse(&[]).unwrap().body;
+//! let forged = cocoon_attestation::Genuine { proven: unimplemented!(), body };
 //! ```
-//! ```compile_fail
-//! let forged = cocoon_attestation::Trusted { checks: Vec::new() };
+//! ```compile_fail,E0451
+//! let forged = cocoon_attestation::Trusted {
+//!     statement: unimplemented!(),
+//!     digest: [0; 32],
+//!     checks: Vec::new(),
+//!     platform: unimplemented!(),
+//!     image: String::new(),
+//!     fresh_until: cocoon_attestation::UnixTime(0),
+//! };
 //! ```
-//! ```compile_fail
+//! ```compile_fail,E0277
 //! let forged: cocoon_attestation::Genuine = serde_json::from_str("{}").unwrap();
 //! ```
-//! ```compile_fail
+//! ```compile_fail,E0277
 //! let forged: cocoon_attestation::Trusted = serde_json::from_str("{}").unwrap();
 //! ```
-//! ```compile_fail
-//! fn twice(genuine: &cocoon_attestation::Genuine) -> cocoon_attestation::Genuine { genuine.clone() }
+//! ```compile_fail,E0599
+//! fn twice(genuine: cocoon_attestation::Genuine) -> [cocoon_attestation::Genuine; 2] { [genuine.clone(), genuine] }
 //! ```
-//! ```compile_fail
-//! let nobody = <cocoon_attestation::Trusted as Default>::default();
+//! ```compile_fail,E0277
+//! let nobody: cocoon_attestation::Trusted = Default::default();
 //! ```
+//!
+//! Whereas what may be read from bytes compiles in the same way:
+//!
+//! ```
+//! let read: Result<cocoon_attestation::Measurements, _> = serde_json::from_str("{}");
+//! assert!(read.is_err(), "no register may be left out");
+//! ```
+//!
+//! # Bytes that nobody signed
+//!
+//! A changed byte of statement, quote or bundle is always refused; `tests/flips.rs` tries each. What may differ between
+//! two accepted forms of the same evidence: zero bytes after a quote (Google pads to 8000), the equally valid twin
+//! (r, n − s) of an ECDSA signature, and, in files that the caller itself brings, white space in JSON and the case of hex.
+//! None of it has a meaning. Never use a hash of a quote or bundle as its name: use the statement's digest.
 
 mod anchors;
 mod appraise;
@@ -56,10 +78,10 @@ pub use exceptions::{Exceptions, UnknownException};
 pub use genuine::{Genuine, Platform, verify};
 pub use measurements::{Measurements, extend};
 pub use policy::{Context, ImageReference, InvalidPolicy, KnownBlock, Policy};
-pub use refusal::{Refusal, RefusalKind};
+pub use refusal::{Explanation, Refusal, RefusalKind};
 pub use statement::Statement;
 pub use time::UnixTime;
-pub use verdict::Verdict;
+pub use verdict::{Reason, Verdict};
 
 /// Bytes that do not have the form they must have, with the place and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

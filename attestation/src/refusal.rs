@@ -40,10 +40,14 @@ impl RefusalKind {
     }
 }
 
-/// Why the evidence was not accepted.
+/// Why the evidence was not accepted. Its parts are those of [`Explanation`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{check}: expected {expected}, got {got}. {likely}. {remedy}")]
-pub struct Refusal {
+#[error("{0}")]
+pub struct Refusal(Box<Explanation>);
+
+/// What a [`Refusal`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
     /// Who is to blame.
     pub kind: RefusalKind,
     /// The first check that failed, in the fixed order.
@@ -64,9 +68,24 @@ pub struct Refusal {
     pub simulated: bool,
 }
 
+impl std::ops::Deref for Refusal {
+    type Target = Explanation;
+
+    fn deref(&self) -> &Explanation {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Explanation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { check, expected, got, likely, remedy, .. } = self;
+        write!(f, "{check}: expected {expected}, got {got}. {likely}. {remedy}")
+    }
+}
+
 impl Refusal {
     pub(crate) fn new(check: &'static str, finding: Finding, checks: Vec<Check>) -> Self {
-        Self {
+        Self(Box::new(Explanation {
             kind: finding.kind,
             check,
             expected: finding.expected,
@@ -76,9 +95,23 @@ impl Refusal {
             checks,
             platform: "unknown",
             simulated: false,
-        }
+        }))
     }
 
+    pub(crate) fn about(mut self, platform: &'static str, simulated: bool) -> Self {
+        (self.0.platform, self.0.simulated) = (platform, simulated);
+        self
+    }
+
+    /// Puts the checks that were made before in front.
+    pub(crate) fn after(mut self, mut earlier: Vec<Check>) -> Self {
+        earlier.append(&mut self.0.checks);
+        self.0.checks = earlier;
+        self
+    }
+}
+
+impl Explanation {
     /// Ids of all failed checks.
     pub fn failed(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.checks.iter().filter(|c| c.status == crate::Status::Fail).map(|c| c.id)
