@@ -176,3 +176,10 @@ fn a_header_has_one_encoding() {
     let trailing = [encoded.as_slice(), &[0]].concat();
     assert_eq!(RequestHeader::decode(&trailing), Err(WireError::Malformed { what: "header" }));
 }
+
+#[test]
+fn bytes_that_are_no_key_are_not_sealed_to() {
+    assert!(public_key(&[0xff; SEAL_KEY_BYTES]).is_none(), "coefficients beyond the modulus");
+    assert!(public_key(&[0; SEAL_KEY_BYTES - 1]).is_none());
+    assert!(public_key(Guest::new().seal.public_bytes()).is_some());
+}
