@@ -1,1 +1,197 @@
-//! Under construction.
+//! The host: launches the guest, relays sealed bytes, and collects what the worker earned.
+//!
+//! - [`Host::start`] is the door; [`RunningHost`] settles and ends.
+//! - [`Expected`]: what this guest will measure, for the registry or a release manifest.
+//! - `process`: the guest as a child process, executed from the very bytes that were measured.
+//! - `supervisor`: evidence that stays fresh, a guest that is started again when it ends.
+//! - `registration`: the bundle, handed to gateways again and again.
+//! - `answers`: one request on its way to the guest and back.
+//!
+//! The host sees sealed bytes and counts. What it could change, the client notices; what it measures, the client
+//! demands.
+
+mod answers;
+mod error;
+mod expected;
+mod guest_client;
+mod options;
+mod process;
+mod registration;
+mod routes;
+mod run_folder;
+mod supervisor;
+
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+
+use cocoon_accounts::{
+    AgentOptions, PayeeAgent, PayeeBook, PayeeOptions, Settlement, Store,
+    server::{self, BindError, Server},
+};
+use cocoon_contracts::Address;
+use cocoon_simulated_tee::SimulatedRoot;
+use tokio::sync::watch;
+
+pub use error::HostError;
+pub use expected::{Expected, GuestSettings};
+pub use guest_client::GuestError;
+pub use options::{Files, HostOptions, Money, Timing};
+pub use process::MAX_GUEST_BINARY;
+
+use crate::{
+    registration::Registrations,
+    supervisor::{Current, Supervisor},
+};
+
+/// The parts that requests share.
+pub(crate) struct Shared {
+    pub(crate) options: HostOptions,
+    pub(crate) payee: PayeeBook,
+    pub(crate) agent: Arc<PayeeAgent>,
+    /// The guest that serves now, if one does.
+    pub(crate) current: watch::Receiver<Option<Arc<Current>>>,
+}
+
+/// Starts hosts.
+pub struct Host;
+
+impl Host {
+    /// Measures and starts the guest, waits until it has made evidence, listens, and registers with the gateways.
+    ///
+    /// # Errors
+    /// [`HostError`]: the address is taken, a file is missing, the guest does not start (its own words are in the
+    /// error), the chain does not answer.
+    pub async fn start(options: HostOptions) -> Result<RunningHost, HostError> {
+        let listener = server::bind(options.listen).await?;
+        let address =
+            listener.local_addr().map_err(|source| BindError::Refused { address: options.listen, source })?;
+        make_folder(&options.state_dir)?;
+        let store = Store::open(&options.state_dir.join("accounts.redb"))?;
+        let worker = registration::worker_id(&options, &store).await?;
+        let network = options.wallet.chain().network();
+        let expected = Expected::read(
+            &options.guest_binary,
+            &options.model,
+            &options.model_name,
+            network,
+            options.guest,
+        )
+        .await?;
+        let root = SimulatedRoot::load(&options.simulated_root).map_err(|e| HostError::SimulatedRoot {
+            folder: options.simulated_root.clone(),
+            why: e.to_string(),
+        })?;
+        let supervisor = Supervisor::start(&options, expected.clone(), root).await?;
+        let shared = Arc::new(shared(options, store, network, supervisor.current())?);
+        let limits = shared.options.limits;
+        let server = Server::start(listener, routes::router(&shared), limits)
+            .map_err(|source| BindError::Refused { address, source })?;
+        let registrations = Registrations::start(&shared, worker, server.address());
+        let watching = shared.agent.spawn();
+        tracing::info!(%address, operator = %shared.options.wallet.address(), "host");
+        Ok(RunningHost { shared, expected, supervisor, registrations, watching, server: Some(server) })
+    }
+}
+
+fn shared(
+    options: HostOptions,
+    store: Store,
+    network: i32,
+    current: watch::Receiver<Option<Arc<Current>>>,
+) -> Result<Shared, HostError> {
+    let payee = PayeeBook::open(store, PayeeOptions { network, window: options.money.window })?;
+    let agent = AgentOptions {
+        registry: options.registry.clone(),
+        min_challenge_seconds: options.money.min_challenge_seconds,
+        settle_at: options.money.settle_at,
+        watch_every: options.timing.watch_every,
+    };
+    let agent = Arc::new(PayeeAgent::new(Arc::clone(&options.wallet), payee.clone(), agent));
+    Ok(Shared { options, payee, agent, current })
+}
+
+pub(crate) fn make_folder(path: &std::path::Path) -> Result<(), HostError> {
+    fs::create_dir_all(path).map_err(|source| HostError::Folder { path: path.to_path_buf(), source })
+}
+
+/// A host that serves, with its guest. Dropping it ends both at once, as a crash would; its accounts are safe either
+/// way.
+pub struct RunningHost {
+    shared: Arc<Shared>,
+    expected: Expected,
+    supervisor: Supervisor,
+    registrations: Registrations,
+    watching: tokio::task::JoinHandle<()>,
+    server: Option<Server>,
+}
+
+impl RunningHost {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.server.as_ref().expect("it is there until the end").address()
+    }
+
+    /// Where it is reached from this machine.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.local_addr())
+    }
+
+    /// The operator's wallet.
+    pub fn address(&self) -> &Address {
+        self.shared.options.wallet.address()
+    }
+
+    /// The id under which gateways list this worker.
+    pub fn worker_id(&self) -> &str {
+        self.registrations.worker_id()
+    }
+
+    /// What the guest was told and must measure.
+    pub fn expected(&self) -> &Expected {
+        &self.expected
+    }
+
+    /// The newest evidence bundle, or `None` while the guest is being started again.
+    pub fn bundle(&self) -> Option<bytes::Bytes> {
+        self.shared.current.borrow().as_ref().map(|current| current.bundle.clone())
+    }
+
+    /// The guest's process, while it runs.
+    pub fn guest_pid(&self) -> Option<u32> {
+        self.shared.current.borrow().as_ref().and_then(|current| current.pid)
+    }
+
+    /// What gateways owe: the account book.
+    pub fn payee_book(&self) -> &PayeeBook {
+        &self.shared.payee
+    }
+
+    /// Returns once every gateway has taken the registration.
+    ///
+    /// # Errors
+    /// [`HostError::NotRegistered`] with the gateway's own words, after `patience`.
+    pub async fn wait_registered(&self, patience: Duration) -> Result<(), HostError> {
+        self.registrations.wait(patience).await
+    }
+
+    /// Settles every voucher of gateways that is worth anything.
+    pub async fn settle_all(&self) -> Vec<Settlement> {
+        self.shared.agent.settle_all().await
+    }
+
+    /// Ends in order: no new requests, answers under way get the limit's grace, the guest ends, vouchers are settled.
+    pub async fn shutdown(mut self) -> Vec<Settlement> {
+        self.registrations.stop();
+        if let Some(server) = self.server.take() {
+            server.shutdown().await;
+        }
+        self.supervisor.shutdown().await;
+        self.watching.abort();
+        self.settle_all().await
+    }
+}
+
+impl Drop for RunningHost {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}

@@ -1,0 +1,64 @@
+//! One sealed request on its way to the guest, and the answer on its way back.
+
+use std::sync::Arc;
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use cocoon_accounts::{ApiRefusal, RelayOptions, http, relay};
+use cocoon_protocol::{
+    MAX_REQUEST, Meter, Part, SealedRequest,
+    http::{ApiError, SEALED},
+};
+use http_body_util::BodyDataStream;
+
+use crate::{
+    Shared,
+    guest_client::{GuestAnswer, collect},
+    routes,
+};
+
+/// `POST /v1/answers`.
+pub(crate) async fn answer(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiRefusal> {
+    let bytes = http::body(bytes, MAX_REQUEST)?;
+    let sealed = SealedRequest::from_wire(bytes.into()).map_err(|e| ApiRefusal::malformed(e.to_string()))?;
+    let header = sealed.header().clone();
+    let channel = http::channel_header(&headers)?;
+    let current = routes::current(&shared)?;
+    let price = shared.options.price;
+    let reservation = shared.payee.reserve(&channel, price.worst_case(&header.budget))?;
+    let timing = shared.options.timing;
+    let asked = tokio::time::timeout(timing.silence, current.client.answer(sealed.into_bytes().into()));
+    let gone = |why: String| ApiRefusal::unavailable("guest_unreachable", why);
+    let late = || gone(format!("the guest did not answer within {:?}", timing.silence));
+    let answer = asked.await.map_err(|_| late())?.map_err(|e| gone(e.to_string()))?;
+    if answer.response.status() != StatusCode::OK {
+        return Err(passed_on(answer).await);
+    }
+    let GuestAnswer { response, connection } = answer;
+    let options = RelayOptions { price, patience: timing.patience, silence: timing.silence };
+    let observer = move |_: &Part| {
+        // The connection ends with the stream that holds it, and the guest stops working.
+        let _until_the_end = &connection;
+        Ok(())
+    };
+    let source = BodyDataStream::new(response.into_body());
+    let stream = relay(source, Meter::new(&header), reservation, options, observer);
+    Ok(([(CONTENT_TYPE, SEALED)], Body::from_stream(stream)).into_response())
+}
+
+/// The guest's refusal, in its own words: it holds nothing of the request.
+async fn passed_on(answer: GuestAnswer) -> ApiRefusal {
+    let status = answer.response.status();
+    let reply = collect(answer.response.into_body()).await.unwrap_or_default();
+    let error: Option<ApiError> = serde_json::from_slice(&reply).ok();
+    let fallback = || ApiError::server("guest_refused", format!("the guest refused with status {status}"));
+    ApiRefusal { status, error: error.unwrap_or_else(fallback) }
+}

@@ -1,0 +1,127 @@
+//! HTTP to the guest over its unix socket. One connection per request: dropping an answer closes its connection, and
+//! the guest stops working on it.
+
+use std::{path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+/// How long the guest may take to answer a small question.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// The largest bundle or error taken from the guest, in bytes.
+const MAX_REPLY: usize = 1024 * 1024;
+
+/// Why the guest gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// Its socket does not answer.
+    #[error("the guest does not answer: {0}")]
+    Unreachable(String),
+    /// It refused.
+    #[error("the guest refused with status {status}: {message}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// A way to reach one guest.
+#[derive(Clone, Debug)]
+pub(crate) struct GuestClient {
+    socket: PathBuf,
+}
+
+/// An answer as it comes from the guest. Dropping it ends the connection.
+pub(crate) struct GuestAnswer {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) connection: Connection,
+}
+
+/// The task that drives one connection; it ends with this handle.
+pub(crate) struct Connection(tokio::task::JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl GuestClient {
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// Whether the guest takes requests.
+    pub(crate) async fn health(&self) -> Result<Bytes, GuestError> {
+        self.ask(Method::GET, "/v1/health", Bytes::new()).await
+    }
+
+    /// A bundle with new freshness; `question` is the JSON of the guest's API.
+    pub(crate) async fn attest(&self, question: Vec<u8>) -> Result<Bytes, GuestError> {
+        self.ask(Method::POST, "/v1/attest", Bytes::from(question)).await
+    }
+
+    /// Hands a sealed request in; the head of the answer is there when this returns.
+    pub(crate) async fn answer(&self, sealed: Bytes) -> Result<GuestAnswer, GuestError> {
+        self.send(Method::POST, "/v1/answers", cocoon_protocol::http::SEALED, sealed).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, GuestError> {
+        let asked = async {
+            let answer = self.send(method, path, "application/json", body).await?;
+            let status = answer.response.status();
+            let body = collect(answer.response.into_body()).await?;
+            if status == StatusCode::OK {
+                return Ok(body);
+            }
+            let message = String::from_utf8_lossy(&body).chars().take(500).collect();
+            Err(GuestError::Refused { status: status.as_u16(), message })
+        };
+        let late = || GuestError::Unreachable(format!("no reply to {path} within {QUESTION_TIMEOUT:?}"));
+        tokio::time::timeout(QUESTION_TIMEOUT, asked).await.map_err(|_| late())?
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<GuestAnswer, GuestError> {
+        let unreachable = |e: &dyn std::fmt::Display| GuestError::Unreachable(e.to_string());
+        let stream = UnixStream::connect(&self.socket).await.map_err(|e| unreachable(&e))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
+        let connection = Connection(tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to the guest ended early");
+            }
+        }));
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "guest")
+            .header("content-type", content_type)
+            .body(Full::new(body))
+            .expect("fixed parts make a valid request");
+        let response = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
+        Ok(GuestAnswer { response, connection })
+    }
+}
+
+/// A small body, whole.
+pub(crate) async fn collect(body: Incoming) -> Result<Bytes, GuestError> {
+    let collected = Limited::new(body, MAX_REPLY).collect().await;
+    collected.map(http_body_util::Collected::to_bytes).map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            GuestError::Unreachable(format!("its reply is longer than {MAX_REPLY} bytes"))
+        } else {
+            GuestError::Unreachable(error.to_string())
+        }
+    })
+}

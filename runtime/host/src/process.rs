@@ -1,0 +1,196 @@
+//! The guest as a child process: exactly the bytes that were measured, and nothing from our environment.
+
+use std::{
+    collections::VecDeque,
+    fs, io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::process::ExitStatusExt,
+    },
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
+    process::{Child, ChildStdin, Command},
+};
+
+use crate::HostError;
+
+/// The guest's whole command line. It is measured, so it is never anything else.
+pub(crate) use cocoon_image::COMMAND_LINE;
+/// The largest guest binary that is launched, in bytes.
+pub const MAX_GUEST_BINARY: u64 = 256 * 1024 * 1024;
+/// Names inside the run folder, which the guest knows.
+pub(crate) const CONFIGURATION: &str = "config.toml";
+pub(crate) const MODEL: &str = "model.gguf";
+pub(crate) const TEE_SOCKET: &str = "tee.sock";
+pub(crate) const GUEST_SOCKET: &str = "guest.sock";
+/// What the guest said, for the operator.
+pub(crate) const LOG: &str = "guest.log";
+
+/// How many of the guest's last lines an error quotes.
+const LAST_LINES: usize = 12;
+/// Longer lines are cut in two.
+const MAX_LINE: u64 = 4096;
+/// The log starts over when it is larger than this, in bytes.
+const MAX_LOG: u64 = 16 * 1024 * 1024;
+/// How long a guest may take to end by itself before it is killed.
+const END_GRACE: Duration = Duration::from_secs(2);
+
+/// The guest's binary in memory: what is measured is what is executed, whatever happens to the file meanwhile.
+#[derive(Clone)]
+pub(crate) struct GuestBinary {
+    pub(crate) bytes: Arc<Vec<u8>>,
+}
+
+impl GuestBinary {
+    pub(crate) fn read(path: &Path) -> Result<Self, HostError> {
+        let refused = |why: String| HostError::GuestBinary { path: path.to_path_buf(), why };
+        let length = fs::metadata(path).map_err(|e| refused(e.to_string()))?.len();
+        if length > MAX_GUEST_BINARY {
+            return Err(refused(format!("{length} bytes; at most {MAX_GUEST_BINARY} are launched")));
+        }
+        let bytes = fs::read(path).map_err(|e| refused(e.to_string()))?;
+        if !bytes.starts_with(b"\x7fELF") {
+            return Err(refused("it is not an ELF program".to_owned()));
+        }
+        Ok(Self { bytes: Arc::new(bytes) })
+    }
+
+    /// A file in memory that nobody can change any more.
+    fn sealed(&self) -> io::Result<OwnedFd> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let memory = memfd_create(COMMAND_LINE[0], flags)?;
+        let mut file = fs::File::from(memory);
+        io::Write::write_all(&mut file, &self.bytes)?;
+        let memory = OwnedFd::from(file);
+        fcntl_add_seals(&memory, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+        Ok(memory)
+    }
+}
+
+/// A guest that was started. Dropping it kills it.
+pub(crate) struct GuestProcess {
+    child: Child,
+    /// The guest ends when this pipe closes, so that it never outlives us.
+    lifeline: Option<ChildStdin>,
+    said: Said,
+}
+
+impl GuestProcess {
+    /// Starts the guest in `folder`: argv is [`COMMAND_LINE`], the environment is empty.
+    pub(crate) fn start(binary: &GuestBinary, folder: &Path) -> Result<Self, HostError> {
+        let failed = |source: io::Error| HostError::Launch { source };
+        let program = binary.sealed().map_err(failed)?;
+        let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+            .arg0(COMMAND_LINE[0])
+            .env_clear()
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let lifeline = child.stdin.take();
+        let said = Said::new(folder.join(LOG));
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(said.clone().follow(stderr));
+        }
+        Ok(Self { child, lifeline, said })
+    }
+
+    /// The child's process id, while it lives.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Returns when the guest has ended, with the words an operator needs.
+    pub(crate) async fn ended(&mut self) -> String {
+        let status = self.child.wait().await;
+        // Its last words may still be in the pipe.
+        tokio::time::timeout(Duration::from_millis(200), self.said.finished()).await.ok();
+        let how = match status {
+            Ok(status) => describe(status),
+            Err(error) => format!("could not be waited for: {error}"),
+        };
+        let last = self.said.last();
+        if last.is_empty() { how } else { format!("{how}; it said: {last}") }
+    }
+
+    /// Ends the guest: closes the lifeline, waits a little, kills.
+    pub(crate) async fn end(mut self) {
+        drop(self.lifeline.take());
+        if tokio::time::timeout(END_GRACE, self.child.wait()).await.is_err() {
+            drop(self.child.kill().await);
+        }
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with code {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// What the guest wrote to its standard error: into the log file, into our own log, and the last of it kept.
+#[derive(Clone)]
+struct Said {
+    file: PathBuf,
+    lines: Arc<Mutex<VecDeque<String>>>,
+    done: Arc<tokio::sync::Semaphore>,
+}
+
+impl Said {
+    fn new(file: PathBuf) -> Self {
+        Self { file, lines: Arc::default(), done: Arc::new(tokio::sync::Semaphore::new(0)) }
+    }
+
+    async fn follow(self, stderr: impl AsyncRead + Unpin) {
+        let mut reader = BufReader::new(stderr);
+        loop {
+            let mut line = Vec::new();
+            match (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => self.note(String::from_utf8_lossy(&line).trim_end()),
+            }
+        }
+        self.done.close();
+    }
+
+    fn note(&self, line: &str) {
+        tracing::info!(target: "guest", "{line}");
+        if let Err(error) = self.append(line) {
+            tracing::warn!(%error, file = %self.file.display(), "the guest's log cannot be written");
+        }
+        let mut lines = self.lines.lock().expect("no holder of this lock panics");
+        if lines.len() == LAST_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line.to_owned());
+    }
+
+    fn append(&self, line: &str) -> io::Result<()> {
+        let full = fs::metadata(&self.file).is_ok_and(|meta| meta.len() > MAX_LOG);
+        let mut options = fs::OpenOptions::new();
+        let file = if full { options.write(true).truncate(true) } else { options.append(true) };
+        io::Write::write_all(&mut file.create(true).open(&self.file)?, format!("{line}\n").as_bytes())
+    }
+
+    async fn finished(&self) {
+        // Closed when the pipe has run dry; nobody ever adds a permit.
+        drop(self.done.acquire().await);
+    }
+
+    fn last(&self) -> String {
+        let lines = self.lines.lock().expect("no holder of this lock panics");
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
+    }
+}
