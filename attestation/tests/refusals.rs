@@ -301,6 +301,30 @@ fn without_exactly_one_collateral_nothing_is_genuine() {
     verify(&evidence, &own, &platform.anchors(), &Exceptions::none(), NOW).expect("the caller brought it");
 }
 
+/// dcap-qvl prefers a chain beside the quote to the one in it.
+#[test]
+fn a_pck_chain_beside_the_quote_must_be_the_one_in_it() {
+    let platform = Platform::new();
+    let bundle = platform.bundle();
+    let chain_of = |bundle: &Bundle| {
+        let quote = cocoon_attestation::tdx::Quote::parse(&bundle.quote).expect("a quote");
+        String::from_utf8(quote.pck_chain_text.to_vec()).expect("PEM is text")
+    };
+    let with_chain = |chain: String| {
+        let mut collateral: serde_json::Value =
+            serde_json::from_slice(&bundle.endorsements[0]).expect("collateral");
+        collateral["pck_certificate_chain"] = chain.into();
+        let own =
+            Endorsements::from_files(vec![collateral.to_string().into_bytes()]).expect("one small file");
+        let evidence = Evidence::Bundle(bundle.clone());
+        verify(&evidence, &own, &platform.anchors(), &Exceptions::none(), NOW)
+    };
+    with_chain(chain_of(&bundle)).expect("the same chain");
+    let others = chain_of(&Platform::new().bundle());
+    refused("another chain", with_chain(others), "tdx.collateral", Signature);
+    refused("no chain", with_chain(String::new()), "tdx.collateral", Signature);
+}
+
 #[test]
 fn a_simulated_platform_is_nothing_to_a_production_verifier() {
     let platform = Platform::new();

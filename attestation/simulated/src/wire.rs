@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -47,7 +48,8 @@ pub enum Status {
 pub struct Serving {
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
-    address: Option<std::path::PathBuf>,
+    /// The listening socket once more: shutting it down wakes the thread that accepts.
+    listening: Option<UnixStream>,
 }
 
 struct Shared {
@@ -66,14 +68,14 @@ struct Connections {
 impl Emulator {
     /// Serves this emulator until the handle is dropped. One guest is expected; up to eight connections are served.
     pub fn serve(self, listener: UnixListener) -> Serving {
-        let address = listener.local_addr().ok().and_then(|a| a.as_pathname().map(ToOwned::to_owned));
+        let listening = listener.try_clone().ok().map(|listener| UnixStream::from(OwnedFd::from(listener)));
         let shared =
             Arc::new(Shared { emulator: Mutex::new(self), connections: Mutex::new(Connections::default()) });
         let accepting = thread::spawn({
             let shared = Arc::clone(&shared);
             move || accept(&shared, &listener)
         });
-        Serving { shared, accepting: Some(accepting), address }
+        Serving { shared, accepting: Some(accepting), listening }
     }
 }
 
@@ -98,9 +100,8 @@ impl Serving {
             }
             std::mem::take(&mut connections.threads)
         };
-        // A connection of our own wakes the listener. Without an address, or if the socket's file is gone, the thread
-        // stays until the process ends and serves nobody.
-        if self.address.as_ref().is_some_and(|path| UnixStream::connect(path).is_ok()) {
+        // Without a second descriptor the thread stays until the process ends, and serves nobody.
+        if self.listening.take().is_some_and(|socket| socket.shutdown(Shutdown::Both).is_ok()) {
             let _ = accepting.join(); // it does not panic
         }
         for thread in threads {
@@ -122,14 +123,16 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
     loop {
-        let Ok((stream, _)) = listener.accept() else {
-            thread::sleep(Duration::from_millis(50)); // out of file descriptors: others must end first
-            continue;
-        };
+        let accepted = listener.accept();
         let mut connections = lock(&shared.connections);
         if connections.stopped {
             return;
         }
+        let Ok((stream, _)) = accepted else {
+            drop(connections);
+            thread::sleep(Duration::from_millis(50)); // out of file descriptors: others must end first
+            continue;
+        };
         connections.threads.retain(|thread| !thread.is_finished());
         let Ok(kept) = stream.try_clone() else { continue };
         if connections.open.len() >= MAX_CONNECTIONS {

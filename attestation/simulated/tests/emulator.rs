@@ -179,6 +179,13 @@ fn stopping_closes_every_connection() {
 }
 
 #[test]
+fn stopping_does_not_need_the_socket_file() {
+    let served = serve();
+    std::fs::remove_file(served.folder.path().join("tee.sock")).expect("removed");
+    served.serving.stop(); // would hang, or leave a thread behind
+}
+
+#[test]
 fn a_stored_root_signs_as_before_and_its_keys_are_private() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("root");

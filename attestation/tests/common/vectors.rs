@@ -29,9 +29,15 @@ impl Vectors {
     }
 }
 
-/// Verifies real evidence with Intel's root alone.
-pub fn verify_real(evidence: &[u8], collateral: &[u8], at: u64, allow: &[&str]) -> Result<Genuine, Refusal> {
+/// Verifies real evidence.
+pub fn verify_real(
+    evidence: &[u8],
+    collateral: &[u8],
+    anchors: &TrustAnchors,
+    at: u64,
+    allow: &[&str],
+) -> Result<Genuine, Refusal> {
     let endorsements = Endorsements::from_files(vec![collateral.to_vec()]).expect("one small file");
     let exceptions = Exceptions::parse(allow.iter().copied()).expect("known names");
-    verify(&Evidence::detect(evidence)?, &endorsements, &TrustAnchors::hardware(), &exceptions, UnixTime(at))
+    verify(&Evidence::detect(evidence)?, &endorsements, anchors, &exceptions, UnixTime(at))
 }
