@@ -84,6 +84,31 @@ impl Genuine {
         self.proven.statement.as_ref().map(|(statement, _)| statement)
     }
 
+    /// The same proof, if the report carries this data: for raw quotes, whose statement the caller knows.
+    ///
+    /// # Errors
+    /// A [`Refusal`] with the check `binding.expected`.
+    pub fn with_report_data(mut self, expected: &[u8; 64]) -> Result<Self, Refusal> {
+        const ID: &str = "binding.expected";
+        let (mut list, got) = (Checklist::new(&[ID]), &self.body.report_data);
+        list.require(expected == got, ID, "the report carries the data that was asked for", || Finding {
+            kind: RefusalKind::Rejected,
+            expected: hex::encode(expected),
+            got: hex::encode(got),
+            likely: "The quote was made for something else, or answers another challenge".into(),
+            remedy: "Compare what was hashed on both sides; ask for a new quote".into(),
+        });
+        let checks = std::mem::take(&mut self.proven.checks);
+        let (platform, simulated) = (self.proven.platform.name(), self.proven.platform.simulated);
+        match list.outcome() {
+            Ok(more) => {
+                self.proven.checks = [checks, more].concat();
+                Ok(self)
+            }
+            Err(refusal) => Err(refusal.after(checks).about(platform, simulated)),
+        }
+    }
+
     pub(crate) fn into_proven(self) -> Proven {
         self.proven
     }

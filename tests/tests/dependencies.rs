@@ -10,7 +10,14 @@ fn root() -> &'static Path {
 
 fn metadata() -> serde_json::Value {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
         .current_dir(root())
         .output()
         .expect("cargo runs");
@@ -45,7 +52,9 @@ fn every_licence_is_on_the_list() {
             continue;
         }
         match package["license"].as_str() {
-            Some(expression) => assert!(allowed(expression, &list), "{name}: {expression} is not on the list of deny.toml"),
+            Some(expression) => {
+                assert!(allowed(expression, &list), "{name}: {expression} is not on the list of deny.toml")
+            }
             None => assert!(by_hand.contains(&name), "{name} names no licence: {}", package["license_file"]),
         }
     }
@@ -54,13 +63,25 @@ fn every_licence_is_on_the_list() {
 #[test]
 fn no_copyleft_reaches_the_guest() {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "-p", "cocoon-guest", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .args([
+            "tree",
+            "--locked",
+            "-p",
+            "cocoon-guest",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+        ])
         .current_dir(root())
         .output()
         .expect("cargo runs");
     let tree = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(tree.contains("cocoon-engine"), "the guest's tree: {tree}");
-    for banned in ["nacl ", "ton-contracts ", "tycho-", "reqwest ", "cocoon-simulated-tee ", "cocoon-chain "] {
+    for banned in ["nacl ", "ton-contracts ", "tycho-", "reqwest ", "cocoon-simulated-tee ", "cocoon-chain "]
+    {
         assert!(!tree.lines().any(|line| line.starts_with(banned)), "{banned}is linked into the guest");
     }
 }
@@ -68,8 +89,12 @@ fn no_copyleft_reaches_the_guest() {
 #[test]
 fn banned_crates_stay_out() {
     let (metadata, rules) = (metadata(), rules());
-    let present: BTreeSet<&str> =
-        metadata["packages"].as_array().expect("packages").iter().filter_map(|p| p["name"].as_str()).collect();
+    let present: BTreeSet<&str> = metadata["packages"]
+        .as_array()
+        .expect("packages")
+        .iter()
+        .filter_map(|p| p["name"].as_str())
+        .collect();
     for ban in rules["bans"]["deny"].as_array().expect("a list") {
         let name = ban["crate"].as_str().expect("a name");
         assert!(!present.contains(name), "{name} is in the tree: {}", ban["reason"]);

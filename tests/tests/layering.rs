@@ -42,8 +42,17 @@ const EDGES: &[(&str, &str, &[&str])] = &[
 
 /// No sockets, files, clocks or runtimes: everything they need comes as an argument.
 const PURE: &[&str] = &["attestation", "runtime/protocol", "contracts"];
-const IMPURE_WORDS: &[&str] =
-    &["tokio", "std::net", "std::fs", "std::process", "SystemTime", "Instant::now", "std::env", "reqwest", "std::thread"];
+const IMPURE_WORDS: &[&str] = &[
+    "tokio",
+    "std::net",
+    "std::fs",
+    "std::process",
+    "SystemTime",
+    "Instant::now",
+    "std::env",
+    "reqwest",
+    "std::thread",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the root").to_path_buf()
@@ -84,7 +93,10 @@ fn every_crate_depends_only_on_what_the_map_allows() {
         assert_eq!(named.as_deref(), Some(*name), "{folder} holds another crate");
         for dependency in dependencies(folder) {
             let is_ours = ours.contains(dependency.as_str()) || dependency.starts_with("cocoon");
-            assert!(!is_ours || allowed.contains(&dependency.as_str()), "{name} may not depend on {dependency}");
+            assert!(
+                !is_ours || allowed.contains(&dependency.as_str()),
+                "{name} may not depend on {dependency}"
+            );
         }
     }
 }
@@ -97,7 +109,10 @@ fn every_member_of_the_workspace_is_on_the_map() {
     let known: BTreeMap<&str, &str> = EDGES.iter().map(|(name, folder, _)| (*folder, *name)).collect();
     let wiring = ["runtime/cli", "scripts/xtask", "tests"]; // these may see everything
     for member in members.map(|m| m.as_str().expect("a string")) {
-        assert!(known.contains_key(member) || wiring.contains(&member), "{member} is not in the table of edges");
+        assert!(
+            known.contains_key(member) || wiring.contains(&member),
+            "{member} is not in the table of edges"
+        );
     }
 }
 
@@ -105,7 +120,10 @@ fn every_member_of_the_workspace_is_on_the_map() {
 fn pure_crates_touch_no_socket_file_clock_or_runtime() {
     for folder in PURE {
         for banned in ["tokio", "axum", "hyper", "reqwest", "redb"] {
-            assert!(!dependencies(folder).contains(banned), "{folder} must stay pure, but depends on {banned}");
+            assert!(
+                !dependencies(folder).contains(banned),
+                "{folder} must stay pure, but depends on {banned}"
+            );
         }
         let mut files = Vec::new();
         sources(&root().join(folder).join("src"), &mut files);
@@ -117,7 +135,12 @@ fn pure_crates_touch_no_socket_file_clock_or_runtime() {
             for (number, line) in code.lines().enumerate() {
                 let line = line.split("//").next().unwrap_or_default();
                 for word in IMPURE_WORDS {
-                    assert!(!line.contains(word), "{}:{}: `{word}` in a pure crate", file.display(), number + 1);
+                    assert!(
+                        !line.contains(word),
+                        "{}:{}: `{word}` in a pure crate",
+                        file.display(),
+                        number + 1
+                    );
                 }
             }
         }
@@ -127,7 +150,14 @@ fn pure_crates_touch_no_socket_file_clock_or_runtime() {
 #[test]
 fn the_guest_holds_neither_chain_nor_simulated_root() {
     let direct = dependencies("runtime/guest");
-    for banned in ["cocoon-contracts", "cocoon-chain", "cocoon-accounts", "cocoon-simulated-tee", "tycho-types", "reqwest"] {
+    for banned in [
+        "cocoon-contracts",
+        "cocoon-chain",
+        "cocoon-accounts",
+        "cocoon-simulated-tee",
+        "tycho-types",
+        "reqwest",
+    ] {
         assert!(!direct.contains(banned), "the guest must not depend on {banned}");
     }
 }

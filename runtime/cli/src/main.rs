@@ -1,2 +1,104 @@
-//! Under construction.
-fn main() {}
+//! `cocoon`: one binary for clients, node operators and auditors.
+
+mod chain;
+mod chat;
+mod demo;
+mod error;
+mod gateway;
+mod host;
+mod keys;
+mod lifeline;
+mod network;
+mod part;
+mod proxy;
+mod ui;
+mod verify;
+mod wiring;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The open network for confidential AI: verify the machine, seal the prompt, check the receipt, pay what was used.
+#[derive(Parser)]
+#[command(name = "cocoon", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "\
+First steps:
+  cocoon demo                     one prompt the whole way, on this machine
+  cocoon verify BUNDLE            check a worker's evidence, offline
+
+A network of your own, each in its own terminal:
+  cocoon chain                    a development TON ledger with the contracts
+  cocoon gateway                  matches sealed requests to workers
+  cocoon host up --process        runs a guest and earns
+  cocoon chat                     asks
+  cocoon proxy                    the same as a local OpenAI endpoint")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Walk a prompt the whole way, on this machine, and show each step
+    Demo(demo::Arguments),
+    /// Ask a worker, in a conversation or once
+    Chat(chat::Arguments),
+    /// Serve the OpenAI API on loopback; everything it forwards is verified, sealed and paid
+    Proxy(proxy::Arguments),
+    /// Check evidence: a worker's bundle or a raw TDX quote
+    Verify(verify::Arguments),
+    /// Run a development TON ledger and deploy the network's contracts on it
+    Chain(chain::Arguments),
+    /// Run a gateway
+    Gateway(gateway::Arguments),
+    /// Run guests on this machine and earn
+    #[command(subcommand)]
+    Host(host::Commands),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Demo(arguments) => demo::run(arguments).await,
+            Command::Chat(arguments) => chat::run(arguments).await,
+            Command::Proxy(arguments) => proxy::run(arguments).await,
+            Command::Verify(arguments) => verify::run(&arguments),
+            Command::Chain(arguments) => chain::run(arguments).await,
+            Command::Gateway(arguments) => gateway::run(arguments).await,
+            Command::Host(host::Commands::Up(arguments)) => host::run(arguments).await,
+        }
+    });
+    // A blocked read of standard input must not hold the exit.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+/// Warnings by default; `COCOON_LOG=info` (or any filter of tracing-subscriber) for more. Prompts and answers cannot
+/// be logged: their types have no text form.
+fn start_logging() {
+    use std::io::IsTerminal;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("COCOON_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,224 @@
+//! `cocoon chain`: a development TON ledger, with a registry that allows this build's guest and one model.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cocoon_attestation::UnixTime;
+use cocoon_chain::{Chain, Toncenter, Wallet, activate, deploy_registry, propose, read_registry};
+use cocoon_contracts::registry::{Content, Deployment, Image, Measurements, Model, Status};
+use cocoon_contracts::{Address, Nanotons, parse_address};
+use cocoon_host::{Expected, GuestSettings};
+use cocoon_ledger::{Genesis, Ledger, Schedule, Server};
+use cocoon_simulated_tee::SimulatedRoot;
+
+use crate::error::{Explain, Failure};
+use crate::keys;
+use crate::lifeline::Shutdown;
+use crate::network::{NetworkFile, role_folder, state_folder};
+use crate::part::Ready;
+use crate::ui::{Screen, ton};
+use crate::wiring::{fill, guest_binary, model_file, model_name};
+
+/// The network's share of every payment.
+const FEE_BPS: u16 = 500;
+/// Nanotons per million tokens.
+const PROMPT_PRICE: Nanotons = 20_000_000;
+const COMPLETION_PRICE: Nanotons = 160_000_000;
+/// How long a change of the registry waits on a development network, in seconds.
+const REGISTRY_DELAY: u32 = 1;
+/// The folder of the simulated platform, and its root as the network file names it.
+pub(crate) const SIMULATED_FOLDER: &str = "simulated-tee";
+const SIMULATED_ROOT: &str = "simulated-root.der";
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+It makes, once, in the state folder: the ledger, a simulated platform with its own root certificate, and the network file
+that the other commands read. Started again it goes on where it was; a changed guest or model is proposed to the registry
+and activated after its delay. The faucet gives coins for the asking: never use these keys elsewhere.")]
+pub(crate) struct Arguments {
+    /// Address to serve the toncenter v2 API on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    listen: SocketAddr,
+    /// Folder of the network [default: cocoon/ in the user's state folder]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The model that the registry allows [default: the demo model, if ./scripts/demo fetched it]
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    lifeline: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let mut shutdown = Shutdown::listen(arguments.lifeline)?;
+    let state = state_folder(arguments.state)?;
+    let model = model_file(arguments.model)?;
+    let known = NetworkFile::load(&state).ok();
+    let network = known.as_ref().map_or_else(new_network_id, |file| file.network);
+    let ledger = open_ledger(&state, network)?;
+    let listener = tokio::net::TcpListener::bind(arguments.listen).await.explain(
+        || format!("cannot listen on {}", arguments.listen),
+        "another program has this port: end it, or choose another with --listen 127.0.0.1:PORT",
+    )?;
+    let address = listener.local_addr().explain(|| "the socket has no address".into(), "try again")?;
+    let url = format!("http://{address}");
+    let server = tokio::spawn(Server::new(ledger).run(listener));
+
+    let found = Founder { state: &state, url: &url, network, known: known.as_ref() }.found(&model).await?;
+    let screen = Screen::new(arguments.lifeline);
+    if arguments.lifeline {
+        Ready { url: url.clone(), wallet: found.treasury.to_string() }.announce();
+    }
+    screen.line(&format!("{} {url} (toncenter v2 API)", screen.bold("cocoon chain")));
+    screen.detail("network", &format!("{network}, a development network: its coins are worth nothing"));
+    screen.detail("registry", &format!("{} (version {})", found.registry, found.version));
+    screen.detail("allows", &format!("{} with this build's guest", model.display()));
+    screen.detail(
+        "prices",
+        &format!(
+            "{} / {} TON per million prompt / completion tokens",
+            ton(PROMPT_PRICE),
+            ton(COMPLETION_PRICE)
+        ),
+    );
+    screen.detail("state", &state.display().to_string());
+    screen.detail("next", "cocoon gateway   in another terminal");
+    tokio::select! {
+        ended = server => {
+            let why = match ended { Ok(Err(error)) => error.to_string(), _ => "its task ended".to_owned() };
+            Err(Failure::new(format!("the ledger's server ended: {why}"), "start it again: every block is on the disk"))
+        }
+        () = shutdown.wait() => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn open_ledger(state: &Path, network: i32) -> Result<Ledger, Failure> {
+    let path = role_folder(state, "ledger")?.join("ledger.redb");
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let time = u32::try_from(time).unwrap_or(u32::MAX);
+    let genesis = Genesis { network, schedule: Schedule::Mainnet2026, time, accounts: Vec::new() };
+    Ledger::open(&path, &genesis).explain(
+        || format!("the ledger {} cannot be opened", path.display()),
+        "end the other `cocoon chain` that has it open, check the disk, or begin anew in another folder with --state DIR",
+    )
+}
+
+/// A random id below those of real networks, so that vouchers of one development network mean nothing on another.
+fn new_network_id() -> i32 {
+    let key = cocoon_contracts::SigningKey::generate().map(|key| key.public()).unwrap_or([7; 32]);
+    -1000 - i32::from(u16::from_be_bytes([key[0], key[1]]))
+}
+
+/// Who sets up what a network needs besides its ledger.
+struct Founder<'a> {
+    state: &'a Path,
+    url: &'a str,
+    network: i32,
+    known: Option<&'a NetworkFile>,
+}
+
+struct Found {
+    registry: Address,
+    version: u32,
+    treasury: Address,
+}
+
+impl Founder<'_> {
+    async fn found(&self, model: &Path) -> Result<Found, Failure> {
+        let root = self.simulated_root()?;
+        std::fs::write(self.state.join(SIMULATED_ROOT), root.root_der())
+            .explain(|| "the simulated root cannot be written".into(), "check the disk")?;
+        let chain: Arc<dyn Chain> = Arc::new(
+            Toncenter::new(self.url, self.network)
+                .explain(|| "our own ledger cannot be asked".into(), "report this")?,
+        );
+        let wallet = |role: &str| -> Result<Wallet, Failure> {
+            Ok(Wallet::new(
+                keys::load_or_create(&role_folder(self.state, role)?.join("wallet.key"))?,
+                Arc::clone(&chain),
+            ))
+        };
+        let (owner, treasury) = (wallet("owner")?, wallet("treasury")?);
+        fill(&owner, self.url).await?;
+        let content = self.content(model, treasury.address()).await?;
+        let (registry, version) = self.registry(&owner, content).await?;
+        self.save(&registry)?;
+        Ok(Found { registry, version, treasury: treasury.address().clone() })
+    }
+
+    fn simulated_root(&self) -> Result<SimulatedRoot, Failure> {
+        let folder = role_folder(self.state, SIMULATED_FOLDER)?;
+        if let Ok(root) = SimulatedRoot::load(&folder) {
+            return Ok(root);
+        }
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let root = SimulatedRoot::create(UnixTime(now));
+        root.save(&folder).explain(
+            || format!("the simulated platform cannot be kept in {}", folder.display()),
+            "check the disk",
+        )?;
+        Ok(root)
+    }
+
+    /// What the registry should say: this build's guest, predicted from its files, and the model.
+    async fn content(&self, model: &Path, treasury: &Address) -> Result<Content, Failure> {
+        let name = model_name(model);
+        let expected = Expected::read(&guest_binary()?, model, &name, self.network, GuestSettings::default())
+            .await
+            .explain(|| "the guest's measurements cannot be predicted".into(), "")?;
+        let image = Image {
+            name: format!("cocoon-guest {} process", env!("CARGO_PKG_VERSION")),
+            status: Status::Allowed,
+            measurements: Measurements { mrtd: expected.measurements.mrtd, rtmr: expected.measurements.rtmr },
+            configuration: Some(expected.configuration_digest()),
+        };
+        let model = Model {
+            name,
+            status: Status::Allowed,
+            weights: expected.weights,
+            prompt_price: PROMPT_PRICE,
+            completion_price: COMPLETION_PRICE,
+        };
+        Ok(Content { fee_bps: FEE_BPS, treasury: treasury.clone(), images: vec![image], models: vec![model] })
+    }
+
+    /// The registry with this content: deployed, or changed as any network changes its registry.
+    async fn registry(&self, owner: &Wallet, content: Content) -> Result<(Address, u32), Failure> {
+        let refused = || "the registry could not be set up".to_owned();
+        let known = self.known.and_then(|file| parse_address(&file.registry).ok());
+        let Some(address) = known else {
+            let deployment =
+                Deployment { owner: owner.address().clone(), delay: REGISTRY_DELAY, salt: 0, content };
+            let address = deploy_registry(owner, &deployment).await.explain(refused, "look at the log")?;
+            return Ok((address, 1));
+        };
+        let registry = read_registry(&**owner.chain(), &address).await.explain(refused, "look at the log")?;
+        if registry.content == content {
+            return Ok((address, registry.version));
+        }
+        let proposed =
+            propose(owner, &address, owner.address(), &content).await.explain(refused, "look at the log")?;
+        let ready_at = proposed.proposal.map_or(0, |proposal| u64::from(proposal.ready_at));
+        while owner.chain().head().await.explain(refused, "look at the log")?.time < ready_at {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let changed = activate(owner, &address).await.explain(refused, "look at the log")?;
+        Ok((address, changed.version))
+    }
+
+    fn save(&self, registry: &Address) -> Result<(), Failure> {
+        let file = NetworkFile {
+            network: self.network,
+            chain: self.url.to_owned(),
+            registry: registry.to_string(),
+            gateways: self.known.map(|file| file.gateways.clone()).unwrap_or_default(),
+            simulated_root: Some(SIMULATED_ROOT.into()),
+            faucet: true,
+        };
+        file.save(self.state)
+    }
+}

@@ -1,0 +1,111 @@
+//! `cocoon gateway`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cocoon_accounts::Settlement;
+use cocoon_contracts::Nanotons;
+use cocoon_gateway::{Gateway, GatewayOptions, Money};
+
+use crate::error::{Explain, Failure};
+use crate::keys;
+use crate::lifeline::Shutdown;
+use crate::network::{NetworkFile, role_folder, state_folder};
+use crate::part::Ready;
+use crate::ui::{Screen, grouped, ton};
+use crate::wiring::Joined;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Address to serve on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8082")]
+    listen: SocketAddr,
+    /// Folder of the network file, wallets and books [default: cocoon/ in the user's state folder]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// What comes on top of a worker's price, in basis points
+    #[arg(long, value_name = "BPS", default_value_t = Money::default().margin_bps)]
+    margin_bps: u32,
+    /// How much a client may owe without a voucher while an answer streams
+    #[arg(long, value_name = "NANOTONS", default_value_t = Money::default().window)]
+    window: Nanotons,
+    /// What is put into the channel to each worker
+    #[arg(long, value_name = "NANOTONS", default_value_t = Money::default().worker_deposit)]
+    worker_deposit: Nanotons,
+    /// Challenge period of the channels to workers
+    #[arg(long, value_name = "SECONDS", default_value_t = Money::default().challenge_seconds)]
+    challenge_seconds: u32,
+    /// Shortest challenge period of clients' channels that is accepted
+    #[arg(long, value_name = "SECONDS", default_value_t = Money::default().min_challenge_seconds)]
+    min_challenge_seconds: u32,
+    #[arg(long, hide = true)]
+    lifeline: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let mut shutdown = Shutdown::listen(arguments.lifeline)?;
+    let joined = Joined::load(&state_folder(arguments.state)?).await?;
+    let folder = role_folder(&joined.state, "gateway")?;
+    let wallet = joined.wallet("gateway").await?;
+    let wallet_address = wallet.address().to_string();
+    let voucher_key = keys::load_or_create(&folder.join("session.key"))?;
+    let mut options =
+        GatewayOptions::new(arguments.listen, wallet, voucher_key, joined.registry_address.clone(), folder);
+    options.anchors = joined.anchors()?;
+    options.money = Money {
+        margin_bps: arguments.margin_bps,
+        window: arguments.window,
+        worker_deposit: arguments.worker_deposit,
+        challenge_seconds: arguments.challenge_seconds,
+        min_challenge_seconds: arguments.min_challenge_seconds,
+        ..Money::default()
+    };
+    let gateway = Gateway::start(options).await.explain(
+        || "the gateway did not start".into(),
+        "if its port is taken, choose another with --listen 127.0.0.1:PORT; if its books are open elsewhere, end that process",
+    )?;
+    let url = gateway.url();
+    remember(&joined, &url)?;
+    let screen = Screen::new(arguments.lifeline);
+    if arguments.lifeline {
+        Ready { url: url.clone(), wallet: wallet_address.clone() }.announce();
+    }
+    screen.line(&format!("{} {url}", screen.bold("cocoon gateway")));
+    screen.detail("wallet", &wallet_address);
+    screen.detail("margin", &format!("{} basis points", arguments.margin_bps));
+    screen.detail("next", "cocoon host up --process   in another terminal");
+    shutdown.wait().await;
+    screen.line("ending: hosts get their last vouchers, clients' vouchers are settled");
+    report_settlements(&screen, &gateway.shutdown().await)
+}
+
+/// Puts the gateway into the network file, so that hosts and clients of this machine find it.
+fn remember(joined: &Joined, url: &str) -> Result<(), Failure> {
+    let mut file = NetworkFile::load(&joined.state)?;
+    // The newest first; addresses of this machine that were used before stay behind it.
+    file.gateways.retain(|known| known != url);
+    file.gateways.insert(0, url.to_owned());
+    file.gateways.truncate(4);
+    file.save(&joined.state)
+}
+
+/// What was settled at the end; a settlement that failed is a failure of the command, though nothing is lost.
+pub(crate) fn report_settlements(screen: &Screen, settlements: &[Settlement]) -> Result<ExitCode, Failure> {
+    for settlement in settlements {
+        match &settlement.result {
+            Ok(worth) => {
+                let worth = format!("{} nanotons ({} TON)", grouped(*worth), ton(*worth));
+                screen.detail("settled", &format!("{worth} of channel {}", settlement.channel));
+            }
+            Err(error) => {
+                let what = format!("channel {} could not be settled: {error}", settlement.channel);
+                return Err(Failure::new(
+                    what,
+                    "the voucher is kept: start again with the same state folder to settle it",
+                ));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,89 @@
+//! `cocoon proxy`: the local OpenAI endpoint.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cocoon_client::proxy::{OnFinished, router};
+
+use crate::error::{Explain, Failure};
+use crate::lifeline::Shutdown;
+use crate::network::state_folder;
+use crate::part::Ready;
+use crate::ui::{Screen, grouped};
+use crate::wiring::{ClientSettings, DEPOSIT, Joined};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Loopback address to serve on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10000")]
+    listen: SocketAddr,
+    /// Folder of the network file, wallets and books [default: cocoon/ in the user's state folder]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The gateway to use [default: the first of the network file]
+    #[arg(long, value_name = "URL")]
+    gateway: Option<String>,
+    /// Accept what this policy says in place of what the registry says
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Nanotons to put into a new payment channel
+    #[arg(long, value_name = "NANOTONS", default_value_t = DEPOSIT)]
+    deposit: u64,
+    #[arg(long, hide = true)]
+    lifeline: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    if !arguments.listen.ip().is_loopback() {
+        return Err(Failure::usage(
+            format!(
+                "{} is not a loopback address: prompts would cross the network unsealed",
+                arguments.listen
+            ),
+            "listen on 127.0.0.1; run a proxy on each machine that asks",
+        ));
+    }
+    let mut shutdown = Shutdown::listen(arguments.lifeline)?;
+    let joined = Joined::load(&state_folder(arguments.state)?).await?;
+    let settings =
+        ClientSettings { policy: arguments.policy, deposit: arguments.deposit, ..ClientSettings::default() };
+    let client = Arc::new(joined.client(arguments.gateway, settings).await?);
+    let listener = tokio::net::TcpListener::bind(arguments.listen).await.explain(
+        || format!("cannot listen on {}", arguments.listen),
+        "another program has this port: end it, or choose another with --listen 127.0.0.1:PORT",
+    )?;
+    let address = listener.local_addr().explain(|| "the socket has no address".into(), "try again")?;
+    let screen = Arc::new(Screen::new(arguments.lifeline));
+    let url = format!("http://{address}");
+    if arguments.lifeline {
+        Ready { url: url.clone(), wallet: client.wallet().address().to_string() }.announce();
+    }
+    screen.line(&format!("{} {url}/v1 (OpenAI API)", screen.bold("cocoon proxy")));
+    screen.detail("gateway", client.gateway().url());
+    screen.detail("wallet", &client.wallet().address().to_string());
+    screen.detail("try", &format!("curl {url}/v1/models"));
+    let server = axum::serve(listener, router(client, log_answers(Arc::clone(&screen))));
+    tokio::select! {
+        result = server => result.explain(|| "the proxy's server ended".into(), "try again")?,
+        () = shutdown.wait() => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line for each answer: counts and costs, never content.
+fn log_answers(screen: Arc<Screen>) -> OnFinished {
+    Arc::new(move |peer, finished| {
+        let usage = finished.receipt.receipt().usage;
+        screen.line(&format!(
+            "{} {} · {} + {} tokens · {} nanotons · receipt {}",
+            screen.good("✓"),
+            peer.model(),
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            grouped(finished.bill),
+            &hex::encode(finished.receipt.receipt().request_id)[..8],
+        ));
+    })
+}

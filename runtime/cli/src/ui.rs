@@ -1,0 +1,175 @@
+//! How things look: colour and marks on a terminal, plain lines elsewhere.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write};
+
+use cocoon_attestation::{Check, Status};
+
+/// Where a command writes for people. With `--json` it writes to nobody, and one object goes to standard output.
+pub(crate) struct Screen {
+    colour: bool,
+    silent: bool,
+}
+
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+
+impl Screen {
+    /// Colour only on a terminal, and never against `NO_COLOR` (no-color.org).
+    pub(crate) fn new(silent: bool) -> Self {
+        let colour = std::io::stdout().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+            && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
+        Self { colour, silent }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(crate) fn bold(&self, text: &str) -> String {
+        self.paint(BOLD, text)
+    }
+
+    pub(crate) fn dim(&self, text: &str) -> String {
+        self.paint(DIM, text)
+    }
+
+    pub(crate) fn warn(&self, text: &str) -> String {
+        self.paint(YELLOW, text)
+    }
+
+    pub(crate) fn good(&self, text: &str) -> String {
+        self.paint(GREEN, text)
+    }
+
+    pub(crate) fn bad(&self, text: &str) -> String {
+        self.paint(RED, text)
+    }
+
+    /// One line. A reader that went away (`| head`) is no error of ours.
+    pub(crate) fn line(&self, text: &str) {
+        self.raw(text);
+        self.raw("\n");
+    }
+
+    /// Text as it comes, flushed: a streaming answer.
+    pub(crate) fn raw(&self, text: &str) {
+        if !self.silent {
+            let mut out = std::io::stdout().lock();
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        }
+    }
+
+    /// A numbered step of the journey, with what it is about.
+    pub(crate) fn step(&self, number: u8, name: &str, about: &str) {
+        self.line("");
+        self.line(&format!("{} {}", self.bold(&format!("{number}  {name:<9}")), self.dim(about)));
+    }
+
+    /// A detail under a step: a word and what it says.
+    pub(crate) fn detail(&self, word: &str, text: &str) {
+        self.line(&format!("   {} {text}", self.dim(&format!("{word:<10}"))));
+    }
+
+    /// One check of a verdict with its mark.
+    pub(crate) fn check(&self, check: &Check) {
+        let mark = match check.status {
+            Status::Pass => self.good("✓"),
+            Status::Fail => self.bad("✗"),
+            Status::Skip => self.dim("–"),
+        };
+        let mut line = format!("   {mark} {:<22}", check.id);
+        let got = shorten(&check.got);
+        match check.status {
+            Status::Pass => line.push_str(&self.dim(&got)),
+            Status::Skip => line.push_str(&self.dim(&format!("skipped: {}", check.why))),
+            Status::Fail => {
+                let _ = write!(
+                    line,
+                    "{}\n       expected  {}\n       found     {}",
+                    check.why, check.expected, check.got
+                );
+            }
+        }
+        self.line(&line);
+    }
+}
+
+/// Long digests keep their ends, so that a line stays a line. Cuts between characters, never inside one.
+pub(crate) fn shorten(text: &str) -> String {
+    const LIMIT: usize = 72;
+    let length = text.chars().count();
+    if length <= LIMIT {
+        return text.to_owned();
+    }
+    let head: String = text.chars().take(LIMIT / 2).collect();
+    let tail: String = text.chars().skip(length - LIMIT / 4).collect();
+    format!("{head}…{tail}")
+}
+
+/// Text of a model, made safe for a terminal: a worker must not move the cursor or write the clipboard.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+/// Nanotons as TON, exactly, without trailing zeros: `14250` is `0.00001425`.
+pub(crate) fn ton(nanotons: u64) -> String {
+    let whole = nanotons / 1_000_000_000;
+    let fraction = format!("{:09}", nanotons % 1_000_000_000);
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.is_empty() { whole.to_string() } else { format!("{whole}.{fraction}") }
+}
+
+/// A difference of two balances with its sign.
+pub(crate) fn ton_change(before: u64, after: u64) -> String {
+    if after >= before { format!("+{}", ton(after - before)) } else { format!("−{}", ton(before - after)) }
+}
+
+/// `1234567` is `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ton_is_exact_and_short() {
+        assert_eq!(ton(14_250), "0.00001425");
+        assert_eq!(ton(1_000_000_000), "1");
+        assert_eq!(ton(0), "0");
+        assert_eq!(ton(u64::MAX), "18446744073.709551615");
+        assert_eq!(ton_change(5, 3), "−0.000000002");
+    }
+
+    #[test]
+    fn a_worker_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\nc\u{9b}d"), "a\u{fffd}[2Jb\nc\u{fffd}d");
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(grouped(123), "123");
+    }
+
+    #[test]
+    fn shortening_never_cuts_a_character() {
+        let long = "ü".repeat(200);
+        assert!(shorten(&long).chars().count() < 80);
+    }
+}

@@ -1,0 +1,244 @@
+//! `cocoon verify`: the verifier at the command line, offline.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cocoon_attestation::{
+    Context, Endorsements, Evidence, Exceptions, KnownBlock, Policy, Refusal, TrustAnchors, UnixTime,
+    Verdict, verify,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Explain, Failure};
+use crate::ui::Screen;
+
+/// Largest file that is read.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+/// Most files of an endorsements folder.
+const MAX_FILES: usize = 64;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 genuine or trusted, 2 usage, 3 rejected by a rule or the policy, 4 a signature or chain does not hold,
+5 malformed, 6 something needed is missing or out of date, 1 our own fault.
+
+Without --policy the verdict can be `genuine`, never `trusted`: nothing was compared with expected measurements.
+
+Exceptions for --allow: tcb:OutOfDate, tcb:SWHardeningNeeded, tcb:ConfigurationNeeded,
+tcb:ConfigurationAndSWHardeningNeeded, tcb:OutOfDateConfigurationNeeded; each may carry an expiry: tcb:OutOfDate@2026-12-31.")]
+pub(crate) struct Arguments {
+    /// Evidence: a bundle (CMW) or a raw TDX quote
+    evidence: PathBuf,
+    /// Collateral, as files or folders of files, in any order
+    #[arg(long, value_name = "FILE-OR-DIR")]
+    endorsements: Vec<PathBuf>,
+    /// The time to verify at: Unix seconds or 2026-03-16T22:06:09Z; the present if left out
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    at: Option<UnixTime>,
+    /// An exception to make, by name (see below)
+    #[arg(long, value_name = "NAME")]
+    allow: Vec<String>,
+    /// The challenge that the statement must carry (needs --policy)
+    #[arg(long, value_name = "HEX", value_parser = parse_hex32, requires = "policy")]
+    nonce: Option<[u8; 32]>,
+    /// The report data that the quote must carry, 64 bytes
+    #[arg(long, value_name = "HEX", value_parser = parse_hex64)]
+    report_data: Option<[u8; 64]>,
+    /// What is accepted (TOML); with it the verdict can be `trusted`
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// The masterchain block that dates the evidence, from a source you trust: JSON with seqno, root_hash, time
+    #[arg(long, value_name = "FILE", requires = "policy")]
+    beacon: Option<PathBuf>,
+    /// The root certificate (DER) of a simulated platform; evidence under it is always called SIMULATED
+    #[arg(long, value_name = "FILE")]
+    simulated_root: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A masterchain block as the user knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BeaconFile {
+    pub(crate) seqno: u32,
+    /// 64 hex digits.
+    pub(crate) root_hash: String,
+    /// Unix seconds.
+    pub(crate) time: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let inputs = Inputs::read(arguments)?;
+    let verdict = judge(arguments, inputs);
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&verdict).expect("strings are JSON"));
+    } else {
+        show(&verdict, arguments.policy.is_some());
+    }
+    Ok(ExitCode::from(verdict.exit_code()))
+}
+
+/// Everything that comes from files, read and parsed: what fails here is a mistake in usage, not a verdict.
+struct Inputs {
+    evidence: Vec<u8>,
+    endorsements: Endorsements,
+    anchors: TrustAnchors,
+    exceptions: Exceptions,
+    policy: Option<Policy>,
+    context: Context,
+}
+
+impl Inputs {
+    fn read(arguments: &Arguments) -> Result<Self, Failure> {
+        let mut names = arguments.allow.clone();
+        let policy = match &arguments.policy {
+            Some(path) => {
+                let text = String::from_utf8_lossy(&read_file(path)?).into_owned();
+                let policy = Policy::from_toml(&text).map_err(|error| {
+                    Failure::usage(format!("{}: {error}", path.display()), "mend the line it names")
+                })?;
+                names.extend(policy.exceptions.iter().cloned());
+                Some(policy)
+            }
+            None => None,
+        };
+        let exceptions = Exceptions::parse(names.iter().map(String::as_str))
+            .map_err(|error| Failure::usage(error.to_string(), "see `cocoon verify --help` for the names"))?;
+        let mut anchors = TrustAnchors::hardware();
+        if let Some(path) = &arguments.simulated_root {
+            anchors = anchors.with_simulated_root(&read_file(path)?).map_err(|error| {
+                Failure::usage(format!("{}: {error}", path.display()), "give the root certificate as DER")
+            })?;
+        }
+        let now = arguments.at.unwrap_or_else(present);
+        let beacon = arguments.beacon.as_deref().map(read_beacon).transpose()?;
+        Ok(Self {
+            evidence: read_file(&arguments.evidence)?,
+            endorsements: read_endorsements(&arguments.endorsements)?,
+            anchors,
+            exceptions,
+            policy,
+            context: Context { now, beacon, nonce: arguments.nonce },
+        })
+    }
+}
+
+fn judge(arguments: &Arguments, inputs: Inputs) -> Verdict {
+    let Inputs { evidence, endorsements, anchors, exceptions, policy, context } = inputs;
+    let verified = Evidence::detect(&evidence)
+        .and_then(|evidence| verify(&evidence, &endorsements, &anchors, &exceptions, context.now))
+        .and_then(|genuine| match arguments.report_data {
+            Some(expected) => genuine.with_report_data(&expected),
+            None => Ok(genuine),
+        });
+    let verdict = |result: Result<Verdict, Refusal>| result.unwrap_or_else(|refusal| Verdict::from(&refusal));
+    verdict(match policy {
+        None => verified.map(|genuine| Verdict::from(&genuine)),
+        Some(policy) => verified
+            .and_then(|genuine| policy.appraise(genuine, &context))
+            .map(|trusted| Verdict::from(&trusted)),
+    })
+}
+
+fn show(verdict: &Verdict, with_policy: bool) {
+    let screen = Screen::new(false);
+    for check in &verdict.checks {
+        screen.check(check);
+    }
+    screen.line("");
+    let word = verdict.verdict.to_uppercase();
+    let coloured = if verdict.exit_code() == 0 { screen.good(&word) } else { screen.bad(&word) };
+    let simulated = if verdict.simulated {
+        screen.warn(" · SIMULATED: no hardware vouches for this")
+    } else {
+        String::new()
+    };
+    screen.line(&format!("{} {coloured} ({}){simulated}", screen.bold("verdict"), verdict.platform));
+    if let Some(reason) = &verdict.refusal {
+        screen.line(&format!("  check      {}", reason.check));
+        screen.line(&format!("  expected   {}", reason.expected));
+        screen.line(&format!("  found      {}", reason.got));
+        screen.line(&format!("  means      {}", reason.likely));
+        screen.line(&format!("  what to do {}", reason.remedy));
+    } else if !with_policy {
+        screen.line("  Nothing was compared with expected measurements: give --policy FILE for that.");
+    }
+}
+
+fn present() -> UnixTime {
+    UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    let unreadable = |error: std::io::Error| {
+        Failure::usage(format!("cannot read {}: {error}", path.display()), "check the name")
+    };
+    let length = std::fs::metadata(path).map_err(unreadable)?.len();
+    if length > MAX_FILE {
+        let what = format!("{} has {length} bytes; the limit is {MAX_FILE}", path.display());
+        return Err(Failure::usage(what, "this is not evidence, an endorsement or a policy"));
+    }
+    std::fs::read(path).map_err(unreadable)
+}
+
+fn read_endorsements(paths: &[PathBuf]) -> Result<Endorsements, Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let mut entries: Vec<PathBuf> = std::fs::read_dir(path)
+                .and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect())
+                .explain(
+                    || format!("cannot read the folder {}", path.display()),
+                    "check its name and owner",
+                )?;
+            entries.retain(|entry| entry.is_file());
+            entries.sort();
+            entries.truncate(MAX_FILES + 1);
+            for entry in entries {
+                files.push(read_file(&entry)?);
+            }
+        } else {
+            files.push(read_file(path)?);
+        }
+    }
+    Endorsements::from_files(files)
+        .map_err(|error| Failure::usage(error.to_string(), "name fewer or smaller files"))
+}
+
+fn read_beacon(path: &Path) -> Result<KnownBlock, Failure> {
+    let wrong = |why: String| {
+        Failure::usage(
+            format!("{} is not a beacon: {why}", path.display()),
+            r#"write {"seqno": 1, "root_hash": "64 hex digits", "time": 1700000000}"#,
+        )
+    };
+    let file: BeaconFile =
+        serde_json::from_slice(&read_file(path)?).map_err(|error| wrong(error.to_string()))?;
+    let root_hash = parse_hex32(&file.root_hash).map_err(wrong)?;
+    Ok(KnownBlock { seqno: file.seqno, root_hash, time: UnixTime(file.time) })
+}
+
+fn parse_time(text: &str) -> Result<UnixTime, String> {
+    let seconds = text.parse().ok().map(UnixTime);
+    seconds
+        .or_else(|| UnixTime::from_rfc3339(text))
+        .ok_or_else(|| "write Unix seconds, or 2026-03-16T22:06:09Z".to_owned())
+}
+
+fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|error| format!("{} hex digits are needed: {error}", 2 * N))?;
+    Ok(bytes)
+}
+
+fn parse_hex32(text: &str) -> Result<[u8; 32], String> {
+    parse_hex(text)
+}
+
+fn parse_hex64(text: &str) -> Result<[u8; 64], String> {
+    parse_hex(text)
+}

@@ -1,0 +1,236 @@
+//! From a state folder to the parts that stand on it: chain, wallet, registry, client.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cocoon_accounts::{PayerBook, Store};
+use cocoon_attestation::{Policy, TrustAnchors};
+use cocoon_chain::{Chain, Toncenter, Wallet, read_registry};
+use cocoon_client::{ChannelOptions, Client, ClientOptions, policy_from_registry};
+use cocoon_contracts::registry::Registry;
+use cocoon_contracts::{Address, Nanotons, parse_address};
+
+use crate::error::{Explain, Failure};
+use crate::keys;
+use crate::network::{NetworkFile, role_folder};
+
+/// Evidence older than this is refused by clients, in seconds. Hosts renew theirs every minute.
+pub(crate) const MAX_EVIDENCE_AGE: u64 = 600;
+/// What the faucet of a development network gives a wallet that has less than half of it.
+const FAUCET_AMOUNT: Nanotons = 20_000_000_000;
+/// How long a client's channel may be contested after it starts to close, in seconds.
+const CHALLENGE_SECONDS: u32 = 24 * 3600;
+/// What a client puts into a new channel: 1 TON.
+pub(crate) const DEPOSIT: Nanotons = 1_000_000_000;
+
+/// A network that was joined: its file, its chain, its registry as it stands.
+pub(crate) struct Joined {
+    pub(crate) state: PathBuf,
+    pub(crate) file: NetworkFile,
+    pub(crate) chain: Arc<dyn Chain>,
+    pub(crate) registry_address: Address,
+    pub(crate) registry: Registry,
+}
+
+impl Joined {
+    /// Reads the network file and meets the chain it names.
+    pub(crate) async fn load(state: &Path) -> Result<Self, Failure> {
+        let file = NetworkFile::load(state)?;
+        let chain: Arc<dyn Chain> = Arc::new(connect(&file).await?);
+        let registry_address = parse_address(&file.registry)
+            .explain(|| "the network file names no registry".into(), "start `cocoon chain` again")?;
+        let registry = read_registry(chain.as_ref(), &registry_address).await.explain(
+            || "the registry cannot be read".into(),
+            "check that `cocoon chain` runs, or the registry's address",
+        )?;
+        Ok(Self { state: state.to_owned(), file, chain, registry_address, registry })
+    }
+
+    /// The wallet of a role, filled by the faucet where there is one.
+    pub(crate) async fn wallet(&self, role: &str) -> Result<Arc<Wallet>, Failure> {
+        let key = keys::load_or_create(&role_folder(&self.state, role)?.join("wallet.key"))?;
+        let wallet = Arc::new(Wallet::new(key, Arc::clone(&self.chain)));
+        if self.file.faucet {
+            fill(&wallet, &self.file.chain).await?;
+        }
+        Ok(wallet)
+    }
+
+    /// What this network accepts.
+    pub(crate) fn policy(&self) -> Result<Policy, Failure> {
+        policy_from_registry(&self.registry, self.file.network, MAX_EVIDENCE_AGE).explain(
+            || "no policy can be made from the registry".into(),
+            "the network's owner must allow an image and a model",
+        )
+    }
+
+    /// Hardware roots, and the simulated root of a development network.
+    pub(crate) fn anchors(&self) -> Result<TrustAnchors, Failure> {
+        let anchors = TrustAnchors::hardware();
+        match self.file.simulated_root_der(&self.state)? {
+            None => Ok(anchors),
+            Some(der) => anchors.with_simulated_root(&der).explain(
+                || "the simulated root cannot be used".into(),
+                "delete it and start `cocoon chain` again",
+            ),
+        }
+    }
+
+    /// The books of a role.
+    pub(crate) fn store(&self, role: &str) -> Result<Store, Failure> {
+        let path = role_folder(&self.state, role)?.join("accounts.redb");
+        Store::open(&path).explain(
+            || format!("the books {} cannot be opened", path.display()),
+            "end the other process that has them open, or check the disk",
+        )
+    }
+
+    /// A client of a gateway of this network, with the wallet and books in the role's folder.
+    pub(crate) async fn client(
+        &self,
+        gateway: Option<String>,
+        settings: ClientSettings,
+    ) -> Result<Client, Failure> {
+        let gateway = gateway.or_else(|| self.file.gateways.first().cloned()).ok_or_else(|| {
+            Failure::new(
+                "no gateway is known on this network",
+                "start one with `cocoon gateway`, or name one with --gateway URL",
+            )
+        })?;
+        let folder = role_folder(&self.state, "client")?;
+        let policy = match &settings.policy {
+            Some(path) => read_policy(path)?,
+            None => self.policy()?,
+        };
+        let exceptions = policy
+            .exceptions()
+            .explain(|| "the policy names an unknown exception".into(), "see `cocoon verify --help`")?;
+        let options = ClientOptions {
+            gateway,
+            chain: Arc::clone(&self.chain),
+            wallet: self.wallet("client").await?,
+            session_key: keys::load_or_create(&folder.join("session.key"))?,
+            book: PayerBook::open(self.store("client")?)
+                .explain(|| "the client's books are damaged".into(), "restore them from a backup")?,
+            anchors: self.anchors()?,
+            exceptions,
+            policy,
+            channel: ChannelOptions {
+                deposit: settings.deposit,
+                challenge_seconds: settings.challenge_seconds,
+            },
+            fee_bps: self.registry.content.fee_bps,
+            treasury: self.registry.content.treasury.clone(),
+        };
+        Client::connect(options).await.map_err(|error| explain_client(&error))
+    }
+}
+
+/// How a client is set up.
+pub(crate) struct ClientSettings {
+    /// A policy file in place of the registry's.
+    pub(crate) policy: Option<PathBuf>,
+    /// See [`DEPOSIT`].
+    pub(crate) deposit: Nanotons,
+    /// See [`CHALLENGE_SECONDS`].
+    pub(crate) challenge_seconds: u32,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self { policy: None, deposit: DEPOSIT, challenge_seconds: CHALLENGE_SECONDS }
+    }
+}
+
+/// A client's error with its own remedy.
+pub(crate) fn explain_client(error: &cocoon_client::ClientError) -> Failure {
+    Failure::new(error.to_string(), error.remedy())
+}
+
+/// Meets the chain of a network file.
+pub(crate) async fn connect(file: &NetworkFile) -> Result<Toncenter, Failure> {
+    let chain = Toncenter::connect(&file.chain).await.explain(
+        || "the chain cannot be reached".into(),
+        "start `cocoon chain`, or correct the network file",
+    )?;
+    if chain.network() != file.network {
+        return Err(Failure::new(
+            format!(
+                "the chain at {} is network {}, the network file says {}",
+                file.chain,
+                chain.network(),
+                file.network
+            ),
+            "this is another network: correct the network file",
+        ));
+    }
+    Ok(chain)
+}
+
+fn read_policy(path: &Path) -> Result<Policy, Failure> {
+    let text = std::fs::read_to_string(path)
+        .explain(|| format!("cannot read {}", path.display()), "check the name")?;
+    Policy::from_toml(&text).explain(|| path.display().to_string(), "mend the line it names")
+}
+
+/// Asks the faucet until the wallet has enough for what the parts do.
+pub(crate) async fn fill(wallet: &Wallet, chain_url: &str) -> Result<(), Failure> {
+    const LIMIT: Duration = Duration::from_secs(20);
+    const REMEDY: &str = "check that `cocoon chain` runs, and look at its log";
+    let balance = wallet.balance().await.explain(|| "the wallet's balance cannot be read".into(), REMEDY)?;
+    if balance >= FAUCET_AMOUNT / 2 {
+        return Ok(());
+    }
+    let request = serde_json::json!({ "address": wallet.address().to_string(), "amount": FAUCET_AMOUNT });
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(LIMIT)
+        .build()
+        .explain(|| "no HTTP client".into(), REMEDY)?;
+    let reply = http.post(format!("{}/faucet", chain_url.trim_end_matches('/'))).json(&request).send().await;
+    // The reply comes when the block with the coins is made.
+    reply
+        .and_then(reqwest::Response::error_for_status)
+        .explain(|| "the faucet gave nothing".into(), REMEDY)?;
+    Ok(())
+}
+
+/// The guest's binary, which lies beside this one.
+pub(crate) fn guest_binary() -> Result<PathBuf, Failure> {
+    let own = std::env::current_exe().explain(|| "cannot find this program's own file".into(), "")?;
+    let path = own.with_file_name("cocoon-guest");
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Failure::new(
+        format!("the guest's binary {} is missing", path.display()),
+        "build it: cargo build --release -p cocoon-cli -p cocoon-guest",
+    ))
+}
+
+/// The model named, or the demo model where `./scripts/demo` keeps it.
+pub(crate) fn model_file(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    const DEMO_MODEL: &str = "cocoon/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+    let (path, remedy) = match named {
+        Some(path) => (path, "check the name"),
+        None => {
+            let cache = std::env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
+            let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+            let cache = cache.or_else(home).unwrap_or_else(|| PathBuf::from("."));
+            (
+                cache.join(DEMO_MODEL),
+                "fetch the demo model by running ./scripts/demo once, or name a GGUF with --model FILE",
+            )
+        }
+    };
+    if path.is_file() {
+        return path.canonicalize().explain(|| format!("cannot use {}", path.display()), remedy);
+    }
+    Err(Failure::usage(format!("there is no model file {}", path.display()), remedy))
+}
+
+/// The name that a model is served under: its file's, without the ending.
+pub(crate) fn model_name(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned())
+}
