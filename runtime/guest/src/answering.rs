@@ -50,6 +50,10 @@ struct Plan {
 
 impl Plan {
     fn make(guest: &Guest, header: &RequestHeader, prompt: Prompt, seed: u64) -> Result<Self, Refusal> {
+        if guest.is_draining() {
+            let error = ApiError::server("draining", "this worker ends; use another");
+            return Err(Refusal { status: 503, error });
+        }
         let request = chat::parse(prompt.expose(), seed)?;
         drop(prompt);
         let model = guest.engine.model();

@@ -23,9 +23,9 @@ pub const GUEST_SOCKET: &str = "guest.sock";
 pub const MAX_MODEL: u64 = 1 << 40;
 
 /// Statements whose requests are still taken.
-const STATEMENTS: usize = 8;
-/// Requests taken under one statement; 32 bytes of memory each, about.
-const REQUESTS_PER_STATEMENT: usize = 1 << 18;
+const STATEMENTS: usize = 32;
+/// Requests taken under one statement; some 24 bytes of memory each.
+const REQUESTS_PER_STATEMENT: usize = 1 << 16;
 
 const WEIGHTS_DOMAIN: &[u8] = b"cocoon weights v1";
 const FINGERPRINT_DOMAIN: &[u8] = b"cocoon fingerprint v1";

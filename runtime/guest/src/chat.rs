@@ -347,4 +347,32 @@ mod tests {
         assert!(parse(deep.as_bytes(), 0).is_err());
         assert!(parse(&[0xff; 100], 0).is_err());
     }
+    /// Seeded; `COCOON_FUZZ_ITERATIONS` is the budget.
+    #[test]
+    fn mutated_bodies_are_read_or_refused() {
+        let valid = br#"{"messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"stream":true,"stop":["a"],
+            "temperature":0.5,"top_p":1,"seed":7,"max_tokens":5,"stream_options":{"include_usage":true},"tools":null}"#;
+        let budget = std::env::var("COCOON_FUZZ_ITERATIONS").ok().and_then(|text| text.parse().ok());
+        let special = b"{}[]\",:0-9.eE\\";
+        let mut state = 0xC0C0_0003u64;
+        let mut below = |bound: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % bound
+        };
+        for _ in 0..budget.unwrap_or(20_000) {
+            let mut body = valid.to_vec();
+            for _ in 0..=below(3) {
+                let at = below(body.len());
+                match below(3) {
+                    0 => body[at] = below(256) as u8,
+                    1 => body[at] = special[below(special.len())],
+                    _ => drop(body.drain(at..(at + below(9)).min(body.len()))),
+                }
+            }
+            if let Ok(request) = parse(&body, 0) {
+                assert!(!request.messages.is_empty() && request.stop.len() <= MAX_STOPS);
+                assert!(request.sampling.check().is_ok());
+            }
+        }
+    }
 }

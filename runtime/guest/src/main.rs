@@ -82,11 +82,12 @@ fn confine() -> Result<(), Failure> {
 
 async fn run(guest: Arc<Guest>) -> Result<(), Failure> {
     let listener = bind().await?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let lifeline = lifeline();
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("told to end"),
+            _ = interrupt.recv() => tracing::info!("interrupted"),
             _ = lifeline => tracing::info!("standard input ended, so this guest does"),
         }
     };

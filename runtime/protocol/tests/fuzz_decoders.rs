@@ -89,9 +89,8 @@ fn headers_have_one_encoding_whatever_comes() {
 fn receipts_that_changed_do_not_verify() {
     let guest = Guest::new();
     let peer = guest.trusted();
-    let (request, _) =
-        seal(&peer, &header(&peer, 1), Endpoint::ChatCompletions, body()).ok().expect("it fits");
-    let opened = guest.open(request.as_bytes()).ok().expect("it is for this guest");
+    let (request, _) = seal(&peer, &header(&peer, 1), Endpoint::ChatCompletions, body()).expect("it fits");
+    let opened = guest.open(request.as_bytes()).expect("it is for this guest");
     let mut meter = Meter::new(&opened.header);
     let pieces = meter.push(&guest.answer(opened.answer, b"text")).expect("honest");
     let receipt = pieces.iter().find_map(|piece| match &piece.part {
@@ -136,7 +135,7 @@ fn requests_that_changed_do_not_open() {
     let guest = Guest::new();
     let peer = guest.trusted();
     let sealed = seal(&peer, &header(&peer, 1), Endpoint::ChatCompletions, body());
-    let valid = sealed.ok().expect("it fits").0.into_bytes();
+    let valid = sealed.expect("it fits").0.into_bytes();
     let mut random = Random::seeded("request");
     for _ in 0..iterations() {
         let bytes = random.mutated(&valid);
@@ -161,8 +160,8 @@ fn answers_that_changed_do_not_end_well() {
     for id in 0..iterations() / 10 {
         let header = header(&peer, id);
         let sealed = seal(&peer, &header, Endpoint::ChatCompletions, body());
-        let (request, mut opener) = sealed.ok().expect("it fits");
-        let opened = guest.open(request.as_bytes()).ok().expect("it is for this guest");
+        let (request, mut opener) = sealed.expect("it fits");
+        let opened = guest.open(request.as_bytes()).expect("it is for this guest");
         let valid = guest.answer(opened.answer, b"the text");
         let bytes = random.mutated(&valid);
         let step = 1 + random.below(700);
@@ -192,8 +191,8 @@ fn the_meter_forwards_what_it_got_and_nothing_else() {
     let peer = guest.trusted();
     let header = header(&peer, 1);
     let sealed = seal(&peer, &header, Endpoint::ChatCompletions, body());
-    let (request, _) = sealed.ok().expect("it fits");
-    let opened = guest.open(request.as_bytes()).ok().expect("it is for this guest");
+    let (request, _) = sealed.expect("it fits");
+    let opened = guest.open(request.as_bytes()).expect("it is for this guest");
     let valid = guest.answer(opened.answer, b"the text");
     let mut random = Random::seeded("meter");
     for _ in 0..iterations() {

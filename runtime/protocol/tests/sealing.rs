@@ -13,17 +13,17 @@ fn a_prompt_travels_to_a_trusted_peer_and_back() {
     let header = header(&peer, 1);
     let sealed = seal(&peer, &header, Endpoint::ChatCompletions, body());
     let (request, mut opener) = sealed.expect("the header fits the peer");
-    let opened = guest.open(request.as_bytes()).ok().expect("it is for this guest");
+    let opened = guest.open(request.as_bytes()).expect("it is for this guest");
     assert_eq!(opened.prompt.expose(), body().expose());
 
     let wire = guest.answer(opened.answer, b"an answer");
-    let events = opener.push(&wire).ok().expect("an honest answer");
+    let events = opener.push(&wire).expect("an honest answer");
     let text = events.iter().find_map(|(event, usage)| match event {
         AnswerEvent::Chunk(answer) => Some((answer.expose(), *usage)),
         _ => None,
     });
     assert_eq!(text, Some((b"an answer".as_slice(), Usage { prompt_tokens: 5, completion_tokens: 1 })));
-    let verified = opener.finish().ok().expect("the receipt holds");
+    let verified = opener.finish().expect("the receipt holds");
     assert_eq!(verified.receipt().bill(), 5 + 2);
     assert_eq!(verified.receipt().statement, peer.statement_digest());
     assert!(verified.signed().verify(peer.receipt_key()).is_ok());
