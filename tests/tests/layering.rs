@@ -14,7 +14,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("cocoon-protocol", "runtime/protocol", &["cocoon-attestation"]),
     ("cocoon-engine", "runtime/engine", &["cocoon-kernels"]),
     ("cocoon-guest", "runtime/guest", &["cocoon-attestation", "cocoon-protocol", "cocoon-engine"]),
-    ("cocoon-accounts", "runtime/accounts", &["cocoon-contracts", "cocoon-protocol"]),
+    ("cocoon-accounts", "runtime/accounts", &["cocoon-chain", "cocoon-contracts", "cocoon-protocol"]),
     (
         "cocoon-client",
         "runtime/client",
@@ -170,8 +170,12 @@ fn no_source_file_names_an_unfinished_part() {
     }
     for file in files {
         let text = std::fs::read_to_string(&file).expect("a readable source");
-        for word in [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("FIX", "ME")] {
-            assert!(!text.contains(word), "{}: {word}", file.display());
+        // Documentation tests that must not compile may say what they like.
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            for word in ["todo!(", "unimplemented!(", "FIXME", "#[ignore", "#[allow("] {
+                assert!(!line.contains(word), "{}: {word}", file.display());
+            }
         }
     }
 }

@@ -44,9 +44,9 @@ pub struct Finished {
 /// How long an answer took, seen from the client.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timing {
-    /// From sending the request to the first chunk.
+    /// From sealing the request to the first frame that counts a completion token.
     pub first_token: Duration,
-    /// From the first chunk to the last.
+    /// From that frame to the last one that counts more.
     pub streaming: Duration,
 }
 
@@ -109,6 +109,11 @@ impl Answering {
         self.received_bytes
     }
 
+    /// What the authentic frames so far count, cumulative.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
     /// The next event; `None` after [`Event::Finished`] or an error.
     ///
     /// # Errors
@@ -119,10 +124,7 @@ impl Answering {
             if let Some((event, usage)) = self.ready.pop_front() {
                 self.count(usage)?;
                 match event {
-                    AnswerEvent::Chunk(chunk) => {
-                        self.mark();
-                        return Ok(Some(Event::Chunk(chunk)));
-                    }
+                    AnswerEvent::Chunk(chunk) => return Ok(Some(Event::Chunk(chunk))),
                     AnswerEvent::Tick => return Ok(Some(Event::Progress(usage))),
                     AnswerEvent::Error { status, body } => return Ok(Some(Event::Error { status, body })),
                     AnswerEvent::End { .. } => continue,
@@ -146,13 +148,12 @@ impl Answering {
         }
     }
 
-    fn mark(&mut self) {
-        self.last_at = Instant::now();
-        self.first_at.get_or_insert(self.last_at);
-    }
-
     /// Owes what the newest authentic frame says: the payer's task turns it into vouchers.
     fn count(&mut self, usage: Usage) -> Result<(), ClientError> {
+        if usage.completion_tokens > self.usage.completion_tokens {
+            self.last_at = Instant::now();
+            self.first_at.get_or_insert(self.last_at);
+        }
         self.usage = usage;
         let bill = self.price.bill(&usage);
         let more = bill.saturating_sub(self.billed);

@@ -1,2 +1,124 @@
-//! Under construction.
-fn main() {}
+//! What a developer or CI runs, in Rust: `cargo run --release -p xtask -- COMMAND`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "\
+usage: cargo run --release -p xtask -- COMMAND
+
+  contracts check     compile contracts/*.tolk with the pinned compiler and compare with what is committed
+  contracts compile   compile and write contracts/*.boc and contracts.lock
+  fixtures            make the engine's oracle fixtures again (needs the demo model: run ./scripts/demo once)
+  bench engine        tokens per second and the memory floor, on the demo model (or MODEL behind it)
+  bench path          what sealing, gateway and host add to the same engine called in process
+  bench verify        how long verification takes, against plain dcap-qvl";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["contracts", "check"] => contracts("check"),
+        ["contracts", "compile"] => contracts("compile"),
+        ["fixtures"] => fixtures(),
+        ["bench", "engine"] => demo_model().and_then(|model| bench_engine(&model)),
+        ["bench", "engine", model] => bench_engine(Path::new(model)),
+        ["bench", "path"] => bench_path(),
+        ["bench", "verify"] => cargo(&["run", "--release", "--quiet", "-p", "cocoon-attestation", "--example", "speed"]),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn root() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    folder.ancestors().nth(2).expect("xtask lies two folders below the root").to_path_buf()
+}
+
+/// Runs a command in the root and passes its output on.
+fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let status = Command::new(program)
+        .args(arguments)
+        .current_dir(root())
+        .status()
+        .with_context(|| format!("{program} does not start: is it installed?"))?;
+    if !status.success() {
+        bail!("{program} {} ended with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    run(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()), arguments)
+}
+
+/// The compiler is an npm package, pinned by its lock file; `npm ci` installs exactly that, once.
+fn contracts(what: &str) -> Result<()> {
+    let folder = "scripts/contracts";
+    if !root().join(folder).join("node_modules/@ton/tolk-js").is_dir() {
+        eprintln!("installing from npm into {folder}: @ton/tolk-js, as its lock file pins it");
+        run("npm", &["ci", "--prefix", folder, "--silent", "--no-audit", "--no-fund"])?;
+    }
+    run("npm", &["run", "--prefix", folder, "--silent", what])
+}
+
+fn demo_model() -> Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let model = cache
+        .or_else(home)
+        .context("neither HOME nor XDG_CACHE_HOME is set")?
+        .join("cocoon/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    if !model.is_file() {
+        bail!("{} is not there: run ./scripts/demo once, it fetches the model", model.display());
+    }
+    Ok(model)
+}
+
+/// llama.cpp's tokens for the engine's tests; see scripts/oracle/README.md.
+fn fixtures() -> Result<()> {
+    run("npm", &["install", "--prefix", "scripts/oracle", "--silent", "--no-audit", "--no-fund"])?;
+    let venv = root().join("target/oracle");
+    let venv_text = venv.to_str().context("the root's path is not UTF-8")?;
+    if !venv.join("bin/python").is_file() {
+        run("python3", &["-m", "venv", venv_text])?;
+        run(&format!("{venv_text}/bin/pip"), &["install", "--quiet", "gguf==0.19.0", "numpy==2.2.6"])?;
+    }
+    let models = [("smollm2", demo_model()?), ("tiny", root().join("tests/models/tiny.gguf"))];
+    for (name, model) in models {
+        let model = model.to_str().context("the model's path is not UTF-8")?;
+        let cases = format!("scripts/oracle/cases-{name}.json");
+        let fixture = format!("runtime/engine/tests/fixtures/{name}.json");
+        let output = Command::new("node")
+            .args(["scripts/oracle/oracle.mjs", model, &cases])
+            .current_dir(root())
+            .output()
+            .context("node does not start")?;
+        if !output.status.success() {
+            bail!("the oracle failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        std::fs::write(root().join(&fixture), output.stdout).with_context(|| format!("cannot write {fixture}"))?;
+        run(&format!("{venv_text}/bin/python"), &["scripts/oracle/reference.py", model, &fixture])?;
+    }
+    Ok(())
+}
+
+fn bench_engine(model: &Path) -> Result<()> {
+    let model = model.to_str().context("the model's path is not UTF-8")?;
+    cargo(&["run", "--release", "--quiet", "-p", "cocoon-engine", "--example", "bench", "--", model])
+}
+
+fn bench_path() -> Result<()> {
+    cargo(&["build", "--release", "--quiet", "-p", "cocoon-cli", "-p", "cocoon-guest"])?;
+    cargo(&["run", "--release", "--quiet", "-p", "cocoon-tests", "--example", "path"])
+}

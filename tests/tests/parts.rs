@@ -1,0 +1,131 @@
+//! The parts one by one, as the README starts them: each from its own command line, asked by the official clients.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+
+use cocoon_tests::{Network, Part, binary, root, tiny_model};
+
+fn chat(network: &Network, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(binary("cocoon"))
+        .args(["chat", "--state", network.state()])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("cocoon starts");
+    child.stdin.take().expect("it is piped").write_all(input.as_bytes()).expect("it reads");
+    child.wait_with_output().expect("it ends")
+}
+
+#[test]
+fn a_question_is_answered_from_an_argument_and_from_a_pipe() {
+    let network = Network::start(&tiny_model());
+    let once = chat(&network, &["What is a tuple?", "--seed", "5", "--max-tokens", "24"], "");
+    assert!(once.status.success(), "{}", String::from_utf8_lossy(&once.stderr));
+    let answer = String::from_utf8(once.stdout).expect("UTF-8");
+    assert!(!answer.trim().is_empty());
+    let said = String::from_utf8_lossy(&once.stderr).into_owned();
+    assert!(said.contains("SIMULATED") && said.contains("receipt ✓"), "{said}");
+
+    let piped = chat(&network, &["--seed", "5", "--max-tokens", "24"], "What is a tuple?\n");
+    assert_eq!(String::from_utf8_lossy(&piped.stdout), answer, "the same question and seed, the same answer");
+
+    // Nothing of either side's words is in any log.
+    for log in ["chain", "gateway", "host"] {
+        let text = network.log_text(log);
+        assert!(!text.contains("tuple") && !text.contains(answer.trim()), "{log} logs plaintext: {text}");
+    }
+}
+
+#[test]
+fn an_unknown_model_is_named_with_those_that_are_there() {
+    let network = Network::start(&tiny_model());
+    let output = chat(&network, &["hello", "--model", "gpt-9"], "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("gpt-9") && said.contains("tiny"), "{said}");
+}
+
+#[test]
+fn the_official_openai_client_works_against_the_local_endpoint() {
+    let network = Network::start(&tiny_model());
+    let log = network.folder.path().join("proxy.log");
+    let proxy = Part::start(&["proxy", "--listen", "127.0.0.1:0", "--state", network.state()], &log);
+    let python = std::env::var("COCOON_OPENAI_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let output = Command::new(&python)
+        .arg(root().join("tests/clients/openai_client.py"))
+        .args([&format!("{}/v1", proxy.url()), "tiny"])
+        .output()
+        .unwrap_or_else(|error| panic!("{python} does not start: {error}; ./scripts/test sets COCOON_OPENAI_PYTHON"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the client failed (./scripts/test installs the package `openai`): {said}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert!(report["chunks"].as_u64().expect("a number") > 1, "it was streamed: {report}");
+    proxy.stop();
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_way_out() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let network = Network::start(&tiny_model());
+    let model = tiny_model();
+    let model = model.to_str().expect("UTF-8");
+    let other = tempfile::tempdir().expect("a temporary folder");
+    let other = other.path().to_str().expect("UTF-8");
+    let commands: [&[&str]; 3] = [
+        &["chain", "--state", other, "--model", model],
+        &["gateway", "--state", network.state()],
+        &["proxy", "--state", network.state()],
+    ];
+    for command in commands {
+        // A state folder of its own, where the command would otherwise meet its own books in use.
+        let output = Command::new(binary("cocoon"))
+            .args(command)
+            .args(["--listen", &address])
+            .stdin(Stdio::null())
+            .output()
+            .expect("cocoon starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        assert!(said.contains(&address) && said.contains("--listen"), "{command:?}: {said}");
+    }
+}
+
+#[test]
+fn a_model_that_is_cut_short_or_not_allowed_never_serves() {
+    let network = Network::start(&tiny_model());
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let whole = std::fs::read(tiny_model()).expect("the tiny model lies in the repository");
+    let host = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).expect("it can be written");
+        let state = folder.path().join(format!("state-{name}"));
+        std::fs::create_dir_all(&state).expect("a folder");
+        for file in ["network.toml", "simulated-root.der"] {
+            std::fs::copy(network.folder.path().join(file), state.join(file)).expect("it can be copied");
+        }
+        let keys = network.folder.path().join("simulated-tee");
+        std::fs::create_dir(state.join("simulated-tee")).expect("a folder");
+        for entry in std::fs::read_dir(keys).expect("the platform's folder").flatten() {
+            std::fs::copy(entry.path(), state.join("simulated-tee").join(entry.file_name())).expect("it can be copied");
+        }
+        let output = Command::new(binary("cocoon"))
+            .args(["host", "up", "--process", "--listen", "127.0.0.1:0", "--lifeline", "--prompt-price", "1"])
+            .args(["--completion-price", "1", "--state", state.to_str().expect("UTF-8")])
+            .args(["--model", path.to_str().expect("UTF-8")])
+            .stdin(Stdio::piped())
+            .output()
+            .expect("cocoon starts");
+        assert_eq!(output.status.code(), Some(1), "it served {name}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = host("tiny.gguf", &whole[..whole.len() / 2]);
+    assert!(said.contains("guest") && (said.contains("short") || said.contains("end")), "{said}");
+    let mut changed = whole.clone();
+    *changed.last_mut().expect("it has bytes") ^= 1;
+    let said = host("changed.gguf", &changed);
+    assert!(said.contains("policy") || said.contains("rtmr") || said.contains("registr"), "the gateway refuses it: {said}");
+}
