@@ -123,6 +123,7 @@ fn the_log_counts_and_says_nothing() {
     let refused = guest.ask(&peer, &header(&peer), r#"{"messages":"xyzzyplugh as no list"}"#);
     assert!(refused.error.is_some());
     let text = heard.text();
+    guest.wait_for("idle", |health| health.running == 0); // it counts after the last frame
     let (status, log) = guest.end();
     assert!(status.success(), "{status}");
     let tokens = heard.receipt().receipt().usage.completion_tokens;

@@ -10,7 +10,7 @@ fn named(changed: Setup) -> Vec<&'static str> {
     let honest = Setup::new().predicted();
     let guest = changed.start();
     let bundle = guest.bundle(7, None);
-    let refusal = guest.judge(bundle, honest).err().expect("a changed guest is not trusted");
+    let refusal = guest.judge(bundle, honest).expect_err("a changed guest is not trusted");
     refusal.failed().collect()
 }
 
