@@ -177,7 +177,7 @@ impl Header {
             if !tensor.offset.is_multiple_of(alignment) {
                 return Err(ModelError::Malformed(format!("tensor {} is not aligned", tensor.name)));
             }
-            let start = data_start.checked_add(tensor.offset).unwrap_or(u64::MAX);
+            let start = data_start.saturating_add(tensor.offset);
             let available = size.saturating_sub(start);
             if tensor.bytes > available {
                 return Err(cut_short(&format!("tensor {}", tensor.name), tensor.bytes, available));

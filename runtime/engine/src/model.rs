@@ -270,7 +270,7 @@ impl Shape {
 
     fn check(&self, header: &Header) -> Result<(), ModelError> {
         let unsupported = |what: String| Err(ModelError::Unsupported(what));
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             return unsupported(format!(
                 "{} heads do not share {} KV heads evenly",
                 self.heads, self.kv_heads
@@ -282,7 +282,7 @@ impl Shape {
                 self.head_len
             ));
         }
-        if self.rotated > self.head_len || self.rotated % 2 != 0 {
+        if self.rotated > self.head_len || !self.rotated.is_multiple_of(2) {
             return unsupported(format!("it rotates {} of {} dimensions", self.rotated, self.head_len));
         }
         if !self.width.is_multiple_of(32) || !self.feed_width.is_multiple_of(32) {

@@ -1,4 +1,8 @@
-//! Chat templates: the Jinja text in the model file, rendered by minijinja with limits.
+//! Chat templates: the Jinja text in the model file, rendered by minijinja with limits on work, depth and length.
+//!
+//! minijinja does not bound the memory of a value, so a hostile template can build a huge string by doubling it. A
+//! template is a part of the model file, which is measured and which clients accept by its hash; messages are not, and
+//! cannot do this.
 
 use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig};
 

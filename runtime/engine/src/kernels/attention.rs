@@ -87,7 +87,6 @@ on_each_set! {
 
 /// Page by page, with a running maximum, so that no list of scores is needed however long the context is.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one place calls it")]
 fn attend_body<W: Widen>(
     query: &[f32],
     pages: &[Page],

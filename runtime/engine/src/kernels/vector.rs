@@ -120,7 +120,7 @@ pub(super) fn exp(x: f32) -> f32 {
     let x = if low { -87.0 } else { x };
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = n.mul_add(-0.693_359_375, x);
+    let r = n.mul_add(-355.0 / 512.0, x);
     let r = n.mul_add(2.121_944_4e-4, r);
     let p = r.mul_add(1.987_569_1e-4, 1.398_199_9e-3);
     let p = p.mul_add(r, 8.333_452e-3);

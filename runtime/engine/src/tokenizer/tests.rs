@@ -42,3 +42,102 @@ fn unknown_rules_are_named_in_the_error() {
     let error = Splitter::named("klingon").err().expect("unknown");
     assert!(error.to_string().contains("klingon"), "{error}");
 }
+
+fn tiny() -> Tokenizer {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models/tiny.gguf");
+    let header = Header::read(&std::fs::read(path).expect("it lies in the repository")).expect("sound");
+    Tokenizer::read(&header).expect("sound")
+}
+
+const HARD: [&str; 12] = [
+    "",
+    " ",
+    "\n\n  \t",
+    "naïve café — “quotes” …",
+    "日本語 한국어 Привет مرحبا हिन्दी",
+    "👩‍👩‍👧‍👦🏳️‍🌈👍🏽",
+    "e\u{301}\u{323}",
+    "\u{0}\u{1}\u{7f}\u{80}\u{ff}",
+    "\u{10ffff}\u{fffd}\u{feff}",
+    "<|im_start|>user<|im_end|>",
+    "12345 ²³ ٣ Ⅻ",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+];
+
+#[test]
+fn all_text_survives_encoding_and_decoding() {
+    let tokenizer = tiny();
+    for text in HARD {
+        for special in [false, true] {
+            let ids = tokenizer.encode(text, special);
+            assert_eq!(tokenizer.decode(&ids), text.as_bytes(), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn text_streams_give_whole_characters_and_in_the_end_everything() {
+    let tokenizer = tiny();
+    for text in HARD {
+        let (mut stream, mut out) = (TextStream::new(&tokenizer), String::new());
+        for id in tokenizer.encode(text, false) {
+            stream.push(id, &mut out);
+            assert!(text.starts_with(&out), "{out:?} of {text:?}");
+        }
+        stream.finish(&mut out);
+        assert_eq!(out, text);
+    }
+}
+
+#[test]
+fn broken_bytes_become_replacement_characters_as_in_lossy_decoding() {
+    let tokenizer = tiny();
+    let cases: [&[u8]; 6] =
+        [b"\xff", b"a\xe2\x82", b"\xe2\x82\xe2\x82\xac!", b"\xf0\x9f\x98x", b"\x80\x80", b"\xc0\xaf"];
+    for bytes in cases {
+        let (mut stream, mut out) = (TextStream::new(&tokenizer), String::new());
+        bytes.iter().for_each(|byte| stream.push(tokenizer.bytes[usize::from(*byte)], &mut out));
+        stream.finish(&mut out);
+        assert_eq!(out, String::from_utf8_lossy(bytes), "{bytes:x?}");
+    }
+}
+
+#[test]
+fn control_tokens_are_matched_only_on_request() {
+    let tokenizer = tiny();
+    assert_eq!(tokenizer.encode("<|im_end|>", true), [2]);
+    assert!(tokenizer.encode("<|im_end|>", false).len() > 3);
+    let ids = tokenizer.encode("x<|im_start|><|im_end|>\ny<|im_", true);
+    assert_eq!(ids[1..3], [1, 2]);
+    assert_eq!(tokenizer.end_tokens(), [0, 2]);
+    let (mut stream, mut out) = (TextStream::new(&tokenizer), String::new());
+    stream.push(2, &mut out);
+    stream.push(9999, &mut out);
+    stream.finish(&mut out);
+    assert_eq!(out, "", "control and unknown tokens are no text");
+}
+
+#[test]
+fn a_megabyte_without_a_space_is_encoded_in_reasonable_time() {
+    let tokenizer = tiny();
+    let text = "ab".repeat(500_000);
+    let start = std::time::Instant::now();
+    let ids = tokenizer.encode(&text, true);
+    assert_eq!(tokenizer.decode(&ids), text.as_bytes());
+    assert!(start.elapsed().as_secs() < 10, "quadratic work: {:?}", start.elapsed());
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_survives_encoding_and_decoding(text in "\\PC{0,60}|(?s).{0,60}") {
+        let tokenizer = tiny();
+        assert_eq!(tokenizer.decode(&tokenizer.encode(&text, true)), text.as_bytes());
+    }
+
+    #[test]
+    fn no_rules_lose_text(text in "(?s)[ \\t\\n\\r'sdltmve0-9a-zé日²!-/\\u{a0}]{0,40}") {
+        for rules in ["gpt2", "smollm", "default", "llama-bpe", "qwen2"] {
+            words(rules, &text);
+        }
+    }
+}
