@@ -1,0 +1,98 @@
+//! Who becomes a worker, and who does not.
+
+use cocoon_attestation::statement::Beacon;
+use cocoon_protocol::{Price, http::RegisterWorker};
+
+use crate::{
+    fake_host::{FakeHost, register},
+    world::{LISTED, NETWORK, OPERATOR, Scene, WORKER, World, address},
+};
+
+#[tokio::test]
+async fn a_worker_is_listed_with_its_models_the_price_with_margin_and_its_very_bundle() {
+    let scene = Scene::start().await;
+    let bundle = scene.host.bundle(&scene.world).await.encode();
+    let registration = scene.host.registration(&bundle);
+    register(&scene.gateway.url(), WORKER, &registration).await.expect("renewed");
+    let workers = scene.client.workers().await;
+    assert_eq!(workers.len(), 1);
+    assert_eq!((workers[0].id.as_str(), workers[0].price), (WORKER, LISTED));
+    assert_eq!(workers[0].models[0].weights, "03".repeat(32));
+    let url = format!("{}/v1/workers/{WORKER}/bundle", scene.gateway.url());
+    let served = scene.client.http.get(url).send().await.expect("an answer").bytes().await.expect("whole");
+    assert_eq!(served, bundle);
+}
+
+#[tokio::test]
+async fn bad_registrations_are_refused_and_lock_no_money() {
+    let world = World::start().await;
+    let gateway = world.gateway().await;
+    let host = FakeHost::start(&world).await;
+    let head = world.wallet(OPERATOR).chain().head().await.expect("the chain answers");
+    let beacon = Beacon { seqno: head.seqno, root_hash: head.root_hash };
+    let good = host.bundle_of(NETWORK, beacon.clone()).encode();
+    let with_bundle = |bytes: &[u8]| host.registration(bytes);
+    let foreign = host.bundle_of(-3, beacon.clone()).encode();
+    let invented = host.bundle_of(NETWORK, Beacon { root_hash: [9; 32], ..beacon.clone() }).encode();
+    let future = host.bundle_of(NETWORK, Beacon { seqno: head.seqno + 10_000, ..beacon }).encode();
+    let mut flipped = good.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    let another_root = {
+        let mut other = World::start().await;
+        other.root = cocoon_simulated_tee::SimulatedRoot::create(crate::world::now());
+        let other_host = FakeHost::start(&other).await;
+        other_host.bundle_of(NETWORK, Beacon { seqno: head.seqno, root_hash: head.root_hash }).encode()
+    };
+    let changed = |change: &dyn Fn(&mut RegisterWorker)| {
+        let mut registration = host.registration(&good);
+        change(&mut registration);
+        registration
+    };
+    let table = [
+        ("Upper", host.registration(&good), 400),
+        (&"a".repeat(65), host.registration(&good), 400),
+        ("w", with_bundle(&flipped), 422),
+        ("w", with_bundle(&good[..good.len() - 1]), 422),
+        ("w", with_bundle(&foreign), 422),
+        ("w", with_bundle(&invented), 422),
+        ("w", with_bundle(&future), 422),
+        ("w", with_bundle(&another_root), 422),
+        ("w", changed(&|r| r.bundle = "!".to_owned()), 400),
+        ("w", changed(&|r| r.url = "file:///etc/passwd".to_owned()), 400),
+        ("w", changed(&|r| r.url = format!("http://{}", "a".repeat(300))), 400),
+        ("w", changed(&|r| r.operator = "nobody".to_owned()), 400),
+        ("w", changed(&|r| r.price = Price { prompt: u64::MAX, completion: 1 }), 400),
+    ];
+    for (number, (id, registration, status)) in table.into_iter().enumerate() {
+        let refused = register(&gateway.url(), id, &registration).await.expect_err("it is refused");
+        assert_eq!(refused.0, status, "line {number} of the table: {refused:?}");
+    }
+    assert!(gateway.payer_book().channels().is_empty(), "no channel was opened for any of them");
+    register(&gateway.url(), "w", &host.registration(&good)).await.expect("and the good one is taken");
+}
+
+#[tokio::test]
+async fn nobody_takes_the_place_of_a_worker_that_lives() {
+    let mut scene = Scene::start().await;
+    let bundle = scene.host.bundle(&scene.world).await.encode();
+    let thief = RegisterWorker { operator: address(9).to_string(), ..scene.host.registration(&bundle) };
+    let refused = register(&scene.gateway.url(), WORKER, &thief).await;
+    assert_eq!(refused, Err((409, "worker_id_taken".to_owned())));
+    let diverted =
+        RegisterWorker { url: "http://127.0.0.1:1".to_owned(), ..scene.host.registration(&bundle) };
+    let refused = register(&scene.gateway.url(), WORKER, &diverted).await;
+    assert_eq!(refused, Err((409, "worker_id_taken".to_owned())));
+    assert!(scene.host.url().starts_with("http://127.0.0.1:"));
+    scene.host.die();
+    let refused = register(&scene.gateway.url(), WORKER, &diverted).await;
+    assert_eq!(refused, Err((502, "host_unreachable".to_owned())), "nobody is there to take the channel");
+}
+
+#[tokio::test]
+async fn a_full_gateway_takes_no_more_workers() {
+    let scene = Scene::with(|options| options.max_workers = 1).await;
+    let refused = scene.host.register(&scene.world, &scene.gateway.url(), "worker-2").await;
+    assert_eq!(refused, Err((503, "full".to_owned())));
+    scene.host.register(&scene.world, &scene.gateway.url(), WORKER).await.expect("the first may renew");
+}
