@@ -85,6 +85,8 @@ where
                 // What was charged so far is given back to the books now, not when the connection has died.
                 relay.reservation = None;
                 tracing::warn!(%error, "an answer was cut");
+                // A server that meets an error drops what it has not written: let it write what was charged for.
+                tokio::task::yield_now().await;
                 Some((Err(error), relay))
             }
         }

@@ -113,6 +113,8 @@ fn shared(options: GatewayOptions, network: i32) -> Result<Shared, GatewayError>
     let agent = Arc::new(PayeeAgent::new(Arc::clone(&options.wallet), payee.clone(), agent));
     let http = reqwest::Client::builder()
         .connect_timeout(options.timing.connect)
+        // Hosts close what is idle for longer than their limit for a request's head.
+        .pool_idle_timeout(options.limits.head_timeout / 2)
         // A worker's answer comes from the worker: it cannot send us elsewhere, and no proxy stands between.
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
