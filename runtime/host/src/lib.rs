@@ -67,7 +67,10 @@ impl Host {
         make_folder(&options.state_dir)?;
         let store = Store::open(&options.state_dir.join("accounts.redb"))?;
         let worker = registration::worker_id(&options, &store).await?;
-        let network = options.wallet.chain().network();
+        let chain = Arc::clone(options.wallet.chain());
+        let network = chain.network();
+        // Before a model is loaded for nothing.
+        cocoon_chain::read_registry(&*chain, &options.registry).await?;
         let expected = Expected::read(
             &options.guest_binary,
             &options.model,

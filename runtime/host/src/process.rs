@@ -194,3 +194,59 @@ impl Said {
         lines.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(program: &str, folder: &Path) -> GuestProcess {
+        let binary = GuestBinary::read(Path::new(program)).expect("a program of this system");
+        GuestProcess::start(&binary, folder).expect("it starts")
+    }
+
+    #[tokio::test]
+    async fn the_guest_gets_its_command_line_its_folder_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let guest = start("/bin/cat", folder.path()); // lives as long as its standard input
+        let of = |name: &str| PathBuf::from(format!("/proc/{}/{name}", guest.id().expect("it lives")));
+        // The new program is there when the name in memory is.
+        while !fs::read_link(of("exe")).expect("it lives").to_string_lossy().contains("memfd:cocoon-guest") {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fs::read(of("cmdline")).expect("it lives"), b"cocoon-guest\0");
+        assert_eq!(fs::read(of("environ")).expect("it lives"), b"");
+        let here = fs::canonicalize(folder.path()).expect("it is there");
+        assert_eq!(fs::read_link(of("cwd")).expect("it lives"), here);
+        assert_eq!(fs::read(of("exe")).expect("it lives"), fs::read("/bin/cat").expect("a file"));
+        guest.end().await;
+    }
+
+    #[tokio::test]
+    async fn the_program_in_memory_cannot_be_changed() {
+        let binary = GuestBinary::read(Path::new("/bin/cat")).expect("a program of this system");
+        let mut file = fs::File::from(binary.sealed().expect("memory"));
+        assert!(io::Write::write_all(&mut file, b"x").is_err());
+        assert!(file.set_len(0).is_err());
+    }
+
+    #[tokio::test]
+    async fn how_a_guest_ended_is_said() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        assert_eq!(start("/bin/false", folder.path()).ended().await, "ended with code 1");
+        let mut guest = start("/bin/cat", folder.path());
+        let id = rustix::process::Pid::from_raw(guest.id().expect("it lives").cast_signed());
+        rustix::process::kill_process(id.expect("not zero"), rustix::process::Signal::KILL).expect("ours");
+        assert_eq!(guest.ended().await, "was ended by signal 9");
+    }
+
+    #[test]
+    fn what_is_no_program_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let missing = GuestBinary::read(&folder.path().join("none")).err().expect("refused").to_string();
+        assert!(missing.contains("none") && missing.contains("cargo build"), "{missing}");
+        let text = folder.path().join("text");
+        fs::write(&text, "#!/bin/sh").expect("writable");
+        let refused = GuestBinary::read(&text).err().expect("refused").to_string();
+        assert!(refused.contains("not an ELF program"), "{refused}");
+    }
+}
