@@ -111,7 +111,7 @@ fn read_rate(memory: &[u64], threads: usize) -> f64 {
     std::thread::scope(|scope| {
         for part in memory.chunks(memory.len().div_ceil(threads)) {
             scope.spawn(move || {
-                let sums = part.chunks_exact(64).fold([0u64; 64], |mut sums, piece| {
+                let sums = part.chunks_exact(16).fold([0u64; 16], |mut sums, piece| {
                     sums.iter_mut().zip(piece).for_each(|(sum, value)| *sum ^= value);
                     sums
                 });

@@ -45,8 +45,8 @@ impl EngineOptions {
     }
 }
 
-/// What to generate.
-#[derive(Clone, Debug, PartialEq)]
+/// What to generate. It cannot be printed: stop strings are a part of the request.
+#[derive(Clone, PartialEq)]
 pub struct Params {
     /// How tokens are chosen.
     pub sampling: Sampling,

@@ -1,5 +1,7 @@
 //! Keys and values in pages of 16 tokens, and attention over them in one pass.
 
+use zeroize::Zeroize;
+
 use super::{
     half::{Widen, narrow},
     on_each_set,
@@ -32,8 +34,15 @@ impl PageShape {
 }
 
 /// Keys and values of 16 tokens in all layers, as halves: for each layer and head the keys, dimension by dimension
-/// with the 16 tokens of a dimension beside each other, then the values, token by token.
+/// with the 16 tokens of a dimension beside each other, then the values, token by token. They tell what was said, so
+/// they are wiped when the page goes.
 pub(crate) struct Page(Box<[u16]>);
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl Page {
     pub(crate) fn new(shape: PageShape) -> Self {
