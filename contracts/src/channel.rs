@@ -15,6 +15,9 @@ const SETTLE: u32 = 0x4348_0003;
 const START_CLOSE: u32 = 0x4348_0004;
 const FINISH_CLOSE: u32 = 0x4348_0005;
 const CLOSE: u32 = 0x4348_0006;
+/// The deadline's values that are no time.
+const UNOPENED: u32 = 0;
+const OPENED: u32 = u32::MAX;
 
 /// Kept at opening for rent: not part of what vouchers may claim. 0.02 TON.
 pub const OPEN_RESERVE: Nanotons = 20_000_000;
@@ -117,7 +120,7 @@ impl Terms {
 
     /// Code and first data, as deployed with the opening message.
     pub fn state_init(&self) -> StateInit {
-        let data = Data { is_open: false, paid: 0, deadline: 0, terms: self.clone() }.to_cell();
+        let data = Data { paid: 0, deadline: UNOPENED, terms: self.clone() }.to_cell();
         StateInit { code: Some(code()), data: Some(data), ..Default::default() }
     }
 
@@ -148,11 +151,15 @@ pub struct State {
 impl State {
     /// Reads an open channel's data cell. `balance` is the account's.
     pub fn parse(data: &Cell, balance: Nanotons) -> Result<Self, Malformed> {
-        let Data { is_open, paid, deadline, terms } = Data::parse(data)?;
-        if !is_open {
-            return Err(Malformed::new("channel data", "the channel was never opened by its payer"));
-        }
-        Ok(Self { terms, paid, deadline: (deadline != 0).then_some(deadline), balance })
+        let Data { paid, deadline, terms } = Data::parse(data)?;
+        let deadline = match deadline {
+            UNOPENED => {
+                return Err(Malformed::new("channel data", "the channel was never opened by its payer"));
+            }
+            OPENED => None,
+            closing => Some(closing),
+        };
+        Ok(Self { terms, paid, deadline, balance })
     }
 
     /// The highest cumulative amount that a voucher may have: what was paid and what can still be.
@@ -162,7 +169,6 @@ impl State {
 }
 
 struct Data {
-    is_open: bool,
     paid: Nanotons,
     deadline: u32,
     terms: Terms,
@@ -180,9 +186,8 @@ impl Data {
             self.terms.treasury.store_into(b, context)
         });
         build_cell(|b| {
-            b.store_bit(self.is_open)?;
-            b.store_u64(self.paid)?;
             b.store_u32(self.deadline)?;
+            b.store_u64(self.paid)?;
             b.store_u32(self.terms.challenge_seconds)?;
             self.terms.payer.store_into(b, Cell::empty_context())?;
             b.store_reference(terms)
@@ -195,9 +200,8 @@ impl Data {
 
     fn load(cell: &Cell) -> Result<Self, tycho_types::error::Error> {
         let mut root = cell.as_slice()?;
-        let is_open = root.load_bit()?;
-        let paid = root.load_u64()?;
         let deadline = root.load_u32()?;
+        let paid = root.load_u64()?;
         let challenge_seconds = root.load_u32()?;
         let payer = Address::load_from(&mut root)?;
         let mut inner = root.load_reference_as_slice()?;
@@ -210,7 +214,7 @@ impl Data {
         let treasury = Address::load_from(&mut inner)?;
         ends(&inner)?;
         let terms = Terms { payer, payee, payer_key, network, nonce, challenge_seconds, fee_bps, treasury };
-        Ok(Self { is_open, paid, deadline, terms })
+        Ok(Self { paid, deadline, terms })
     }
 }
 
@@ -276,7 +280,7 @@ pub fn exit_code_meaning(code: i32) -> Option<&'static str> {
         0x106 => "the voucher is not newer than what was settled",
         0x107 => "the voucher's signature does not verify",
         0x108 => "the voucher is more than the deposit covers",
-        0x109 => "the deadline for settling has passed",
+        0x109 => "the deadline for settling has passed, or the channel was never opened",
         0x10a => "the channel is closing already",
         0x10b => "the channel is not closing",
         0x10c => "the deadline has not passed yet",

@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(75);
 const POLL: Duration = Duration::from_millis(60);
 /// How often to hand the same message in again: a node may have lost it.
 const RESEND: Duration = Duration::from_secs(3);
+/// How many messages are tried when one expires unseen.
+const ATTEMPTS: u32 = 2;
 /// Kept in the wallet for its own fees, in addition to what it sends.
 const FEE_MARGIN: Nanotons = 10_000_000;
 
@@ -76,13 +78,28 @@ impl Wallet {
             let address = Box::new(self.address.clone());
             return Err(ChainError::InsufficientBalance { address, need, have: account.balance });
         }
+        // A message can expire unseen: the chain's clock jumps, or a node loses it for a minute. It then never happens, and
+        // another one may be sent.
+        for attempt in 1..=ATTEMPTS {
+            match self.attempt(transfers).await {
+                Err(ChainError::NotConfirmed { .. }) if attempt < ATTEMPTS => {
+                    tracing::warn!(address = %self.address, "a message expired unseen; sending another");
+                }
+                outcome => return outcome,
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    async fn attempt(&self, transfers: &[Transfer]) -> Result<(), ChainError> {
+        let account = self.chain.account(&self.address).await?;
         let seqno = self.seqno_of(&account)?;
         let valid_until = self.chain.head().await?.time + VALID_SECONDS;
         let valid_until = u32::try_from(valid_until)
             .map_err(|_| ChainError::invalid("transfer", "the chain's clock is beyond 2106"))?;
         let deploy = account.status != AccountStatus::Active;
         let message = wallet::external_message(&self.key, seqno, valid_until, deploy, transfers)?;
-        self.send_until_seqno_passes(&message::encode(&message), seqno).await
+        self.send_until_seqno_passes(&message::encode(&message), seqno, u64::from(valid_until)).await
     }
 
     /// Sends one message to a contract and waits until `done` says that its account shows the effect, or the contract's
@@ -149,26 +166,30 @@ impl Wallet {
         }))
     }
 
-    async fn send_until_seqno_passes(&self, message: &[u8], seqno: u32) -> Result<(), ChainError> {
+    /// Returns when the wallet took the message, or when it is certain that it never will.
+    async fn send_until_seqno_passes(
+        &self,
+        message: &[u8],
+        seqno: u32,
+        valid_until: u64,
+    ) -> Result<(), ChainError> {
         self.chain.send(message).await?;
         let deadline = Instant::now() + PATIENCE;
         let mut resend = Instant::now() + RESEND;
         loop {
             tokio::time::sleep(POLL).await;
-            // A chain that is away for a moment does not end the wait: the message may already be on its way.
-            match self.chain.account(&self.address).await {
-                Ok(account)
-                    if account.status == AccountStatus::Active && self.seqno_of(&account)? > seqno =>
-                {
-                    return Ok(());
+            match self.progress(seqno, valid_until).await {
+                Ok(Progress::Taken) => return Ok(()),
+                Ok(Progress::Waiting) if Instant::now() < deadline => {}
+                Ok(Progress::Expired) => {
+                    let remedy = "the message expired and will never happen; send again";
+                    return Err(not_confirmed("transfer", &self.address, remedy));
                 }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "waiting for a wallet's message"),
-            }
-            if Instant::now() >= deadline {
-                let remedy =
-                    "the message has expired and will not happen later; check the endpoint and try again";
-                return Err(not_confirmed("transfer", &self.address, remedy));
+                // A chain that is away for a moment does not end the wait: the message may already be on its way.
+                Err(error) if Instant::now() < deadline => {
+                    tracing::warn!(%error, "waiting for a wallet's message");
+                }
+                Ok(Progress::Waiting) | Err(_) => return Err(self.unknown()),
             }
             if Instant::now() >= resend {
                 resend = Instant::now() + RESEND;
@@ -180,6 +201,31 @@ impl Wallet {
         }
     }
 
+    async fn progress(&self, seqno: u32, valid_until: u64) -> Result<Progress, ChainError> {
+        // First the clock, then the account: a seqno read after a block past the message's end is final.
+        let expired = self.chain.head().await?.time > valid_until;
+        let account = self.chain.account(&self.address).await?;
+        if account.status == AccountStatus::Active && self.seqno_of(&account)? > seqno {
+            Ok(Progress::Taken)
+        } else if expired {
+            Ok(Progress::Expired)
+        } else {
+            Ok(Progress::Waiting)
+        }
+    }
+
+    /// The chain fell silent: the message may still happen until it expires. Not to be answered with another one.
+    fn unknown(&self) -> ChainError {
+        ChainError::Invalid {
+            action: "tell whether the transfer happened",
+            why: format!(
+                "the chain did not say within {} s; look at the wallet {} before sending again",
+                PATIENCE.as_secs(),
+                self.address
+            ),
+        }
+    }
+
     fn seqno_of(&self, account: &AccountState) -> Result<u32, ChainError> {
         let Some(data) = &account.data else { return Ok(0) };
         if account.code_hash != Some(wallet::code_hash()) {
@@ -187,6 +233,12 @@ impl Wallet {
         }
         wallet::seqno(data).map_err(|error| ChainError::wrong_account(&self.address, "wallet", error))
     }
+}
+
+enum Progress {
+    Waiting,
+    Taken,
+    Expired,
 }
 
 fn not_confirmed(action: &'static str, address: &Address, remedy: &'static str) -> ChainError {

@@ -44,6 +44,8 @@ pub const STORAGE_2026_SINCE: u32 = 1_777_500_000;
 /// Global version and capabilities that the network announces. (The VM here stops at version 12.)
 const GLOBAL_VERSION: u32 = 15;
 const CAPABILITIES: u64 = 1006;
+/// The configuration parameter with the history of storage prices.
+const STORAGE_PARAMETER: u32 = 18;
 
 const STORAGE_FIRST: StoragePrices = StoragePrices {
     utime_since: 0,
@@ -118,12 +120,12 @@ pub fn configuration(network: i32, schedule: Schedule) -> Result<BlockchainConfi
     config.set_msg_forward_prices(true, &FORWARD_MASTERCHAIN)?;
     match schedule {
         Schedule::Mainnet2026 => {
-            config.set_storage_prices(&[STORAGE_FIRST, STORAGE_2026])?;
+            set_storage_prices(&mut config, &[STORAGE_FIRST, STORAGE_2026])?;
             config.set_gas_prices(false, &GAS_2026)?;
             config.set_msg_forward_prices(false, &FORWARD_2026)?;
         }
         Schedule::Mainnet2025 => {
-            config.set_storage_prices(&[STORAGE_FIRST])?;
+            set_storage_prices(&mut config, &[STORAGE_FIRST])?;
             config.set_gas_prices(false, &GAS_2025)?;
             config.set_msg_forward_prices(false, &FORWARD_2025)?;
         }
@@ -136,6 +138,17 @@ pub fn configuration(network: i32, schedule: Schedule) -> Result<BlockchainConfi
 /// The configuration as the executor wants it. Its storage prices are those in force at `now`.
 pub(crate) fn parsed(network: i32, schedule: Schedule, now: u32) -> Result<ParsedConfig, Error> {
     ParsedConfig::parse(configuration(network, schedule)?, now)
+}
+
+/// Keyed by their beginning, as mainnet has them. (tycho-types' own setter numbers them.)
+fn set_storage_prices(config: &mut BlockchainConfig, prices: &[StoragePrices]) -> Result<(), Error> {
+    let mut history = Dict::<u32, StoragePrices>::new();
+    for price in prices {
+        history.set(price.utime_since, *price)?;
+    }
+    let root = history.into_root().ok_or(Error::InvalidData)?;
+    config.set_raw(STORAGE_PARAMETER, root)?;
+    Ok(())
 }
 
 fn basechain() -> WorkchainDescription {

@@ -1,13 +1,13 @@
 //! What a ledger begins with.
 
 use cocoon_contracts::{Address, Nanotons};
-use tycho_types::cell::{CellBuilder, HashBytes, Lazy};
+use tycho_types::cell::{Cell, CellBuilder, CellFamily as _, HashBytes, Lazy, Store as _};
 use tycho_types::error::Error;
 use tycho_types::models::{
     Account, AccountState, CurrencyCollection, OptionalAccount, ShardAccount, StateInit, StorageInfo,
     StorageUsed,
 };
-use tycho_types::num::Tokens;
+use tycho_types::num::{Tokens, VarUint56};
 
 use crate::block::sha256;
 use crate::config::Schedule;
@@ -87,8 +87,20 @@ fn shard_account(account: &GenesisAccount, now: u32) -> Result<ShardAccount, Err
         balance: CurrencyCollection::new(u128::from(account.balance)),
         state,
     };
-    new.storage_stat.used = StorageUsed::compute(&new, MAX_ACCOUNT_CELLS)?;
+    new.storage_stat.used = storage_used(&new)?;
     into_shard_account(new, HashBytes::ZERO, 0)
+}
+
+/// How much an account stores. (tycho-types 0.3.6 has `StorageUsed::compute`, which refuses every account.)
+fn storage_used(account: &Account) -> Result<StorageUsed, Error> {
+    let context = Cell::empty_context();
+    let mut storage = CellBuilder::new();
+    storage.store_u64(account.last_trans_lt)?;
+    account.balance.store_into(&mut storage, context)?;
+    account.state.store_into(&mut storage, context)?;
+    let cell = storage.build()?;
+    let stats = cell.compute_unique_stats(MAX_ACCOUNT_CELLS).ok_or(Error::Cancelled)?;
+    Ok(StorageUsed { cells: VarUint56::new(stats.cell_count), bits: VarUint56::new(stats.bit_count) })
 }
 
 /// An account with its last transaction.

@@ -1,0 +1,264 @@
+//! The payment channel's life.
+
+use cocoon_contracts::channel::{
+    self, OPEN_RESERVE, OPEN_VALUE, SETTLE_VALUE, cooperative_close_body, finish_close_body, open_body,
+    start_close_body, top_up_body,
+};
+use cocoon_contracts::{Nanotons, TON};
+
+use super::world::{CHALLENGE, Who, World, deploying, opening, to_contract};
+
+#[test]
+fn opens_with_its_deposit() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let state = world.channel(&terms).unwrap();
+    assert_eq!(state.terms, terms);
+    assert_eq!((state.paid, state.deadline), (0, None));
+    assert!(state.deposit() >= TON && state.deposit() < TON + OPEN_VALUE);
+}
+
+#[test]
+fn settles_and_splits_the_fee_exactly() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let payee = world.payee.address.clone();
+    // Amounts whose shares do not divide evenly, over several settlements.
+    let mut paid = 0;
+    for cumulative in [1_000_003, 1_000_004, 77_777_777, 999_999_999] {
+        let before = world.channel(&terms).unwrap();
+        let payee_before = world.balance(&payee);
+        let tx = world.settle(&terms, cumulative);
+        assert_eq!((tx.exit_code, tx.aborted), (Some(0), false));
+
+        let fee = terms.network_fee(cumulative) - terms.network_fee(paid);
+        assert_eq!(world.network_fees(&terms), terms.network_fee(cumulative), "its share to the nanoton");
+        let after = world.channel(&terms).unwrap();
+        assert_eq!(after.paid, cumulative);
+        assert_eq!(before.balance - after.balance, cumulative - paid, "the deposit pays the due and no fees");
+        let due = i128::from(cumulative - paid - fee);
+        let gained = i128::from(world.balance(&payee)) - i128::from(payee_before);
+        assert!((due - gained) < 1_500_000, "the payee pays the fees, less than 0.0015 TON: {due} {gained}");
+        paid = cumulative;
+    }
+    assert_eq!(terms.network_fee(paid), 49_999_999);
+}
+
+#[test]
+fn refuses_stale_vouchers_and_keeps_the_money() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    world.settle(&terms, 5_000_000);
+    let before = world.channel(&terms).unwrap();
+    for cumulative in [5_000_000, 4_999_999, 0] {
+        let tx = world.settle(&terms, cumulative);
+        assert_eq!((tx.exit_code, tx.aborted), (Some(0x106), true));
+    }
+    assert_eq!(world.channel(&terms).unwrap(), before);
+}
+
+#[test]
+fn pays_the_whole_deposit_and_not_one_nanoton_more() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let balance = world.channel(&terms).unwrap().balance;
+    let most = balance - channel::SETTLE_RESERVE;
+    let tx = world.settle(&terms, most + 1);
+    assert_eq!((tx.exit_code, tx.aborted), (Some(0x108), true));
+    let tx = world.settle(&terms, Nanotons::MAX);
+    assert_eq!((tx.exit_code, tx.aborted), (Some(0x108), true));
+    // What a reader of the state may claim is covered, with the rent reserve to spare.
+    assert_eq!(most - world.channel(&terms).unwrap().deposit(), OPEN_RESERVE - channel::SETTLE_RESERVE);
+    let tx = world.settle(&terms, most);
+    assert_eq!((tx.exit_code, tx.aborted), (Some(0), false));
+    assert_eq!(world.channel(&terms).unwrap().balance, channel::SETTLE_RESERVE);
+}
+
+#[test]
+fn a_voucher_covered_when_accepted_still_is_after_a_year() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let deposit = world.channel(&terms).unwrap().deposit();
+    world.now += 366 * 24 * 3600;
+    let tx = world.settle(&terms, deposit);
+    assert_eq!((tx.exit_code, tx.aborted), (Some(0), false));
+}
+
+#[test]
+fn anyone_may_top_up() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    for who in [Who::Payer, Who::Payee, Who::Stranger] {
+        let before = world.channel(&terms).unwrap().deposit();
+        let tx = world.send(who, to_contract(&terms.address(), TON, top_up_body()));
+        assert!(!tx.aborted);
+        let added = world.channel(&terms).unwrap().deposit() - before;
+        assert!(TON - added < 50_000, "a top-up costs less than 0.00005 TON: {}", TON - added);
+    }
+    let tx = world.settle(&terms, 3 * TON);
+    assert!(!tx.aborted);
+}
+
+#[test]
+fn a_close_waits_until_its_deadline_and_the_payee_may_settle_to_the_last_second() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    world.settle(&terms, 100_000_000);
+    let address = terms.address();
+    let start = |who| (who, to_contract(&address, channel::CLOSE_VALUE, start_close_body()));
+    let (who, transfer) = start(Who::Stranger);
+    assert_eq!(world.send(who, transfer).exit_code, Some(0x102));
+    let (who, transfer) = start(Who::Payer);
+    assert!(!world.send(who, transfer).aborted);
+    let deadline = world.channel(&terms).unwrap().deadline.unwrap();
+    assert_eq!(deadline, world.now + CHALLENGE);
+
+    // Starting again does not move the deadline.
+    world.now += 10;
+    let (who, transfer) = start(Who::Payer);
+    assert_eq!(world.send(who, transfer).exit_code, Some(0x10a));
+
+    // At the deadline itself the payee still settles, and nobody finishes.
+    world.now = deadline;
+    let finish = to_contract(&address, SETTLE_VALUE, finish_close_body());
+    assert_eq!(world.send(Who::Payer, finish.clone()).exit_code, Some(0x10c));
+    assert!(!world.settle(&terms, 250_000_000).aborted);
+
+    // One second later it is the other way round.
+    world.now = deadline + 1;
+    assert_eq!(world.settle(&terms, 300_000_000).exit_code, Some(0x109));
+    let held = world.channel(&terms).unwrap().balance;
+    let before = world.balance(&world.payer.address);
+    assert!(!world.send(Who::Stranger, finish).aborted, "anyone may finish");
+    assert_eq!(world.channel(&terms), None);
+    assert_eq!(world.balance(&address), 0);
+    let home = world.balance(&world.payer.address) - before;
+    assert!(home >= held && home < held + SETTLE_VALUE, "all that was left came home: {home} of {held}");
+}
+
+#[test]
+fn nobody_finishes_a_close_that_was_not_started() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let finish = to_contract(&terms.address(), SETTLE_VALUE, finish_close_body());
+    assert_eq!(world.send(Who::Payer, finish).exit_code, Some(0x10b));
+}
+
+#[test]
+fn the_payee_closes_at_once_with_a_last_voucher() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    world.settle(&terms, 100_000_000);
+    let last = world.voucher(&terms, 400_000_000);
+    let state = world.channel(&terms).unwrap();
+    let close = to_contract(&terms.address(), SETTLE_VALUE, cooperative_close_body(Some(&last)));
+    assert_eq!(world.send(Who::Payer, close.clone()).exit_code, Some(0x102), "only the payee may agree");
+
+    let [payer, payee] = [&world.payer, &world.payee].map(|actor| world.balance(&actor.address));
+    assert!(!world.send(Who::Payee, close).aborted);
+    assert_eq!(world.channel(&terms), None);
+    let fee = terms.network_fee(400_000_000) - terms.network_fee(100_000_000);
+    assert_eq!(world.network_fees(&terms), terms.network_fee(400_000_000));
+    let home = world.balance(&world.payer.address) - payer;
+    let rest = state.balance - 300_000_000;
+    assert!(rest - home < 100_000, "the rest came home, less the wallet's gas: {rest} {home}");
+    let gained = world.balance(&world.payee.address) - payee;
+    assert!(gained > 300_000_000 - fee - 1_500_000 && gained < 300_000_000);
+}
+
+#[test]
+fn the_payee_closes_without_a_voucher_when_nothing_is_owed() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let close = to_contract(&terms.address(), SETTLE_VALUE, cooperative_close_body(None));
+    assert!(!world.send(Who::Payee, close).aborted);
+    assert_eq!((world.channel(&terms), world.balance(&terms.address())), (None, 0));
+}
+
+#[test]
+fn a_closed_channel_comes_back_for_nobody_but_its_payer() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let voucher = world.voucher(&terms, 500_000_000);
+    let close = to_contract(&terms.address(), SETTLE_VALUE, cooperative_close_body(Some(&voucher)));
+    world.send(Who::Payee, close);
+    // The payee revives the address to settle its old voucher against somebody's top-up: no message of its does that.
+    for body in [open_body(), top_up_body(), channel::settle_body(&voucher), cooperative_close_body(None)] {
+        let revive = deploying(to_contract(&terms.address(), TON, body), terms.state_init());
+        let tx = world.send(Who::Payee, revive);
+        assert!(tx.aborted, "{tx:?}");
+        assert_eq!(world.channel(&terms), None);
+    }
+}
+
+#[test]
+fn a_stranger_cannot_open_and_an_opening_must_cover_the_reserve() {
+    let mut world = World::new();
+    let terms = world.terms(5);
+    let tx = world.send(Who::Stranger, opening(&terms, TON));
+    assert_eq!((tx.exit_code, tx.aborted), (Some(0x102), true));
+    let tx = world.send(Who::Payer, opening(&terms, OPEN_RESERVE - 1));
+    assert_eq!((tx.exit_code, tx.aborted), (Some(0x105), true));
+    assert_eq!(world.channel(&terms), None);
+    let tx = world.send(Who::Payer, opening(&terms, TON));
+    assert!(!tx.aborted);
+    let tx = world.send(Who::Payer, to_contract(&terms.address(), TON, open_body()));
+    assert_eq!(tx.exit_code, Some(0x101), "it opens once");
+}
+
+#[test]
+fn terms_that_prove_nothing_are_refused_on_chain_and_off() {
+    let mut world = World::new();
+    let identity = {
+        let mut key = [0; 32];
+        key[0] = 1;
+        key
+    };
+    for key in [[0; 32], identity] {
+        let terms = channel::Terms { payer_key: key, ..world.terms(6) };
+        assert!(terms.check().is_err());
+        assert_eq!(world.send(Who::Payer, opening(&terms, TON)).exit_code, Some(0x104));
+    }
+    let foreign = channel::Terms { network: -239, ..world.terms(7) };
+    assert_eq!(world.send(Who::Payer, opening(&foreign, TON)).exit_code, Some(0x103));
+    let greedy = channel::Terms { fee_bps: 10_001, ..world.terms(8) };
+    assert!(greedy.check().is_err());
+    assert_eq!(world.send(Who::Payer, opening(&greedy, TON)).exit_code, Some(0x104));
+}
+
+#[test]
+fn a_settlement_that_cannot_pay_its_messages_changes_nothing() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let (mut ran_and_could_not_send, mut passed) = (0, 0);
+    // A due of one nanoton, and values from too little for gas to enough for everything.
+    for value in (50_000..700_000).step_by(10_000) {
+        let before = world.channel(&terms).unwrap();
+        let body = channel::settle_body(&world.voucher(&terms, before.paid + 1));
+        let tx = world.send(Who::Payee, to_contract(&terms.address(), value, body));
+        let after = world.channel(&terms).unwrap();
+        if tx.aborted {
+            ran_and_could_not_send += u32::from(tx.exit_code == Some(0));
+            assert_eq!(after.paid, before.paid, "{value}");
+            assert!(after.balance >= before.balance, "the deposit pays for no failure: {value}");
+        } else {
+            passed += 1;
+            assert_eq!((after.paid, after.balance), (before.paid + 1, before.balance - 1), "{value}");
+        }
+    }
+    assert!(ran_and_could_not_send > 0 && passed > 0, "{ran_and_could_not_send} {passed}");
+}
+
+#[test]
+fn the_get_method_tells_the_state() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    world.settle(&terms, 5_000_000);
+    let method = u32::from(tycho_types::crc::crc_16(b"channel_state")) | 0x1_0000;
+    let output = world.ledger.run_get_method(&terms.address(), method, &[]).unwrap();
+    assert_eq!(output.exit_code, 0);
+    let state = world.channel(&terms).unwrap();
+    assert_eq!(output.stack[0].as_u64(), Some(5_000_000));
+    assert_eq!(output.stack[1].as_u64(), Some(u64::from(u32::MAX)));
+    assert_eq!(output.stack[2].as_u64(), Some(state.deposit() - state.paid));
+}
