@@ -83,9 +83,8 @@ impl Screen {
             Status::Skip => self.dim("–"),
         };
         let mut line = format!("   {mark} {:<22}", check.id);
-        let got = shorten(&check.got);
         match check.status {
-            Status::Pass => line.push_str(&self.dim(&got)),
+            Status::Pass => line.push_str(&format!("{:<56} {}", check.why, self.dim(&abridge(&check.got, 44)))),
             Status::Skip => line.push_str(&self.dim(&format!("skipped: {}", check.why))),
             Status::Fail => {
                 let _ = write!(
@@ -99,16 +98,19 @@ impl Screen {
     }
 }
 
-/// Long digests keep their ends, so that a line stays a line. Cuts between characters, never inside one.
+/// Long digests keep their ends, so that a line stays a line.
 pub(crate) fn shorten(text: &str) -> String {
-    const LIMIT: usize = 72;
+    abridge(text, 72)
+}
+
+/// At most about `limit` characters: two thirds of them from the beginning. Cuts between characters, never inside one.
+fn abridge(text: &str, limit: usize) -> String {
     let length = text.chars().count();
-    if length <= LIMIT {
+    if length <= limit {
         return text.to_owned();
     }
-    let head: String = text.chars().take(LIMIT / 2).collect();
-    let tail: String = text.chars().skip(length - LIMIT / 4).collect();
-    format!("{head}…{tail}")
+    let (head, tail) = (limit * 2 / 3, limit / 3 - 1);
+    text.chars().take(head).chain(['…']).chain(text.chars().skip(length - tail)).collect()
 }
 
 /// Text of a model, made safe for a terminal: a worker must not move the cursor or write the clipboard.
@@ -170,6 +172,6 @@ mod tests {
     #[test]
     fn shortening_never_cuts_a_character() {
         let long = "ü".repeat(200);
-        assert!(shorten(&long).chars().count() < 80);
+        assert_eq!(shorten(&long).chars().count(), 72);
     }
 }
