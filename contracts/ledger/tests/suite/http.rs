@@ -299,3 +299,35 @@ async fn the_shape_is_that_of_toncenter() {
     let page = reqwest::get(&served.url).await.unwrap().text().await.unwrap();
     assert!(page.contains("network   -217"), "{page}");
 }
+
+/// The shape, proven with an independent client: npm's `@ton/ton`.
+#[tokio::test(flavor = "multi_thread")]
+async fn ton_client_deploys_pays_and_reads() {
+    let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/contracts");
+    if !scripts.join("node_modules/@ton/ton").is_dir() {
+        println!("@ton/ton is not installed (npm ci in scripts/contracts): nothing was checked");
+        return;
+    }
+    let genesis =
+        Genesis { network: NETWORK, schedule: Schedule::Mainnet2026, time: now(), accounts: Vec::new() };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(Server::new(Ledger::in_memory(&genesis).unwrap()).run(listener));
+    let node = move || {
+        std::process::Command::new("node")
+            .arg("tonclient.mjs")
+            .arg(url)
+            .current_dir(scripts)
+            .output()
+            .unwrap()
+    };
+    let output = tokio::task::spawn_blocking(node).await.unwrap();
+    server.abort();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success(), "{}", said.concat());
+}
+
+fn now() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    u32::try_from(since.as_secs()).unwrap()
+}
