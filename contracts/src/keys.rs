@@ -20,7 +20,15 @@ pub enum KeyError {
     NoRandom,
 }
 
-/// An Ed25519 signing key, kept as its seed and wiped when dropped. Has no `Debug`, `Display` or `Serialize`.
+/// An Ed25519 signing key, kept as its seed and wiped when dropped. Has no `Debug`, `Display` or `Serialize`:
+///
+/// ```compile_fail
+/// println!("{:?}", cocoon_contracts::SigningKey::from_seed(&[1; 32]));
+/// ```
+///
+/// ```compile_fail
+/// println!("{}", cocoon_contracts::SigningKey::from_seed(&[1; 32]));
+/// ```
 pub struct SigningKey {
     seed: Zeroizing<[u8; 32]>,
     pair: Ed25519KeyPair,

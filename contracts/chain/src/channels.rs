@@ -19,9 +19,11 @@ pub async fn open_channel(wallet: &Wallet, terms: &Terms, deposit: Nanotons) -> 
     }
     let address = terms.address();
     let account = wallet.chain().account(&address).await?;
-    if account.status == AccountStatus::Active {
-        return parse(&address, &account);
+    if let Ok(open) = parse(&address, &account) {
+        return Ok(open);
     }
+    // Somebody may have put the code there without opening it, and a failed attempt leaves traces too. Never open what
+    // may have lived before: its vouchers would count again.
     if account.last_lt != 0 {
         let why = format!("the address {address} was used before: choose a new nonce");
         return Err(ChainError::invalid(ACTION, why));
