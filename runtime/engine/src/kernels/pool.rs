@@ -18,9 +18,9 @@ use super::InstructionSet;
 /// Most threads of a pool.
 const MAX_THREADS: usize = 256;
 /// Looks at the gate before a thread sleeps: some tens of microseconds.
-const SPINS: u32 = 4000;
+const SPINS: u32 = 1500;
 /// Looks at the gate before the caller, who waits for a last piece of work, gives its time to others.
-const PATIENCE: u32 = 20_000;
+const PATIENCE: u32 = 2000;
 
 /// The gate says whether a loop is open to join, which one it is, and how many workers are inside.
 const OPEN: u64 = 1 << 16;
