@@ -14,7 +14,7 @@ use tlb_ton::{BagOfCellsArgs, BoC, MsgAddress};
 use ton_contracts::wallet::WalletVersion;
 use ton_contracts::wallet::v4r2::V4R2;
 use tycho_types::boc::Boc;
-use tycho_types::cell::{Cell, CellBuilder};
+use tycho_types::cell::{Cell, CellBuilder, HashBytes};
 use tycho_types::models::{ExtInMsgInfo, MsgInfo, OwnedMessage, StateInit};
 use tycho_types::num::Tokens;
 
@@ -107,6 +107,10 @@ pub fn seqno(data: &Cell) -> Result<u32, Malformed> {
 }
 
 fn action(transfer: &Transfer) -> Result<tlb_ton::action::SendMsgAction, Malformed> {
+    // tlb-ton writes the zero address as "none", which makes the wallet's whole transaction fail, again and again.
+    if transfer.to.address == HashBytes::ZERO {
+        return Err(Malformed::new("wallet message", "nobody can be paid at the zero address"));
+    }
     let init = transfer.state_init.as_ref().map(|init| {
         Ok::<_, Malformed>(TlbStateInit {
             code: init.code.as_ref().map(to_tlb).transpose()?,
@@ -170,9 +174,12 @@ mod tests {
     #[test]
     fn refuses_a_fifth_transfer() {
         let key = SigningKey::from_seed(&[5; 32]);
-        let transfer = Transfer { to: Address::ZERO, amount: 1, bounce: false, body: None, state_init: None };
+        let to = crate::message::basechain([9; 32]);
+        let transfer = Transfer { to, amount: 1, bounce: false, body: None, state_init: None };
         let five = vec![transfer; 5];
         assert!(external_message(&key, 0, 0, true, &five).is_err());
         assert!(external_message(&key, 0, 0, true, &five[..4]).is_ok());
+        let nobody = Transfer { to: Address::ZERO, ..five[0].clone() };
+        assert!(external_message(&key, 0, 0, true, &[nobody]).is_err());
     }
 }

@@ -5,7 +5,7 @@
 pub enum LedgerError {
     /// The file could not be read or written. Nothing of the block was kept.
     #[error(
-        "the ledger's file cannot be used: {why}: check that the disk has room and that no other process has it open"
+        "the ledger's file cannot be used: {why}: check that the disk has room and that no other process has it open, then start again"
     )]
     Store {
         /// What the store said.

@@ -73,7 +73,7 @@ impl Ledger {
         Self::on(Store::open(path, genesis.network)?, genesis)
     }
 
-    fn on(store: Store, genesis: &Genesis) -> Result<Self, LedgerError> {
+    pub(crate) fn on(store: Store, genesis: &Genesis) -> Result<Self, LedgerError> {
         let digest = genesis.digest().map_err(execution)?;
         let (head, totals, accounts, queue) = match store.load(&digest)? {
             Some(loaded) => {

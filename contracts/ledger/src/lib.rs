@@ -11,6 +11,8 @@ mod block;
 mod config;
 mod error;
 mod execute;
+#[cfg(test)]
+mod faults;
 mod genesis;
 mod getter;
 mod ledger;

@@ -64,6 +64,13 @@ impl Store {
         Ok(Self { database, network })
     }
 
+    /// On another kind of storage: how the tests make a disk fail.
+    #[cfg(test)]
+    pub(crate) fn on(backend: impl redb::StorageBackend, network: i32) -> Result<Self, LedgerError> {
+        let database = builder().create_with_backend(backend).map_err(stored)?;
+        Ok(Self { database, network })
+    }
+
     pub(crate) fn open(path: &Path, network: i32) -> Result<Self, LedgerError> {
         let database = builder()
             .create(path)
