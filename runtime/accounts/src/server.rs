@@ -136,6 +136,7 @@ async fn accept(listener: TcpListener, router: Router, limits: Limits, mut stopp
     drop(listener);
     let drained = tokio::time::timeout(limits.grace, async { while open.join_next().await.is_some() {} });
     drop(drained.await);
+    open.shutdown().await;
 }
 
 async fn connection(stream: TcpStream, router: Router, limits: Limits, mut stopped: watch::Receiver<bool>) {

@@ -89,6 +89,15 @@ impl Lane {
         Some(Running { lane: Arc::clone(self), worst })
     }
 
+    /// Stops paying in step, and returns when the task is gone.
+    pub(crate) async fn end(&self) {
+        let task = self.payer.write().expect("no holder of this lock panics").take();
+        if let Some(task) = task {
+            task.abort();
+            drop(task.await);
+        }
+    }
+
     fn quiet(&self) -> Option<u64> {
         let begun = self.begun.load(Ordering::SeqCst);
         (self.running.load(Ordering::SeqCst) == 0).then_some(begun)

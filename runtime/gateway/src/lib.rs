@@ -192,10 +192,16 @@ impl RunningGateway {
         if let Some(server) = self.server.take() {
             server.shutdown().await;
         }
-        for task in &self.tasks {
+        for task in &mut self.tasks {
             task.abort();
+            // Only when the tasks are gone does nobody but us hold the accounts' file.
+            drop(task.await);
         }
+        self.tasks.clear();
         self.pay_hosts().await;
+        for worker in self.shared.workers.all() {
+            worker.lane.end().await;
+        }
         self.shared.workers.clear();
         self.settle_all().await
     }

@@ -183,12 +183,14 @@ impl RunningHost {
 
     /// Ends in order: no new requests, answers under way get the limit's grace, the guest ends, vouchers are settled.
     pub async fn shutdown(mut self) -> Vec<Settlement> {
-        self.registrations.stop();
+        self.registrations.end().await;
         if let Some(server) = self.server.take() {
             server.shutdown().await;
         }
         self.supervisor.shutdown().await;
         self.watching.abort();
+        // Only when the task is gone does nobody but us hold the accounts' file.
+        drop((&mut self.watching).await);
         self.settle_all().await
     }
 }

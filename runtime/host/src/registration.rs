@@ -61,10 +61,13 @@ impl Registrations {
         &self.worker
     }
 
-    pub(crate) fn stop(&self) {
-        for (_, _, task) in &self.gateways {
+    /// Ends the tasks, and returns when they are gone.
+    pub(crate) async fn end(&mut self) {
+        for (_, _, task) in &mut self.gateways {
             task.abort();
+            drop(task.await);
         }
+        self.gateways.clear();
     }
 
     pub(crate) async fn wait(&self, patience: Duration) -> Result<(), HostError> {
@@ -87,7 +90,9 @@ impl Registrations {
 
 impl Drop for Registrations {
     fn drop(&mut self) {
-        self.stop();
+        for (_, _, task) in &self.gateways {
+            task.abort();
+        }
     }
 }
 
