@@ -110,7 +110,7 @@ impl PayeeAgent {
                         tracing::warn!(%error, "what the chain says was not noted");
                     }
                 }
-                Err(error) => tracing::warn!(%error, channel = %unsettled.channel, "not looked at"),
+                Err(error) => self.not_read(&unsettled.channel, &error).await,
             }
         }
         for unsettled in self.book.unsettled() {
@@ -118,6 +118,16 @@ impl PayeeAgent {
             if urgent || unsettled.worth >= self.options.settle_at {
                 self.settle(unsettled).await;
             }
+        }
+    }
+
+    /// A chain that is away is asked again; a contract that is gone takes no more work.
+    async fn not_read(&self, channel: &Address, error: &ChainError) {
+        tracing::warn!(%error, %channel, "a channel could not be looked at");
+        if matches!(error, ChainError::WrongAccount { .. })
+            && let Err(error) = self.book.close(channel).await
+        {
+            tracing::warn!(%error, %channel, "that it is gone was not noted");
         }
     }
 

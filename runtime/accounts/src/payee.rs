@@ -289,6 +289,19 @@ impl PayeeBook {
         account.write(change).await
     }
 
+    /// Takes no more work on a channel: its contract is closing, or gone.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it did not reach the disk.
+    pub async fn close(&self, channel: &Address) -> Result<(), StoreError> {
+        let Some(account) = self.find(channel) else { return Ok(()) };
+        let change = {
+            let state = account.lock();
+            Change::Facts { deposit: state.deposit, paid: state.paid, closing: true }
+        };
+        account.write(change).await
+    }
+
     /// The vouchers that are worth more than the chain has paid, the best first.
     pub fn unsettled(&self) -> Vec<Unsettled> {
         let accounts = self.inner.accounts.read().expect("no holder of this lock panics");
@@ -398,8 +411,11 @@ impl Account {
             let again = account.after_write(&change, owed, result.is_ok());
             account.changed.notify_waiters();
             told(result);
-            // Without another row to write, the guard falls here and the next writer's turn comes.
-            again.then(|| account.job(guard, Change::Owed, Box::new(drop)))
+            if again {
+                return Some(account.job(guard, Change::Owed, Box::new(drop)));
+            }
+            drop(guard); // the next writer's turn
+            None
         });
         Job { table: Table::Payee, key: self.address.to_string(), row, done }
     }

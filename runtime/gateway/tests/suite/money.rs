@@ -1,6 +1,6 @@
 //! Who owes whom, what is refused, and what a restart forgets: nothing.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use cocoon_contracts::Voucher;
 use cocoon_gateway::Gateway;
@@ -109,6 +109,21 @@ async fn a_channel_that_would_not_pay_us_is_refused() {
     }
     let refused = scene.client.announce(&good.address()).await;
     assert_eq!(refused, Err((400, "unfit_channel".to_owned())), "it was never opened");
+}
+
+#[tokio::test]
+async fn a_client_that_starts_to_close_is_answered_with_its_last_voucher() {
+    let scene = Scene::with(|options| options.timing.watch_every = Duration::from_millis(50)).await;
+    let owed = read_and_pay(&scene, 10, 0).await;
+    let channel = scene.client.terms.address();
+    let wallet = scene.world.wallet(CLIENT);
+    cocoon_chain::start_close(&wallet, &channel).await.expect("a payer may close");
+    eventually("the voucher is settled within the challenge period", async || {
+        scene.client.status().await.paid == owed
+    })
+    .await;
+    let refused = scene.client.ask(1).await.err();
+    assert_eq!(refused, Some((402, "channel_closing".to_owned())));
 }
 
 #[tokio::test]
