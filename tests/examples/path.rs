@@ -36,7 +36,8 @@ impl Sample {
 async fn main() {
     let model = demo_model();
     println!("model {}, {ROUNDS} rounds of {TOKENS} tokens, taking turns", model.display());
-    let engine = Engine::new(Arc::new(Model::open(&model).expect("the model opens")), EngineOptions::default());
+    let engine =
+        Engine::new(Arc::new(Model::open(&model).expect("the model opens")), EngineOptions::default());
     let network = Network::start(&model);
     let client = network.client("bench", &network.gateway_url(), 1_000_000_000).await;
     let peer = client.find(None).await.expect("the worker is acceptable");
@@ -62,7 +63,8 @@ fn in_process(engine: &Engine) -> Sample {
     let started = Instant::now();
     let message = [ChatMessage { role: "user".into(), content: PROMPT.into() }];
     let model = engine.model();
-    let prompt = model.tokenizer().encode(&model.render_chat(&message, true).expect("the template renders"), true);
+    let prompt =
+        model.tokenizer().encode(&model.render_chat(&message, true).expect("the template renders"), true);
     let sampling = Sampling { temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, seed: 1 };
     let params = Params { sampling, max_tokens: TOKENS as usize, ..Params::default() };
     let mut marks = Vec::new();

@@ -33,7 +33,8 @@ pub fn repeat_layers(gguf: &[u8], times: u32) -> Vec<u8> {
     let mut tensors: Vec<Tensor> = (0..tensor_count).map(|_| reader.tensor()).collect();
     let data_from = reader.at.next_multiple_of(alignment);
     let data = &gguf[data_from..];
-    tensors = tensors.into_iter().flat_map(|tensor| tensor.repeated(count, times)).collect();
+    let length = data.len().next_multiple_of(alignment) as u64;
+    tensors = tensors.into_iter().flat_map(|tensor| tensor.repeated(count, times, length)).collect();
 
     let mut out = Vec::new();
     out.extend_from_slice(b"GGUF");
@@ -41,12 +42,15 @@ pub fn repeat_layers(gguf: &[u8], times: u32) -> Vec<u8> {
     out.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
     out.extend_from_slice(&pairs.to_le_bytes());
     out.extend_from_slice(&metadata);
-    // The same bytes serve every repetition: offsets may be shared.
     for tensor in &tensors {
         tensor.write(&mut out);
     }
     out.resize(out.len().next_multiple_of(alignment), 0);
-    out.extend_from_slice(data);
+    // Every repetition has the whole data to itself, since tensors may not overlap; most of it stays unused.
+    for _ in 0..times {
+        out.extend_from_slice(data);
+        out.resize(out.len().next_multiple_of(alignment), 0);
+    }
     out
 }
 
@@ -59,12 +63,16 @@ struct Tensor {
 }
 
 impl Tensor {
-    fn repeated(self, count: u32, times: u32) -> Vec<Self> {
+    fn repeated(self, count: u32, times: u32, data_length: u64) -> Vec<Self> {
         let Some(rest) = self.name.strip_prefix("blk.") else { return vec![self] };
         let (number, rest) = rest.split_once('.').expect("blk.N.name");
         let number: u32 = number.parse().expect("a number");
         (0..times)
-            .map(|round| Self { name: format!("blk.{}.{rest}", number + round * count), ..self.clone() })
+            .map(|round| Self {
+                name: format!("blk.{}.{rest}", number + round * count),
+                offset: self.offset + u64::from(round) * data_length,
+                ..self.clone()
+            })
             .collect()
     }
 

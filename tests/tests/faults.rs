@@ -17,7 +17,7 @@ const DEPOSIT: u64 = 1_000_000_000;
 fn slow_model(folder: &tempfile::TempDir) -> PathBuf {
     let path = folder.path().join("slow.gguf");
     let tiny = std::fs::read(tiny_model()).expect("the tiny model lies in the repository");
-    std::fs::write(&path, repeat_layers(&tiny, 100)).expect("it can be written");
+    std::fs::write(&path, repeat_layers(&tiny, 60)).expect("it can be written");
     path
 }
 
@@ -112,14 +112,19 @@ async fn a_host_killed_in_mid_stream_takes_its_guest_along_and_loses_no_voucher(
     wait_for("the guest's end", async || guests.iter().all(|id| !is_running(*id)).then_some(())).await;
 
     network.start_host();
-    let again = wait_for("the worker", async || client.find(None).await.ok().filter(|p| p.is_fresh() && new_key(p, &peer))).await;
+    let again = wait_for("the worker", async || {
+        client.find(None).await.ok().filter(|p| p.is_fresh() && new_key(p, &peer))
+    })
+    .await;
     let second = rest(ask(&client, &again, 8).await).await.expect("it answers again");
-    // At its end the host settles: what the gateway signed before the kill and after it is all there.
-    let operator_before = treasury_balance(&network).await;
+    // The gateway ends first and hands over its last voucher; then the host settles: what was earned before the kill
+    // and after it is all there. The gateway's own settlement is told apart by when the balance was read.
+    network.gateway.take().expect("it runs").stop();
+    let before = treasury_balance(&network).await;
     network.host.take().expect("it runs").stop();
-    let operator_after = treasury_balance(&network).await;
+    let share = treasury_balance(&network).await - before;
     let least = operator_share(first.bill + second.bill);
-    assert!(operator_after - operator_before >= least, "{least} of fees at least, {}", operator_after - operator_before);
+    assert!(share >= least, "the treasury got {share} of what the host settled, at least {least} was due");
 }
 
 /// 5 % of what the operator was paid for answers that cost the client this much; rounding may take a nanoton each.
@@ -130,7 +135,8 @@ fn operator_share(client_bill: u64) -> u64 {
 async fn treasury_balance(network: &Network) -> u64 {
     let chain = network.connect_chain().await;
     let ready = &network.chain.as_ref().expect("it runs").ready;
-    let address = cocoon_contracts::parse_address(ready["wallet"].as_str().expect("an address")).expect("an address");
+    let address =
+        cocoon_contracts::parse_address(ready["wallet"].as_str().expect("an address")).expect("an address");
     chain.account(&address).await.expect("the chain answers").balance
 }
 
@@ -181,9 +187,11 @@ async fn a_ledger_killed_and_started_again_goes_on_where_it_was() {
     let mut network = Network::start(&tiny_model());
     let client = network.client("alice", &network.gateway_url(), DEPOSIT).await;
     let peer = client.find(None).await.expect("the worker is acceptable");
-    let before = rest(ask(&client, &peer, 8).await).await.expect("an answer").voucher.expect("it cost something");
+    let before =
+        rest(ask(&client, &peer, 8).await).await.expect("an answer").voucher.expect("it cost something");
     let chain = network.connect_chain().await;
-    let (head, address) = (chain.head().await.expect("a block"), network.chain.as_ref().expect("it runs").url());
+    let (head, address) =
+        (chain.head().await.expect("a block"), network.chain.as_ref().expect("it runs").url());
     network.chain.take().expect("it runs").kill();
 
     // The ledger is not needed to answer, only to open, close and settle.
@@ -195,20 +203,20 @@ async fn a_ledger_killed_and_started_again_goes_on_where_it_was() {
     assert_eq!(block.root_hash, head.root_hash);
     let channel = client.channel().await.expect("open").address.clone();
     let state = read_channel(chain.as_ref(), &channel).await.expect("the channel survived");
-    assert_eq!(state.deposit(), DEPOSIT);
+    assert!(state.deposit() >= DEPOSIT, "{} of {DEPOSIT}", state.deposit());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deposit_that_does_not_cover_the_worst_case_is_refused_before_work() {
     let network = Network::start(&tiny_model());
-    // 400 completion tokens cost 67,200 nanotons.
+    // 20,000 completion tokens cost 3.36 million nanotons; what is left of opening comes on top of the deposit.
     let client = network.client("poor", &network.gateway_url(), 50_000).await;
     let peer = client.find(None).await.expect("the worker is acceptable");
     let body = serde_json::json!({
-        "model": peer.model(), "max_tokens": 400, "messages": [{"role": "user", "content": "hi"}],
+        "model": peer.model(), "max_tokens": 20_000, "messages": [{"role": "user", "content": "hi"}],
     });
     let body = body.to_string().into_bytes();
-    let budget = budget_for(&body, Some(400));
+    let budget = budget_for(&body, Some(20_000));
     match client.ask(&peer, Prompt::new(body), budget).await.err().expect("it is refused") {
         ClientError::Refused { status: 402, code, .. } => assert_eq!(code, "insufficient_deposit"),
         other => panic!("another error: {other}"),

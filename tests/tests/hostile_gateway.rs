@@ -1,8 +1,8 @@
 //! A gateway that lies: the client finds out, seals nothing to strangers, and pays for nothing that is not the worker's.
 
+use cocoon_attestation::Bundle;
 use cocoon_client::proxy::budget_for;
 use cocoon_client::{Answering, Client, ClientError, Event, Finished, Peer};
-use cocoon_attestation::Bundle;
 use cocoon_protocol::{AnswerError, Prompt, WireError};
 use cocoon_tests::relay::Relay;
 use cocoon_tests::{Network, tiny_model};
@@ -59,7 +59,8 @@ async fn a_swapped_key_is_refused(relay: &Relay, client: &Client) {
         }
         // The statement with a key of the gateway's own in it, everything else as it was.
         let mut bundle = Bundle::decode(&body).expect("the real bundle");
-        let mut statement = cocoon_attestation::Statement::decode(&bundle.statement).expect("the real statement");
+        let mut statement =
+            cocoon_attestation::Statement::decode(&bundle.statement).expect("the real statement");
         statement.keys.seal = vec![7; statement.keys.seal.len()];
         bundle.statement = statement.encode();
         bundle.encode()
@@ -138,7 +139,9 @@ async fn an_old_answer_is_refused(relay: &Relay, client: &Client, peer: &Peer) {
         }
         body
     });
-    finish(ask(client, peer, "The first.").await.expect("it is sent")).await.expect("the first is not old yet");
+    finish(ask(client, peer, "The first.").await.expect("it is sent"))
+        .await
+        .expect("the first is not old yet");
     let error = finish(ask(client, peer, "The second.").await.expect("it is sent")).await;
     match error.err().expect("an old answer is not believed") {
         ClientError::Tampered { error: AnswerError::Forged { .. }, .. } => {}

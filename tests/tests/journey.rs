@@ -60,7 +60,10 @@ fn money_adds_up(report: &Value, prompt: u64, completion: u64) {
     assert_eq!(fee, balance("treasury", "after") - balance("treasury", "before"));
     let share = |amount: u64| amount * 500 / 10_000;
     let expected = share(bill) + share(operator_bill);
-    assert!(fee <= expected && fee + 2 >= expected, "5 % of both bills is {expected}, the treasury got {fee}");
+    assert!(
+        fee <= expected && fee + 2 >= expected,
+        "5 % of both bills is {expected}, the treasury got {fee}"
+    );
 
     let total = |when: &str| -> u64 {
         ["client", "gateway", "operator", "treasury"].iter().map(|who| balance(who, when)).sum()
@@ -84,10 +87,17 @@ fn evidence_verifies_and_nothing_else_does(kept: &Path) {
     let failed = |verdict: &Value| verdict["refusal"]["check"].as_str().unwrap_or_default().to_owned();
 
     let (code, verdict) = verify(&[&[bundle.as_str()], &full[..]].concat());
-    assert_eq!((code, verdict["verdict"].as_str(), verdict["simulated"].as_bool()), (0, Some("trusted"), Some(true)));
+    assert_eq!(
+        (code, verdict["verdict"].as_str(), verdict["simulated"].as_bool()),
+        (0, Some("trusted"), Some(true))
+    );
 
     let (code, verdict) = verify(&[&bundle, "--simulated-root", &root, "--json"]);
-    assert_eq!((code, verdict["verdict"].as_str()), (0, Some("genuine")), "without a policy it is never trusted");
+    assert_eq!(
+        (code, verdict["verdict"].as_str()),
+        (0, Some("genuine")),
+        "without a policy it is never trusted"
+    );
 
     let (code, verdict) = verify(&[&bundle, "--json"]);
     assert_ne!(code, 0, "no simulated root is built in: {verdict}");
@@ -100,7 +110,9 @@ fn evidence_verifies_and_nothing_else_does(kept: &Path) {
     let original = std::fs::read_to_string(&policy).expect("the policy");
     let changed: String = original
         .lines()
-        .map(|line| if line.starts_with("network = ") { "network = -4242\n".to_owned() } else { format!("{line}\n") })
+        .map(|line| {
+            if line.starts_with("network = ") { "network = -4242\n".to_owned() } else { format!("{line}\n") }
+        })
         .collect();
     std::fs::write(&other, changed).expect("it can be written");
     let arguments = ["--simulated-root", &root, "--policy", text(&other), "--beacon", &beacon, "--json"];
@@ -126,8 +138,24 @@ fn without_a_terminal_the_screen_is_plain_and_tells_the_whole_story() {
     let screen = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(!screen.contains('\x1b'), "escape codes in a pipe");
     for word in [
-        "SIMULATED", "Verify", "tdx.signature", "policy.rtmr3", "freshness", "TRUSTED", "Seal", "sealed", "Answer",
-        "Receipt", "Pay", "voucher", "Settle", "client", "gateway", "operator", "treasury", "cocoon verify",
+        "SIMULATED",
+        "Verify",
+        "tdx.signature",
+        "policy.rtmr3",
+        "freshness",
+        "TRUSTED",
+        "Seal",
+        "sealed",
+        "Answer",
+        "Receipt",
+        "Pay",
+        "voucher",
+        "Settle",
+        "client",
+        "gateway",
+        "operator",
+        "treasury",
+        "cocoon verify",
     ] {
         assert!(screen.contains(word), "{word} is missing from the screen:\n{screen}");
     }
@@ -170,7 +198,8 @@ fn an_interrupted_demo_leaves_no_process_behind() {
         assert!(Instant::now() < deadline, "left behind: {:?}", processes_of(temporary.path()));
         std::thread::sleep(Duration::from_millis(20));
     }
-    let rest: Vec<PathBuf> = std::fs::read_dir(temporary.path()).expect("it is there").flatten().map(|e| e.path()).collect();
+    let rest: Vec<PathBuf> =
+        std::fs::read_dir(temporary.path()).expect("it is there").flatten().map(|e| e.path()).collect();
     assert!(rest.is_empty(), "files left behind: {rest:?}");
 }
 

@@ -58,9 +58,14 @@ fn the_official_openai_client_works_against_the_local_endpoint() {
         .arg(root().join("tests/clients/openai_client.py"))
         .args([&format!("{}/v1", proxy.url()), "tiny"])
         .output()
-        .unwrap_or_else(|error| panic!("{python} does not start: {error}; ./scripts/test sets COCOON_OPENAI_PYTHON"));
+        .unwrap_or_else(|error| {
+            panic!("{python} does not start: {error}; ./scripts/test sets COCOON_OPENAI_PYTHON")
+        });
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "the client failed (./scripts/test installs the package `openai`): {said}");
+    assert!(
+        output.status.success(),
+        "the client failed (./scripts/test installs the package `openai`): {said}"
+    );
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert!(report["chunks"].as_u64().expect("a number") > 1, "it was streamed: {report}");
     proxy.stop();
@@ -110,15 +115,21 @@ fn a_model_that_is_cut_short_or_not_allowed_never_serves() {
         let keys = network.folder.path().join("simulated-tee");
         std::fs::create_dir(state.join("simulated-tee")).expect("a folder");
         for entry in std::fs::read_dir(keys).expect("the platform's folder").flatten() {
-            std::fs::copy(entry.path(), state.join("simulated-tee").join(entry.file_name())).expect("it can be copied");
+            std::fs::copy(entry.path(), state.join("simulated-tee").join(entry.file_name()))
+                .expect("it can be copied");
         }
-        let output = Command::new(binary("cocoon"))
+        let mut child = Command::new(binary("cocoon"))
             .args(["host", "up", "--process", "--listen", "127.0.0.1:0", "--lifeline", "--prompt-price", "1"])
             .args(["--completion-price", "1", "--state", state.to_str().expect("UTF-8")])
             .args(["--model", path.to_str().expect("UTF-8")])
             .stdin(Stdio::piped())
-            .output()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("cocoon starts");
+        let lifeline = child.stdin.take(); // held: it must end by itself
+        let output = child.wait_with_output().expect("it ends");
+        drop(lifeline);
         assert_eq!(output.status.code(), Some(1), "it served {name}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
@@ -127,5 +138,8 @@ fn a_model_that_is_cut_short_or_not_allowed_never_serves() {
     let mut changed = whole.clone();
     *changed.last_mut().expect("it has bytes") ^= 1;
     let said = host("changed.gguf", &changed);
-    assert!(said.contains("policy") || said.contains("rtmr") || said.contains("registr"), "the gateway refuses it: {said}");
+    assert!(
+        said.contains("policy") || said.contains("rtmr") || said.contains("registr"),
+        "the gateway refuses it: {said}"
+    );
 }

@@ -84,7 +84,9 @@ impl Screen {
         };
         let mut line = format!("   {mark} {:<22}", check.id);
         match check.status {
-            Status::Pass => line.push_str(&format!("{:<56} {}", check.why, self.dim(&abridge(&check.got, 44)))),
+            Status::Pass => {
+                line.push_str(&format!("{:<56} {}", check.why, self.dim(&abridge(&check.got, 44))))
+            }
             Status::Skip => line.push_str(&self.dim(&format!("skipped: {}", check.why))),
             Status::Fail => {
                 let _ = write!(

@@ -151,8 +151,13 @@ impl ClientError {
 
     /// Whether another try with fresh evidence may succeed, nothing having been answered yet.
     pub(crate) fn wants_fresh_evidence(&self) -> bool {
-        const CODES: [&str; 5] =
-            ["stale_statement", "statement_exhausted", "unknown_worker", "guest_starting", "guest_unreachable"];
+        const CODES: [&str; 5] = [
+            "stale_statement",
+            "statement_exhausted",
+            "unknown_worker",
+            "guest_starting",
+            "guest_unreachable",
+        ];
         matches!(self, Self::Refused { code, .. } if CODES.contains(&code.as_str()))
     }
 }

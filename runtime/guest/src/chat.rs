@@ -183,7 +183,15 @@ fn sampling(raw: &Raw, seed: u64) -> Result<Sampling, Refusal> {
         repetition_penalty: raw.repetition_penalty.unwrap_or(default.repetition_penalty),
         seed,
     };
-    sampling.check().map_err(|error| Refusal::new(400, "invalid_value", error.to_string()))?;
+    // One field at a time, so that a refusal names the field.
+    let alone = [
+        ("temperature", Sampling { temperature: sampling.temperature, ..default }),
+        ("top_p", Sampling { top_p: sampling.top_p, ..default }),
+        ("repetition_penalty", Sampling { repetition_penalty: sampling.repetition_penalty, ..default }),
+    ];
+    for (field, candidate) in alone {
+        candidate.check().map_err(|error| Refusal::field(field, error.to_string()))?;
+    }
     Ok(sampling)
 }
 
@@ -296,10 +304,10 @@ mod tests {
     fn one_wrong_field_at_a_time_is_refused_by_name() {
         for (extra, code, param) in [
             (r#","n":2"#, "invalid_value", Some("n")),
-            (r#","temperature":2.5"#, "invalid_value", None),
-            (r#","temperature":-1"#, "invalid_value", None),
-            (r#","top_p":0"#, "invalid_value", None),
-            (r#","repetition_penalty":9"#, "invalid_value", None),
+            (r#","temperature":2.5"#, "invalid_value", Some("temperature")),
+            (r#","temperature":-1"#, "invalid_value", Some("temperature")),
+            (r#","top_p":0"#, "invalid_value", Some("top_p")),
+            (r#","repetition_penalty":9"#, "invalid_value", Some("repetition_penalty")),
             (r#","seed":1.5"#, "invalid_value", Some("seed")),
             (r#","max_tokens":0"#, "invalid_value", Some("max_tokens")),
             (r#","max_tokens":-1"#, "invalid_json", None),

@@ -25,7 +25,9 @@ fn main() -> ExitCode {
         ["bench", "engine"] => demo_model().and_then(|model| bench_engine(&model)),
         ["bench", "engine", model] => bench_engine(Path::new(model)),
         ["bench", "path"] => bench_path(),
-        ["bench", "verify"] => cargo(&["run", "--release", "--quiet", "-p", "cocoon-attestation", "--example", "speed"]),
+        ["bench", "verify"] => {
+            cargo(&["run", "--release", "--quiet", "-p", "cocoon-attestation", "--example", "speed"])
+        }
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -107,7 +109,8 @@ fn fixtures() -> Result<()> {
         if !output.status.success() {
             bail!("the oracle failed: {}", String::from_utf8_lossy(&output.stderr));
         }
-        std::fs::write(root().join(&fixture), output.stdout).with_context(|| format!("cannot write {fixture}"))?;
+        std::fs::write(root().join(&fixture), output.stdout)
+            .with_context(|| format!("cannot write {fixture}"))?;
         run(&format!("{venv_text}/bin/python"), &["scripts/oracle/reference.py", model, &fixture])?;
     }
     Ok(())
