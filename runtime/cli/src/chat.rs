@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::error::{EXIT_FAILURE, Failure};
 use crate::network::state_folder;
 use crate::ui::{Screen, grouped, printable, ton};
-use crate::wiring::{ClientSettings, DEPOSIT, Joined, explain_client};
+use crate::wiring::{CLIENT, ClientSettings, DEPOSIT, Joined, explain_client, parse_profile};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     /// Accept what this policy says in place of what the registry says
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Whose wallet and books to use; each profile is open in one process at a time
+    #[arg(long, value_name = "NAME", default_value = CLIENT, value_parser = parse_profile)]
+    profile: String,
     /// Nanotons to put into a new payment channel
     #[arg(long, value_name = "NANOTONS", default_value_t = DEPOSIT)]
     deposit: u64,
@@ -55,6 +58,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let joined = Joined::load(&state_folder(arguments.state.clone())?).await?;
     let settings = ClientSettings {
         policy: arguments.policy.clone(),
+        profile: arguments.profile.clone(),
         deposit: arguments.deposit,
         ..ClientSettings::default()
     };

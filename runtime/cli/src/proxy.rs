@@ -12,7 +12,7 @@ use crate::lifeline::Shutdown;
 use crate::network::state_folder;
 use crate::part::Ready;
 use crate::ui::{Screen, grouped};
-use crate::wiring::{ClientSettings, DEPOSIT, Joined};
+use crate::wiring::{ClientSettings, DEPOSIT, Joined, PROXY, parse_profile};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     /// Accept what this policy says in place of what the registry says
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Whose wallet and books to use; each profile is open in one process at a time
+    #[arg(long, value_name = "NAME", default_value = PROXY, value_parser = parse_profile)]
+    profile: String,
     /// Nanotons to put into a new payment channel
     #[arg(long, value_name = "NANOTONS", default_value_t = DEPOSIT)]
     deposit: u64,
@@ -47,8 +50,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
     let mut shutdown = Shutdown::listen(arguments.lifeline)?;
     let joined = Joined::load(&state_folder(arguments.state)?).await?;
-    let settings =
-        ClientSettings { policy: arguments.policy, deposit: arguments.deposit, ..ClientSettings::default() };
+    let settings = ClientSettings {
+        policy: arguments.policy,
+        profile: arguments.profile,
+        deposit: arguments.deposit,
+        ..ClientSettings::default()
+    };
     let client = Arc::new(joined.client(arguments.gateway, settings).await?);
     let listener = tokio::net::TcpListener::bind(arguments.listen).await.explain(
         || format!("cannot listen on {}", arguments.listen),

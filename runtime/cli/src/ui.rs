@@ -2,15 +2,21 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cocoon_attestation::{Check, Status};
 
 /// Where a command writes for people. With `--json` it writes to nobody, and one object goes to standard output.
 pub(crate) struct Screen {
     colour: bool,
+    terminal: bool,
     silent: bool,
+    /// A progress line stands there, to be wiped by the next output.
+    pending: AtomicBool,
 }
 
+/// Back to the line's beginning, and clears it.
+const WIPE: &str = "\r\x1b[2K";
 const BOLD: &str = "1";
 const DIM: &str = "2";
 const RED: &str = "31";
@@ -20,10 +26,11 @@ const YELLOW: &str = "33";
 impl Screen {
     /// Colour only on a terminal, and never against `NO_COLOR` (no-color.org).
     pub(crate) fn new(silent: bool) -> Self {
-        let colour = std::io::stdout().is_terminal()
+        let terminal = std::io::stdout().is_terminal();
+        let colour = terminal
             && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
             && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
-        Self { colour, silent }
+        Self { colour, terminal, silent, pending: AtomicBool::new(false) }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -59,8 +66,18 @@ impl Screen {
     /// Text as it comes, flushed: a streaming answer.
     pub(crate) fn raw(&self, text: &str) {
         if !self.silent {
+            let wipe = if self.pending.swap(false, Ordering::Relaxed) { WIPE } else { "" };
             let mut out = std::io::stdout().lock();
-            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            let _ = write!(out, "{wipe}{text}").and_then(|()| out.flush());
+        }
+    }
+
+    /// What is being waited for. On a terminal only; the next output takes its place.
+    pub(crate) fn progress(&self, text: &str) {
+        if self.terminal && !self.silent {
+            let mut out = std::io::stdout().lock();
+            let _ = write!(out, "{WIPE}   {}", self.dim(&format!("… {text}"))).and_then(|()| out.flush());
+            self.pending.store(true, Ordering::Relaxed);
         }
     }
 
@@ -138,7 +155,7 @@ pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -21,6 +21,10 @@ pub(crate) const MAX_EVIDENCE_AGE: u64 = 600;
 const FAUCET_AMOUNT: Nanotons = 20_000_000_000;
 /// How long a client's channel may be contested after it starts to close, in seconds.
 const CHALLENGE_SECONDS: u32 = 24 * 3600;
+/// The profile of `cocoon chat`.
+pub(crate) const CLIENT: &str = "client";
+/// The profile of `cocoon proxy`: its own, so that both can run at once.
+pub(crate) const PROXY: &str = "proxy";
 /// What a client puts into a new channel: 1 TON.
 pub(crate) const DEPOSIT: Nanotons = 1_000_000_000;
 
@@ -82,7 +86,7 @@ impl Joined {
         let path = role_folder(&self.state, role)?.join("accounts.redb");
         Store::open(&path).explain(
             || format!("the books {} cannot be opened", path.display()),
-            "end the other process that has them open, or check the disk",
+            "end the other process that has them open (or give this one a wallet of its own with --profile NAME)",
         )
     }
 
@@ -98,7 +102,7 @@ impl Joined {
                 "start one with `cocoon gateway`, or name one with --gateway URL",
             )
         })?;
-        let folder = role_folder(&self.state, "client")?;
+        let folder = role_folder(&self.state, &settings.profile)?;
         let policy = match &settings.policy {
             Some(path) => read_policy(path)?,
             None => self.policy()?,
@@ -109,9 +113,9 @@ impl Joined {
         let options = ClientOptions {
             gateway,
             chain: Arc::clone(&self.chain),
-            wallet: self.wallet("client").await?,
+            wallet: self.wallet(&settings.profile).await?,
             session_key: keys::load_or_create(&folder.join("session.key"))?,
-            book: PayerBook::open(self.store("client")?)
+            book: PayerBook::open(self.store(&settings.profile)?)
                 .explain(|| "the client's books are damaged".into(), "restore them from a backup")?,
             anchors: self.anchors()?,
             exceptions,
@@ -127,8 +131,20 @@ impl Joined {
     }
 }
 
+/// A profile is a folder's name: nothing that leads out of the state folder.
+pub(crate) fn parse_profile(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let reserved = ["gateway", "operator", "ledger", "owner", "treasury", "simulated-tee"];
+    match (1..=32).contains(&text.len()) && text.chars().all(fits) && !reserved.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err("1 to 32 letters, digits, - and _, and not the name of another part".to_owned()),
+    }
+}
+
 /// How a client is set up.
 pub(crate) struct ClientSettings {
+    /// The folder of its wallet and books: one process at a time has them open.
+    pub(crate) profile: String,
     /// A policy file in place of the registry's.
     pub(crate) policy: Option<PathBuf>,
     /// See [`DEPOSIT`].
@@ -139,7 +155,12 @@ pub(crate) struct ClientSettings {
 
 impl Default for ClientSettings {
     fn default() -> Self {
-        Self { policy: None, deposit: DEPOSIT, challenge_seconds: CHALLENGE_SECONDS }
+        Self {
+            profile: CLIENT.to_owned(),
+            policy: None,
+            deposit: DEPOSIT,
+            challenge_seconds: CHALLENGE_SECONDS,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cocoon_contracts::{Nanotons, SignedVoucher};
-use cocoon_protocol::{Answer, AnswerEvent, AnswerOpener, Price, Usage, VerifiedReceipt};
+use cocoon_protocol::{Answer, AnswerError, AnswerEvent, AnswerOpener, Price, Usage, VerifiedReceipt};
 use reqwest::Response;
 
 use crate::ClientError;
@@ -35,7 +35,7 @@ pub struct Finished {
     pub receipt: VerifiedReceipt,
     /// What this answer cost.
     pub bill: Nanotons,
-    /// The voucher that covers it and all before it; `None` if nothing was ever owed.
+    /// The voucher that covers it and all before it; `None` if nothing was ever owed, or the gateway was gone.
     pub voucher: Option<SignedVoucher>,
     /// How long it took.
     pub timing: Timing,
@@ -72,6 +72,15 @@ pub struct Answering {
     sent_at: Instant,
     first_at: Option<Instant>,
     last_at: Instant,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        // Left before its end: the gateway may have forwarded frames that were never read here.
+        if self.opener.is_some() {
+            self.payer.note_broken_stream();
+        }
+    }
 }
 
 impl Answering {
@@ -137,8 +146,7 @@ impl Answering {
                     match opener.push(&bytes) {
                         Ok(events) => self.ready.extend(events),
                         Err(error) => {
-                            self.opener = None;
-                            return Err(ClientError::Tampered { error, owed: self.billed });
+                            return Err(self.tampered(error));
                         }
                     }
                 }
@@ -168,15 +176,31 @@ impl Answering {
         let opener = self.opener.take().expect("finish is called once, from next");
         let receipt = match opener.finish() {
             Ok(receipt) => receipt,
-            Err(cocoon_protocol::AnswerError::Wire(cocoon_protocol::WireError::Truncated { .. })) => {
+            Err(AnswerError::Wire(cocoon_protocol::WireError::Truncated { .. })) => {
                 return Err(self.interrupted("the stream ended before the last frame".to_owned()));
             }
-            Err(error) => return Err(ClientError::Tampered { error, owed: self.billed }),
+            Err(error) => return Err(self.tampered(error)),
         };
-        let voucher = self.payer.settle_up().await?;
+        let voucher = match self.payer.settle_up().await {
+            Ok(voucher) => voucher,
+            // The answer is whole and proven: it is not taken from the user because its payment could not be handed in.
+            // What is owed is in the book, and goes with the next voucher.
+            Err(error @ ClientError::Unreachable { .. }) => {
+                tracing::warn!(%error, "the answer's voucher could not be handed in");
+                self.payer.note_difference();
+                None
+            }
+            Err(error) => return Err(error),
+        };
         let first = self.first_at.unwrap_or(self.last_at);
         let timing = Timing { first_token: first - self.sent_at, streaming: self.last_at - first };
         Ok(Event::Finished(Box::new(Finished { bill: receipt.receipt().bill(), receipt, voucher, timing })))
+    }
+
+    fn tampered(&mut self, error: AnswerError) -> ClientError {
+        self.opener = None;
+        self.payer.note_difference();
+        ClientError::Tampered { error, owed: self.billed }
     }
 
     fn interrupted(&mut self, why: String) -> ClientError {

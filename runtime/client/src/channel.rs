@@ -1,7 +1,7 @@
 //! The channel to the gateway: opened once, kept in the book, paid by a task that follows what is owed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cocoon_accounts::PayerBook;
 use cocoon_contracts::{Address, Nanotons, SignedVoucher, SigningKey};
@@ -38,6 +38,8 @@ pub(crate) struct Payer {
     window: Nanotons,
     /// What broken streams may have cost at the gateway beyond what arrived here.
     forgiven: AtomicU64,
+    /// The two counts may differ: at the start, and after every answer that did not end well.
+    differs: AtomicBool,
 }
 
 impl Payer {
@@ -48,7 +50,15 @@ impl Payer {
         gateway: GatewayApi,
         window: Nanotons,
     ) -> Arc<Self> {
-        Arc::new(Self { book, key, channel, gateway, window, forgiven: AtomicU64::new(window) })
+        Arc::new(Self {
+            book,
+            key,
+            channel,
+            gateway,
+            window,
+            forgiven: AtomicU64::new(window),
+            differs: AtomicBool::new(true),
+        })
     }
 
     pub(crate) fn owe(&self, nanotons: Nanotons) -> Result<(), ClientError> {
@@ -59,6 +69,12 @@ impl Payer {
     /// A stream broke: the gateway may have forwarded up to a window that never arrived.
     pub(crate) fn note_broken_stream(&self) {
         self.forgiven.fetch_add(self.window, Ordering::Relaxed);
+        self.note_difference();
+    }
+
+    /// The gateway's count is to be looked at before the next question.
+    pub(crate) fn note_difference(&self) {
+        self.differs.store(true, Ordering::Relaxed);
     }
 
     /// Signs and hands in a voucher for all that is owed.
@@ -73,11 +89,22 @@ impl Payer {
         Ok(Some(voucher))
     }
 
-    /// Before a question: takes over what the gateway counted beyond us because a stream broke, up to a window for each.
+    /// Before a question, if the counts may differ: takes over what the gateway counted beyond us because a stream broke,
+    /// up to a window for each.
     pub(crate) async fn reconcile(&self) -> Result<(), ClientError> {
+        if !self.differs.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.look().await.inspect_err(|_| self.note_difference())
+    }
+
+    async fn look(&self) -> Result<(), ClientError> {
         let account = self.gateway.account(&self.channel).await?;
         let ours = self.book.state(&self.channel).unwrap_or_default();
-        if account.owed > ours.owed && account.reserved == 0 {
+        if account.reserved > 0 {
+            // Answers are under way: their counts differ by what is on the wire. Look again before the next question.
+            self.note_difference();
+        } else if account.owed > ours.owed {
             let allowance = self.forgiven.load(Ordering::Relaxed);
             self.book.reconcile(&self.channel, account.owed, allowance).await?;
             self.forgiven.fetch_sub((account.owed - ours.owed).min(allowance), Ordering::Relaxed);

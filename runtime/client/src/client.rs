@@ -258,7 +258,8 @@ impl Client {
         let sent_at = Instant::now();
         let (sealed, opener) = seal(&peer.trusted, &header, Endpoint::ChatCompletions, body)?;
         let sealed_bytes = sealed.as_bytes().len();
-        let response = self.gateway.answer(&peer.worker, &channel.address, sealed).await?;
+        let sent = self.gateway.answer(&peer.worker, &channel.address, sealed).await;
+        let response = sent.inspect_err(|_| payer.note_difference())?;
         Ok(Answering::new(response, opener, Arc::clone(payer), peer.price, sealed_bytes, sent_at))
     }
 }

@@ -85,7 +85,7 @@ async fn start(screen: &Screen, model: &Path, keep: &Path) -> Result<Stage, Fail
         "Start",
         "a ledger with the contracts, a gateway, a host, a guest: processes on this machine",
     );
-    let stage = Stage::start(model, keep).await?;
+    let stage = Stage::start(screen, model, keep).await?;
     screen.detail("ledger", &format!("{}  (embedded TON, toncenter v2)", stage.chain.ready.url));
     screen.detail("gateway", &stage.gateway.ready.url);
     screen.detail("host", &format!("{}  (guest in process mode, {})", stage.host.ready.url, model.display()));
@@ -117,6 +117,7 @@ async fn verify(screen: &Screen, client: &Client) -> Result<Peer, Failure> {
 }
 
 async fn open_channel(screen: &Screen, client: &Client) -> Result<OpenChannel, Failure> {
+    screen.progress("a payment channel is opened");
     let channel = client.channel().await.map_err(|error| explain_client(&error))?.clone();
     screen.step(3, "Seal", "only the attested guest can open this");
     screen.detail("channel", &format!("{} TON deposited in {}", ton(channel.deposit), channel.address));
@@ -217,17 +218,20 @@ async fn settle(
         "gateway and operator cash their vouchers on chain; the payers close what is left",
     );
     let client_wallet = client.wallet().address().to_string();
+    screen.progress("the gateway settles");
     drop(client); // its books are closed before others open them
     // Each settles as its lifeline ends. The gateway first: it hands the operator the last voucher.
     let Stage { state, chain, gateway, host, gateway_before, operator_before, treasury_before } = stage;
     let (gateway_wallet, operator_wallet) = (gateway.ready.wallet.clone(), host.ready.wallet.clone());
     gateway.stop().await?;
+    screen.progress("the operator settles");
     host.stop().await?;
     let settled = read_channel(joined.chain.as_ref(), &channel.address)
         .await
         .explain(|| "the channel cannot be read".into(), "look at the chain's log")?
         .paid;
     screen.detail("settled", &format!("{} nanotons out of the client's channel", grouped(settled)));
+    screen.progress("the payers close their channels");
     let (first, second) = tokio::join!(close_channels(joined, "client"), close_channels(joined, "gateway"));
     screen.detail("closed", &format!("{} channels: what was not spent went home", first? + second?));
 

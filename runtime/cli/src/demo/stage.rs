@@ -9,6 +9,7 @@ use super::journey::CHALLENGE_SECONDS;
 use crate::error::{Explain, Failure};
 use crate::network::NetworkFile;
 use crate::part::Part;
+use crate::ui::Screen;
 use crate::wiring::connect;
 
 /// A running network in a folder of its own, gone with this value.
@@ -25,7 +26,7 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Starts the parts in order, each on a free port.
-    pub(super) async fn start(model: &Path, keep: &Path) -> Result<Self, Failure> {
+    pub(super) async fn start(screen: &Screen, model: &Path, keep: &Path) -> Result<Self, Failure> {
         let logs = keep.join("logs");
         std::fs::create_dir_all(&logs).explain(
             || format!("cannot make the folder {}", logs.display()),
@@ -42,12 +43,15 @@ impl Stage {
         let model =
             model.to_str().ok_or_else(|| Failure::usage("the model's path is not UTF-8", "rename it"))?;
         let common = ["--listen", "127.0.0.1:0", "--state", folder];
+        screen.progress("the ledger starts, the contracts are deployed");
         let chain =
             Part::start("chain", &[&["chain"], &common[..], &["--model", model]].concat(), &logs).await?;
+        screen.progress("the gateway starts");
         let challenge = CHALLENGE_SECONDS.to_string();
         let challenge = ["--challenge-seconds", &challenge, "--min-challenge-seconds", &challenge];
         let gateway =
             Part::start("gateway", &[&["gateway"], &common[..], &challenge].concat(), &logs).await?;
+        screen.progress("the host measures and starts its guest, which loads the model");
         let gateway_before = balance(state.path(), &gateway.ready.wallet).await?;
         let treasury_before = balance(state.path(), &chain.ready.wallet).await?;
         let arguments =
