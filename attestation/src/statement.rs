@@ -12,7 +12,7 @@
 //! | 5 | engine | 32 bytes |
 //! | 6 | kernels | array of 32 bytes |
 //! | 7 | GPU evidence | array of 32 bytes: SHA-256 of each record in the bundle |
-//! | 8 | freshness | map: 0 beacon (map: 0 seqno, 1 root hash of 32 bytes), 1 nonce (32 bytes or null) |
+//! | 8 | freshness | map: 0 beacon (map: 0 seqno, 1 root hash of 32 bytes), 1 nonce (32 bytes or null), 2 serial (unsigned) |
 
 use ring::digest::{SHA256, SHA512};
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,9 @@ pub struct Freshness {
     pub beacon: Beacon,
     /// A client's own challenge.
     pub nonce: Option<[u8; 32]>,
+    /// How many statements this guest had issued since it booted. Keys live as long as the count does, so no statement
+    /// is ever issued twice, whatever a host asks for: what is remembered under one cannot be forgotten and begun anew.
+    pub serial: u64,
 }
 
 /// A TON masterchain block.
@@ -160,6 +163,7 @@ struct WireModel {
 struct WireFreshness {
     beacon: WireBeacon,
     nonce: Option<Fixed<32>>,
+    serial: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -187,6 +191,7 @@ impl From<&Statement> for Wire {
                     root_hash: Fixed(s.freshness.beacon.root_hash),
                 },
                 nonce: s.freshness.nonce.map(Fixed),
+                serial: s.freshness.serial,
             },
         }
     }
@@ -238,6 +243,7 @@ impl Wire {
                     root_hash: self.freshness.beacon.root_hash.0,
                 },
                 nonce: self.freshness.nonce.map(|n| n.0),
+                serial: self.freshness.serial,
             },
         })
     }

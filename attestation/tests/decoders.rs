@@ -85,8 +85,9 @@ fn a_few_bytes_cannot_claim_much_memory() {
 fn any_statement() -> impl Strategy<Value = Statement> {
     let model =
         ("[a-z0-9 é]{1,20}", any::<[u8; 32]>()).prop_map(|(name, weights)| ModelIdentity { name, weights });
-    let freshness = (any::<u32>(), any::<[u8; 32]>(), any::<Option<[u8; 32]>>())
-        .prop_map(|(seqno, root_hash, nonce)| Freshness { beacon: Beacon { seqno, root_hash }, nonce });
+    let freshness = (any::<u32>(), any::<[u8; 32]>(), any::<Option<[u8; 32]>>(), any::<u64>()).prop_map(
+        |(seqno, root_hash, nonce, serial)| Freshness { beacon: Beacon { seqno, root_hash }, nonce, serial },
+    );
     let keys =
         (vec(any::<u8>(), SEAL_KEY), any::<[u8; 32]>()).prop_map(|(seal, receipt)| Keys { seal, receipt });
     let lists = (vec(any::<[u8; 32]>(), 0..64), vec(any::<[u8; 32]>(), 0..16));
@@ -162,11 +163,12 @@ fn a_statement_starts_with_these_bytes() {
     ];
     assert!(hex::encode(&bytes).starts_with(&expected.concat()), "{}", hex::encode(&bytes[..16]));
     let tail = [
-        "08a2",                                // freshness: map of 2
+        "08a3",                                // freshness: map of 3
         "00a2",                                // beacon: map of 2
         "001829",                              // seqno: 41
         &format!("015820{}", "41".repeat(32)), // root hash
         "01f6",                                // nonce: null
+        "0203",                                // serial: 3
     ];
     assert!(hex::encode(&bytes).ends_with(&tail.concat()));
 }

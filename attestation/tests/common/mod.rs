@@ -37,7 +37,7 @@ pub fn statement() -> Statement {
         engine: [6; 32],
         kernels: vec![],
         gpu_evidence: vec![],
-        freshness: Freshness { beacon: Beacon { seqno: 41, root_hash: [0x41; 32] }, nonce: None },
+        freshness: Freshness { beacon: Beacon { seqno: 41, root_hash: [0x41; 32] }, nonce: None, serial: 3 },
     }
 }
 

@@ -7,7 +7,7 @@ use ring::digest::{Context, SHA256, SHA384, digest};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
@@ -91,6 +91,8 @@ pub struct Guest {
     pub(crate) seal: SealKey,
     pub(crate) receipt: ReceiptKey,
     pub(crate) guard: ReplayGuard,
+    /// Statements issued since boot: the next one's serial number.
+    pub(crate) issued: AtomicU64,
     /// SHA-256 of the configuration.
     pub(crate) configuration: [u8; 32],
     /// SHA-256 of the executable.
@@ -130,6 +132,7 @@ pub fn boot(folder: &Path, tee: Box<dyn Tee>, executable: [u8; 32]) -> Result<Gu
         seal: SealKey::generate(),
         receipt: ReceiptKey::generate(),
         guard: ReplayGuard::new(STATEMENTS, REQUESTS_PER_STATEMENT),
+        issued: AtomicU64::new(0),
         configuration,
         executable,
         attested: AtomicBool::new(false),

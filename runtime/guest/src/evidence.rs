@@ -19,8 +19,8 @@ pub enum AttestError {
 }
 
 impl Guest {
-    /// A bundle over a new statement: the same keys, new freshness. Requests sealed under the last few statements are
-    /// still taken.
+    /// A bundle over a new statement: the same keys, new freshness, and a serial number that no other has. Requests
+    /// sealed under the last few statements are still taken.
     ///
     /// Blocks until the TEE has answered.
     ///
@@ -31,7 +31,9 @@ impl Guest {
         let nonce =
             request.nonce.as_deref().map(|nonce| digest(nonce).ok_or(AttestError::Malformed("nonce")));
         let beacon = Beacon { seqno: request.seqno, root_hash };
-        let statement = self.statement(Freshness { beacon, nonce: nonce.transpose()? }).encode();
+        let nonce = nonce.transpose()?;
+        let serial = self.issued.fetch_add(1, Ordering::Relaxed);
+        let statement = self.statement(Freshness { beacon, nonce, serial }).encode();
         let quote = self.tee.quote(&statement::report_data(&statement))?;
         self.guard.issue(statement::digest(&statement));
         self.attested.store(true, Ordering::Relaxed);

@@ -25,7 +25,9 @@ impl ReplayGuard {
         Self { statements: statements.max(1), ids: ids_per_statement.max(1), current: Mutex::default() }
     }
 
-    /// A statement was issued; the oldest is forgotten when there are too many. Issuing one twice changes nothing.
+    /// A statement was issued; the oldest is forgotten when there are too many. Issuing one again while it is current
+    /// changes nothing. One that was forgotten must never be issued again, since its requests could then be replayed:
+    /// that is what the serial number in every statement is for.
     pub fn issue(&self, statement: [u8; 32]) {
         let mut current = self.lock();
         if current.iter().any(|issued| issued.statement == statement) {

@@ -1,6 +1,8 @@
 //! What a guest refuses, and what is refused of a changed guest: each names the cause.
 
-use crate::common::{Running, Setup, config, header, question, sealed};
+use crate::common::{Running, Setup, config, header, hear, question, sealed};
+use cocoon_attestation::Statement;
+use cocoon_attestation::statement::digest;
 use cocoon_protocol::http::SEALED;
 use cocoon_protocol::{Budget, MAX_REQUEST, Outcome, RequestHeader};
 use std::os::unix::fs::PermissionsExt;
@@ -153,6 +155,28 @@ fn bad_attestation_requests_are_refused() {
     };
     drop(other);
     assert_eq!(code(&guest, &wire).1, "stale_statement");
+}
+
+/// A host may ask for as many statements as it likes, and so have the guest forget which requests it took under one.
+#[test]
+fn no_statement_is_issued_twice_so_no_request_is_answered_twice() {
+    let guest = Setup::new().start();
+    let peer = guest.trusted();
+    let (wire, opener) = sealed(&peer, &header(&peer), &question("Hi", r#","max_tokens":2"#));
+    assert!(hear(opener, &guest.send(&wire).whole().body).end.is_ok());
+    assert_eq!(code(&guest, &wire).1, "replayed");
+    let serials: Vec<u64> = (0..40)
+        .map(|nonce| {
+            let bundle = guest.bundle(7, Some([nonce; 32]));
+            Statement::decode(&bundle.statement).expect("a statement").freshness.serial
+        })
+        .collect();
+    assert_eq!(serials, (1..=40).collect::<Vec<_>>());
+    assert_eq!(code(&guest, &wire).1, "stale_statement", "its statement is forgotten");
+    // The very request for evidence that the first statement came from.
+    let again = guest.bundle(7, None);
+    assert_ne!(digest(&again.statement), peer.statement_digest());
+    assert_eq!(code(&guest, &wire).1, "stale_statement", "and stays forgotten");
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Guest {
             engine: [5; 32],
             kernels: Vec::new(),
             gpu_evidence: Vec::new(),
-            freshness: Freshness { beacon, nonce: None },
+            freshness: Freshness { beacon, nonce: None, serial: 0 },
         }
         .encode();
         let quote = emulator.quote_with_collateral(&report_data(&statement), NOW);
