@@ -83,7 +83,8 @@ impl Trusted {
         &self.image
     }
 
-    /// When this trust ends: appraise again, with fresh evidence, before it.
+    /// When this trust ends: when the beacon is too old or the endorsements lapse, whichever comes first. Appraise
+    /// again, with fresh evidence, before it.
     pub fn fresh_until(&self) -> UnixTime {
         self.fresh_until
     }
@@ -110,6 +111,8 @@ impl Policy {
         };
         let (statement, digest) = statement.expect("no check failed, so there is a statement");
         let (image, fresh_until) = appraised.expect("no check failed, so an image and a beacon were found");
+        // Neither stale evidence nor lapsed endorsements are trusted, whichever comes first.
+        let fresh_until = fresh_until.min(platform.good_until);
         Ok(Trusted { statement, digest, checks, platform, image, fresh_until })
     }
 

@@ -30,6 +30,17 @@ fn what_the_policy_names_is_trusted() {
     assert_eq!(trusted.image(), "guest");
     assert!(trusted.model("tiny").is_some() && trusted.model("huge").is_none());
     assert_eq!(trusted.fresh_until(), UnixTime(NOW.0 - 60 + 3_600));
+    assert!(trusted.fresh_until() < trusted.platform().good_until);
+}
+
+#[test]
+fn trust_ends_no_later_than_the_endorsements() {
+    let platform = Platform::new();
+    let genuine = platform.verify(&platform.bundle()).expect("genuine");
+    let patient = Policy { max_age_seconds: u64::MAX, ..policy() };
+    let trusted = patient.appraise(genuine, &context()).expect("trusted");
+    assert_eq!(trusted.fresh_until(), trusted.platform().good_until);
+    assert!(trusted.fresh_until() > NOW);
 }
 
 #[test]
