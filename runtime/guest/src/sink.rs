@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 
 /// Sealed pieces that may wait for the reader.
 const PIECES: usize = 8;
-/// How long a reader may pause. A gateway holds a stream back while it waits for a voucher (20 s).
-const STALL: Duration = Duration::from_secs(60);
+/// How long a reader may pause before its answer ends, and its place is free. A gateway holds a stream back while it
+/// waits for a voucher, for up to 20 s; this is a little longer.
+const STALL: Duration = Duration::from_secs(25);
 
 /// The generating side. Used outside async code only.
 pub(crate) struct Sink {
