@@ -202,14 +202,26 @@ impl Registry {
         })
     }
 
-    /// Images that count.
-    pub fn images(&self) -> impl Iterator<Item = &Image> {
-        self.content.images.iter().filter(|image| image.status == Status::Allowed)
+    /// Whether this is older than version `seen`: then whoever showed it is behind, or hides a change.
+    pub fn is_older_than(&self, seen: u32) -> bool {
+        self.version < seen
     }
 
-    /// Models that count.
+    /// Images that count: allowed, and their measurements not barred by another entry, whatever it is called.
+    pub fn images(&self) -> impl Iterator<Item = &Image> {
+        let images = &self.content.images;
+        let barred = |image: &Image| {
+            images.iter().any(|it| it.status == Status::Barred && it.measurements == image.measurements)
+        };
+        images.iter().filter(move |image| image.status == Status::Allowed && !barred(image))
+    }
+
+    /// Models that count: allowed, and their weights not barred by another entry, whatever it is called.
     pub fn models(&self) -> impl Iterator<Item = &Model> {
-        self.content.models.iter().filter(|model| model.status == Status::Allowed)
+        let models = &self.content.models;
+        let barred =
+            |model: &Model| models.iter().any(|it| it.status == Status::Barred && it.weights == model.weights);
+        models.iter().filter(move |model| model.status == Status::Allowed && !barred(model))
     }
 }
 
@@ -458,6 +470,28 @@ mod tests {
         assert_eq!((registry.version, registry.delay, registry.owner.clone()), (1, 60, owner));
         assert_eq!(registry.proposal, None);
         assert_eq!(registry.models().count(), 2);
+    }
+
+    #[test]
+    fn what_is_barred_once_does_not_count_under_another_name() {
+        let mut content = content();
+        let (image, model) = (content.images[0].clone(), content.models[0].clone());
+        let other = Measurements { mrtd: [9; 48], ..image.measurements };
+        content.images.push(Image { name: "other".into(), measurements: other, ..image.clone() });
+        // The barred entry comes last, under another name, and says nothing of the configuration.
+        content.images.push(Image {
+            name: "renamed".into(),
+            status: Status::Barred,
+            configuration: None,
+            ..image
+        });
+        content.models.push(Model { name: "renamed".into(), status: Status::Barred, prompt_price: 0, ..model });
+        let owner = Address::new(0, HashBytes([8; 32]));
+        let deployment = Deployment { owner, delay: 60, salt: 1, content };
+        let registry = Registry::parse(&deployment.state_init().unwrap().data.unwrap()).unwrap();
+        assert_eq!(registry.images().map(|image| image.name.as_str()).collect::<Vec<_>>(), ["other"]);
+        assert_eq!(registry.models().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["model-2"]);
+        assert!(registry.is_older_than(2) && !registry.is_older_than(1) && !registry.is_older_than(0));
     }
 
     #[test]
