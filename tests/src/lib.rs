@@ -10,10 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cocoon_accounts::{PayerBook, Store};
-use cocoon_attestation::{Exceptions, TrustAnchors};
-use cocoon_chain::{Chain, Toncenter, Wallet, read_registry};
-use cocoon_client::{ChannelOptions, Client, ClientOptions, policy_from_registry};
+use cocoon_accounts::Store;
+use cocoon_attestation::TrustAnchors;
+use cocoon_chain::{Chain, Toncenter, Wallet};
+use cocoon_client::{ChannelOptions, Client, ClientOptions, PolicySource};
 use cocoon_contracts::{SigningKey, parse_address};
 
 /// Generous: these machines are slow and busy.
@@ -51,6 +51,7 @@ impl Part {
         let mut child = Command::new(binary("cocoon"))
             .args(arguments)
             .arg("--lifeline")
+            .env("COCOON_LOG", "debug") // so that what must not be logged would be seen
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(log).expect("a log file"))
@@ -209,7 +210,6 @@ impl Network {
             self.faucet(&wallet, 20_000_000_000).await;
         }
         let address = parse_address(file["registry"].as_str().expect("a registry")).expect("an address");
-        let registry = read_registry(chain.as_ref(), &address).await.expect("the registry is there");
         let root = std::fs::read(
             self.folder.path().join(file["simulated_root"].as_str().expect("a simulated root")),
         );
@@ -217,17 +217,14 @@ impl Network {
             TrustAnchors::hardware().with_simulated_root(&root.expect("the root's file")).expect("a root");
         ClientOptions {
             gateway: gateway.to_owned(),
-            policy: policy_from_registry(&registry, chain.network(), 600).expect("a policy"),
+            policy: PolicySource::Registry { max_age_seconds: 600 },
+            registry: address,
             chain,
             wallet,
             session_key: key("session"),
-            book: PayerBook::open(Store::open(&folder.join("accounts.redb")).expect("a store"))
-                .expect("a book"),
+            store: Store::open(&folder.join("accounts.redb")).expect("a store"),
             anchors,
-            exceptions: Exceptions::none(),
             channel: ChannelOptions { deposit, challenge_seconds: 1 },
-            fee_bps: registry.content.fee_bps,
-            treasury: registry.content.treasury.clone(),
         }
     }
 

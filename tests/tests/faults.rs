@@ -1,7 +1,7 @@
 //! Parts are killed in mid-stream: the client ends with a clear error, owes at most one window, and nobody's account
 //! loses anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cocoon_chain::read_channel;
 use cocoon_client::proxy::budget_for;
@@ -12,6 +12,16 @@ use cocoon_tests::slow_model::repeat_layers;
 use cocoon_tests::{Network, kill, tiny_model, wait_for};
 
 const DEPOSIT: u64 = 1_000_000_000;
+/// About a hundred completion tokens: well below what the broken answers would cost in full.
+const WINDOW: u64 = 20_000;
+
+fn start(model: &Path) -> Network {
+    let window = WINDOW.to_string();
+    Network::start_with(
+        model,
+        &["--challenge-seconds", "1", "--min-challenge-seconds", "1", "--window", &window],
+    )
+}
 
 /// A model that needs seconds for an answer: what is killed is killed in mid-stream.
 fn slow_model(folder: &tempfile::TempDir) -> PathBuf {
@@ -72,7 +82,7 @@ async fn account(client: &Client) -> AccountStatus {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_killed_in_mid_stream_costs_at_most_a_window_and_another_takes_its_place() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let network = Network::start(&slow_model(&folder));
+    let network = start(&slow_model(&folder));
     let client = network.client("alice", &network.gateway_url(), DEPOSIT).await;
     let peer = client.find(None).await.expect("the worker is acceptable");
     let mut answering = ask(&client, &peer, 400).await;
@@ -82,6 +92,7 @@ async fn a_guest_killed_in_mid_stream_costs_at_most_a_window_and_another_takes_i
     kill(guests[0]);
     let owed = broken(answering).await;
     let status = account(&client).await;
+    assert_eq!(status.window, WINDOW);
     assert!(status.owed <= owed + status.window, "the gateway charged {} for {owed}", status.owed);
     assert!(status.owed - status.voucher.min(status.owed) <= status.window, "at most one window is unpaid");
     assert_eq!(status.reserved, 0, "a dead answer reserves nothing");
@@ -100,7 +111,7 @@ async fn a_guest_killed_in_mid_stream_costs_at_most_a_window_and_another_takes_i
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_killed_in_mid_stream_takes_its_guest_along_and_loses_no_voucher() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut network = Network::start(&slow_model(&folder));
+    let mut network = start(&slow_model(&folder));
     let client = network.client("alice", &network.gateway_url(), DEPOSIT).await;
     let peer = client.find(None).await.expect("the worker is acceptable");
     let first = rest(ask(&client, &peer, 8).await).await.expect("a whole answer before");
@@ -152,7 +163,7 @@ fn is_running(id: u32) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_killed_in_mid_stream_comes_back_with_every_voucher() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut network = Network::start(&slow_model(&folder));
+    let mut network = start(&slow_model(&folder));
     let url = network.gateway_url();
     let client = network.client("alice", &url, DEPOSIT).await;
     let peer = client.find(None).await.expect("the worker is acceptable");

@@ -2,7 +2,9 @@
 
 use cocoon_attestation::Bundle;
 use cocoon_client::proxy::budget_for;
-use cocoon_client::{Answering, Client, ClientError, Event, Finished, Peer};
+use cocoon_client::{
+    Answering, Client, ClientError, Event, Finished, Peer, PolicySource, policy_from_registry,
+};
 use cocoon_protocol::{AnswerError, Prompt, WireError};
 use cocoon_tests::relay::Relay;
 use cocoon_tests::{Network, tiny_model};
@@ -47,6 +49,8 @@ async fn every_lie_of_a_gateway_is_caught_by_the_client() {
     changed_answers_are_refused(&relay, &client, &peer).await;
     an_old_answer_is_refused(&relay, &client, &peer).await;
 
+    a_price_beyond_the_margin_is_refused(&relay, &client).await;
+
     // And after all that, the next honest answer is paid as usual.
     relay.tamper(|_, _, body| body);
     finish(ask(&client, &peer, "And now?").await.expect("it is sent")).await.expect("the answer holds");
@@ -74,12 +78,34 @@ async fn a_swapped_key_is_refused(relay: &Relay, client: &Client) {
 
 async fn a_bundle_of_another_network_is_refused(network: &Network, relay: &Relay) {
     let mut options = network.client_options("bob", relay.url(), DEPOSIT).await;
-    options.policy.network = -4242;
+    let registry =
+        cocoon_chain::read_registry(options.chain.as_ref(), &options.registry).await.expect("it is there");
+    let policy = policy_from_registry(&registry, -4242, 600).expect("it allows something");
+    options.policy = PolicySource::Own(policy);
     let client = Client::connect(options).await.expect("the gateway answers");
     match client.find(None).await.err().expect("it is refused") {
         ClientError::Untrusted { refusal, .. } => assert_eq!(refusal.check, "policy.network"),
         other => panic!("another error: {other}"),
     }
+}
+
+async fn a_price_beyond_the_margin_is_refused(relay: &Relay, client: &Client) {
+    relay.tamper(|_, path, body| {
+        if !path.ends_with("/v1/workers") {
+            return body;
+        }
+        let mut list: serde_json::Value = serde_json::from_slice(&body).expect("the real list");
+        // The registry says 160,000,000; the gateway's margin is 5 %, and 25 % are the most that is paid.
+        list[0]["price"]["completion"] = 200_000_001.into();
+        serde_json::to_vec(&list).expect("it is JSON")
+    });
+    match client.find(None).await.err().expect("it is refused") {
+        ClientError::Overpriced { asked, most } => {
+            assert_eq!((asked.completion, most.completion), (200_000_001, 200_000_000));
+        }
+        other => panic!("another error: {other}"),
+    }
+    relay.tamper(|_, _, body| body);
 }
 
 async fn changed_answers_are_refused(relay: &Relay, client: &Client, peer: &Peer) {

@@ -120,7 +120,14 @@ fn a_model_that_is_cut_short_or_not_allowed_never_serves() {
         }
         let mut child = Command::new(binary("cocoon"))
             .args(["host", "up", "--process", "--listen", "127.0.0.1:0", "--lifeline", "--prompt-price", "1"])
-            .args(["--completion-price", "1", "--state", state.to_str().expect("UTF-8")])
+            .args([
+                "--completion-price",
+                "1",
+                "--min-challenge-seconds",
+                "1",
+                "--state",
+                state.to_str().expect("UTF-8"),
+            ])
             .args(["--model", path.to_str().expect("UTF-8")])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

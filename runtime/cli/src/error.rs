@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::ui::printable;
+
 /// Exit codes: 1 is our own fault or the machine's, 2 a mistake in usage; `verify` has more of its own.
 pub(crate) const EXIT_FAILURE: u8 = 1;
 pub(crate) const EXIT_USAGE: u8 = 2;
@@ -26,9 +28,10 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.what)?;
+        // Errors quote gateways, workers and files.
+        write!(f, "error: {}", printable(&self.what))?;
         if !self.remedy.is_empty() {
-            write!(f, "\nwhat to do: {}", self.remedy)?;
+            write!(f, "\nwhat to do: {}", printable(&self.remedy))?;
         }
         Ok(())
     }

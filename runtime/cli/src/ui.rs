@@ -101,15 +101,19 @@ impl Screen {
         };
         let mut line = format!("   {mark} {:<22}", check.id);
         match check.status {
-            Status::Pass => {
-                line.push_str(&format!("{:<56} {}", check.why, self.dim(&abridge(&check.got, 44))))
-            }
+            Status::Pass => line.push_str(&format!(
+                "{:<56} {}",
+                check.why,
+                self.dim(&printable(&abridge(&check.got, 44)))
+            )),
             Status::Skip => line.push_str(&self.dim(&format!("skipped: {}", check.why))),
             Status::Fail => {
                 let _ = write!(
                     line,
                     "{}\n       expected  {}\n       found     {}",
-                    check.why, check.expected, check.got
+                    check.why,
+                    printable(&check.expected),
+                    printable(&check.got)
                 );
             }
         }
@@ -132,9 +136,12 @@ fn abridge(text: &str, limit: usize) -> String {
     text.chars().take(head).chain(['…']).chain(text.chars().skip(length - tail)).collect()
 }
 
-/// Text of a model, made safe for a terminal: a worker must not move the cursor or write the clipboard.
+/// Text from elsewhere, made safe for a terminal: it must not move the cursor, write the clipboard, or turn the line
+/// around (bidirectional controls).
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harmful = |c: char| (c.is_control() && c != '\n' && c != '\t') || turns(c);
+    text.chars().map(|c| if harmful(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// Nanotons as TON, exactly, without trailing zeros: `14250` is `0.00001425`.
@@ -179,6 +186,7 @@ mod tests {
     #[test]
     fn a_worker_cannot_steer_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\nc\u{9b}d"), "a\u{fffd}[2Jb\nc\u{fffd}d");
+        assert_eq!(printable("a\u{202e}b"), "a\u{fffd}b");
     }
 
     #[test]

@@ -5,14 +5,17 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cocoon_attestation::{
-    Context, Endorsements, Evidence, Exceptions, KnownBlock, Policy, Refusal, TrustAnchors, UnixTime,
+    Context, Endorsements, Evidence, Exceptions, KnownBlock, Policy, Refusal, Statement, TrustAnchors, UnixTime,
     Verdict, verify,
 };
+use cocoon_protocol::{Opening, Receipt, SignedReceipt};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Explain, Failure};
 use crate::ui::Screen;
 
+/// A signature does not hold.
+const EXIT_SIGNATURE: u8 = 4;
 /// Largest file that is read.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 /// Most files of an endorsements folder.
@@ -54,6 +57,12 @@ pub(crate) struct Arguments {
     /// The root certificate (DER) of a simulated platform; evidence under it is always called SIMULATED
     #[arg(long, value_name = "FILE")]
     simulated_root: Option<PathBuf>,
+    /// A receipt that the attested key must have signed, for this very statement
+    #[arg(long, value_name = "FILE")]
+    receipt: Option<PathBuf>,
+    /// The opening of the receipt's commitment, if you were given it
+    #[arg(long, value_name = "FILE", requires = "receipt")]
+    opening: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -72,13 +81,127 @@ pub(crate) struct BeaconFile {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let inputs = Inputs::read(arguments)?;
+    let paper = arguments
+        .receipt
+        .as_deref()
+        .map(|path| Paper::read(path, arguments.opening.as_deref()))
+        .transpose()?;
+    let statement = statement_of(&inputs.evidence);
     let verdict = judge(arguments, inputs);
+    // A receipt says something only under evidence that holds.
+    let receipt = paper.filter(|_| verdict.exit_code() == 0).map(|paper| paper.check(statement.as_deref()));
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&verdict).expect("strings are JSON"));
+        let mut object = serde_json::to_value(&verdict).expect("strings are JSON");
+        if let Some(checked) = &receipt {
+            object["receipt"] = checked.json();
+        }
+        println!("{}", serde_json::to_string_pretty(&object).expect("strings are JSON"));
     } else {
         show(&verdict, arguments.policy.is_some());
+        if let Some(checked) = &receipt {
+            checked.show();
+        }
     }
-    Ok(ExitCode::from(verdict.exit_code()))
+    let code = match receipt {
+        Some(checked) if checked.wrong.is_some() => EXIT_SIGNATURE,
+        _ => verdict.exit_code(),
+    };
+    Ok(ExitCode::from(code))
+}
+
+/// A receipt and, if given, its opening.
+struct Paper {
+    receipt: SignedReceipt,
+    opening: Option<Opening>,
+}
+
+/// What came out of checking one.
+struct CheckedReceipt {
+    receipt: Receipt,
+    opened: bool,
+    /// Why it does not hold.
+    wrong: Option<String>,
+}
+
+impl Paper {
+    fn read(receipt: &Path, opening: Option<&Path>) -> Result<Self, Failure> {
+        let usage = |path: &Path, why: String| {
+            Failure::usage(format!("{}: {why}", path.display()), "give the file as it was kept")
+        };
+        let signed =
+            SignedReceipt::decode(&read_file(receipt)?).map_err(|error| usage(receipt, error.to_string()))?;
+        let opening = match opening {
+            None => None,
+            Some(path) => Some(
+                Opening::decode(&read_file(path)?).ok_or_else(|| usage(path, "not an opening".to_owned()))?,
+            ),
+        };
+        Ok(Self { receipt: signed, opening })
+    }
+
+    fn check(self, statement: Option<&[u8]>) -> CheckedReceipt {
+        let receipt = self.receipt.claimed().clone();
+        let opened = self.opening.is_some();
+        let wrong = self.wrong(&receipt, statement);
+        CheckedReceipt { receipt, opened, wrong }
+    }
+
+    fn wrong(&self, receipt: &Receipt, statement: Option<&[u8]>) -> Option<String> {
+        let Some(bytes) = statement else {
+            return Some("a raw quote names no receipt key: give a bundle".to_owned());
+        };
+        let Ok(statement) = Statement::decode(bytes) else {
+            return Some("the statement cannot be read".to_owned());
+        };
+        if let Err(error) = self.receipt.verify(&statement.keys.receipt) {
+            return Some(error.to_string());
+        }
+        if receipt.statement != cocoon_attestation::statement::digest(bytes) {
+            return Some(
+                "it was signed under another statement of this guest: give the bundle of that time"
+                    .to_owned(),
+            );
+        }
+        let opens = self.opening.as_ref().is_none_or(|opening| opening.commitment() == receipt.commitment);
+        (!opens).then(|| "the opening is not of its commitment".to_owned())
+    }
+}
+
+impl CheckedReceipt {
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "verified": self.wrong.is_none(),
+            "opened": self.opened && self.wrong.is_none(),
+            "why": self.wrong,
+            "request_id": hex::encode(self.receipt.request_id),
+            "model": hex::encode(self.receipt.model),
+            "prompt_tokens": self.receipt.usage.prompt_tokens,
+            "completion_tokens": self.receipt.usage.completion_tokens,
+            "nanotons": self.receipt.bill(),
+        })
+    }
+
+    fn show(&self) {
+        let screen = Screen::new(false);
+        let word = if self.wrong.is_none() { screen.good("VERIFIED") } else { screen.bad("UNVERIFIED") };
+        screen.line(&format!("{} {word}", screen.bold("receipt")));
+        screen.line(&format!(
+            "  request {} · {} + {} tokens · {} nanotons{}",
+            hex::encode(self.receipt.request_id),
+            self.receipt.usage.prompt_tokens,
+            self.receipt.usage.completion_tokens,
+            self.receipt.bill(),
+            if self.opened { " · its commitment opens" } else { "" },
+        ));
+        if let Some(why) = &self.wrong {
+            screen.line(&format!("  {why}"));
+        }
+    }
+}
+
+/// The statement inside a bundle.
+fn statement_of(evidence: &[u8]) -> Option<Vec<u8>> {
+    cocoon_attestation::Bundle::decode(evidence).ok().map(|bundle| bundle.statement)
 }
 
 /// Everything that comes from files, read and parsed: what fails here is a mistake in usage, not a verdict.

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocoon_accounts::{PayerBook, Store};
+use cocoon_accounts::Store;
 use cocoon_attestation::{Policy, TrustAnchors};
 use cocoon_chain::{Chain, Toncenter, Wallet, read_registry};
-use cocoon_client::{ChannelOptions, Client, ClientOptions, policy_from_registry};
+use cocoon_client::{ChannelOptions, Client, ClientOptions, PolicySource, policy_from_registry};
 use cocoon_contracts::registry::Registry;
 use cocoon_contracts::{Address, Nanotons, parse_address};
 
@@ -104,28 +104,22 @@ impl Joined {
         })?;
         let folder = role_folder(&self.state, &settings.profile)?;
         let policy = match &settings.policy {
-            Some(path) => read_policy(path)?,
-            None => self.policy()?,
+            Some(path) => PolicySource::Own(read_policy(path)?),
+            None => PolicySource::Registry { max_age_seconds: MAX_EVIDENCE_AGE },
         };
-        let exceptions = policy
-            .exceptions()
-            .explain(|| "the policy names an unknown exception".into(), "see `cocoon verify --help`")?;
         let options = ClientOptions {
             gateway,
             chain: Arc::clone(&self.chain),
             wallet: self.wallet(&settings.profile).await?,
             session_key: keys::load_or_create(&folder.join("session.key"))?,
-            book: PayerBook::open(self.store(&settings.profile)?)
-                .explain(|| "the client's books are damaged".into(), "restore them from a backup")?,
+            store: self.store(&settings.profile)?,
             anchors: self.anchors()?,
-            exceptions,
+            registry: self.registry_address.clone(),
             policy,
             channel: ChannelOptions {
                 deposit: settings.deposit,
                 challenge_seconds: settings.challenge_seconds,
             },
-            fee_bps: self.registry.content.fee_bps,
-            treasury: self.registry.content.treasury.clone(),
         };
         Client::connect(options).await.map_err(|error| explain_client(&error))
     }

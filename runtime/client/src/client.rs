@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cocoon_accounts::PayerBook;
-use cocoon_attestation::{Exceptions, Policy, TrustAnchors};
+use cocoon_accounts::{PayerBook, Store};
+use cocoon_attestation::TrustAnchors;
 use cocoon_chain::{Chain, Wallet, open_channel, read_channel};
 use cocoon_contracts::channel::Terms;
 use cocoon_contracts::{Address, Nanotons, SigningKey, parse_address};
@@ -14,7 +14,8 @@ use tokio::sync::OnceCell;
 
 use crate::answering::Answering;
 use crate::channel::{ChannelOptions, OpenChannel, Payer};
-use crate::peer::{Judge, Peer, Rejected};
+use crate::peer::{Judge, Peer};
+use crate::policy::{PolicySource, Rules, SeenVersion};
 use crate::{ClientError, GatewayApi};
 
 /// What a client is made of.
@@ -27,25 +28,23 @@ pub struct ClientOptions {
     pub wallet: Arc<Wallet>,
     /// Signs vouchers, so that the wallet can stay cold.
     pub session_key: SigningKey,
-    /// What was ever signed.
-    pub book: PayerBook,
+    /// The books: what was ever signed, and which version of the registry was seen.
+    pub store: Store,
     /// Roots of hardware makers, and of a simulated platform if the user gave one.
     pub anchors: TrustAnchors,
-    /// Exceptions the user named.
-    pub exceptions: Exceptions,
+    /// The registry contract: prices, the network's fee, and what is accepted unless the user says otherwise.
+    pub registry: Address,
     /// What is accepted.
-    pub policy: Policy,
+    pub policy: PolicySource,
     /// How a channel is opened where there is none.
     pub channel: ChannelOptions,
-    /// The network's share of what is paid, in basis points, and who gets it: from the registry.
-    pub fee_bps: u16,
-    /// See `fee_bps`.
-    pub treasury: Address,
 }
 
 /// One user of one gateway. Shared by `Arc`; all methods may be called concurrently.
 pub struct Client {
     options: ClientOptions,
+    book: PayerBook,
+    seen: SeenVersion,
     gateway: GatewayApi,
     network: NetworkInfo,
     payer: OnceCell<(OpenChannel, Arc<Payer>, FollowTask)>,
@@ -66,13 +65,16 @@ impl Client {
     /// # Errors
     /// [`ClientError::Unreachable`], [`ClientError::WrongNetwork`], or nonsense from the gateway.
     pub async fn connect(options: ClientOptions) -> Result<Self, ClientError> {
-        let gateway = GatewayApi::new(&options.gateway);
+        let key = SigningKey::from_seed(options.session_key.expose_seed());
+        let gateway = GatewayApi::new(&options.gateway).with_key(key);
         let network = gateway.network().await?;
         let expected = options.chain.network();
         if network.network != expected {
             return Err(ClientError::WrongNetwork { expected, found: network.network });
         }
-        Ok(Self { options, gateway, network, payer: OnceCell::new() })
+        let book = PayerBook::open(options.store.clone())?;
+        let seen = SeenVersion::open(options.store.clone(), &options.registry);
+        Ok(Self { options, book, seen, gateway, network, payer: OnceCell::new() })
     }
 
     /// What the gateway said of itself.
@@ -98,60 +100,61 @@ impl Client {
         self.gateway.workers().await
     }
 
-    /// Finds a worker of a model (or of any, for `None`) whose evidence holds; the cheapest is tried first.
+    /// Finds a worker of a model (or of any, for `None`) whose evidence holds, by the registry as it stands now; the
+    /// cheapest is tried first.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchModel`], or [`ClientError::Untrusted`] with the first refusal.
+    /// [`ClientError::NoSuchModel`], or the reason why the first of them was not acceptable.
     pub async fn find(&self, model: Option<&str>) -> Result<Peer, ClientError> {
         let mut entries = self.workers().await?;
         let available = model_names(&entries);
         entries.retain(|entry| model.is_none_or(|name| entry.models.iter().any(|m| m.name == name)));
         entries.sort_by_key(|entry| (entry.price.completion, entry.price.prompt));
-        if entries.is_empty() {
-            return Err(ClientError::NoSuchModel {
-                model: model.unwrap_or("any model").to_owned(),
-                available,
-            });
-        }
-        let mut first: Option<Rejected> = None;
-        let mut refused = 0;
+        entries.truncate(MAX_JUDGED);
+        let rules = self.rules().await?;
+        let mut first = None;
         for entry in &entries {
-            match self.judge(entry, model).await? {
-                // The listing named the model; what the statement names is what counts.
-                Ok(peer) if model.is_none_or(|name| name == peer.model()) => return Ok(peer),
-                Ok(_) => {}
-                Err(rejected) => {
-                    tracing::warn!(worker = %rejected.worker, refusal = %rejected.refusal, "a worker was refused");
-                    refused += 1;
-                    first.get_or_insert(rejected);
+            match self.judge(&rules, entry, model).await {
+                Ok(peer) => return Ok(peer),
+                // One worker that is gone, or lies, does not hide the others.
+                Err(error) => {
+                    tracing::warn!(worker = %entry.id, %error, "a worker was passed over");
+                    first.get_or_insert(error);
                 }
             }
         }
         let model = model.unwrap_or("any model").to_owned();
-        match first {
-            Some(rejected) => {
-                Err(ClientError::Untrusted { model, refusal: Box::new(rejected.refusal), workers: refused })
-            }
-            None => Err(ClientError::NoSuchModel { model, available }),
-        }
+        Err(first.unwrap_or(ClientError::NoSuchModel { model, available }))
     }
 
-    /// Judges one listed worker.
-    ///
-    /// # Errors
-    /// The outer error is the network's or the chain's, the inner one the evidence's.
-    pub async fn judge(
+    async fn rules(&self) -> Result<Rules, ClientError> {
+        let options = &self.options;
+        Rules::read(options.chain.as_ref(), &options.registry, &self.seen, &options.policy).await
+    }
+
+    /// Verifies, appraises, and compares the price with the registry's.
+    async fn judge(
         &self,
+        rules: &Rules,
         entry: &WorkerEntry,
         model: Option<&str>,
-    ) -> Result<Result<Peer, Rejected>, ClientError> {
-        let judge = Judge {
-            chain: self.options.chain.as_ref(),
-            anchors: &self.options.anchors,
-            exceptions: &self.options.exceptions,
-            policy: &self.options.policy,
-        };
-        judge.judge(&self.gateway, entry, model).await
+    ) -> Result<Peer, ClientError> {
+        let judge = Judge { chain: self.options.chain.as_ref(), anchors: &self.options.anchors, rules };
+        let peer = judge.judge(&self.gateway, entry, model).await?;
+        // The listing named the model; what the statement names is what counts.
+        if let Some(name) = model.filter(|name| *name != peer.model()) {
+            return Err(ClientError::NoSuchModel {
+                model: name.to_owned(),
+                available: peer.model().to_owned(),
+            });
+        }
+        let asked = peer.price();
+        match rules.ceiling(&peer.weights) {
+            Some(most) if asked.prompt > most.prompt || asked.completion > most.completion => {
+                Err(ClientError::Overpriced { asked, most })
+            }
+            _ => Ok(peer),
+        }
     }
 
     /// The channel to this gateway: the one of the book, or a new one, opened on chain.
@@ -172,7 +175,7 @@ impl Client {
                 self.gateway.announce(&channel.address).await?;
                 let key = SigningKey::from_seed(self.options.session_key.expose_seed());
                 let payer = Payer::new(
-                    self.options.book.clone(),
+                    self.book.clone(),
                     key,
                     channel.address.clone(),
                     self.gateway.clone(),
@@ -188,15 +191,14 @@ impl Client {
     async fn known_channel(&self) -> Result<Option<OpenChannel>, ClientError> {
         let payee = self.payee()?;
         let key = self.options.session_key.public();
-        for address in self.options.book.channels() {
-            let ours =
-                self.options.book.terms(&address).is_some_and(|t| t.payee == payee && t.payer_key == key);
+        for address in self.book.channels() {
+            let ours = self.book.terms(&address).is_some_and(|t| t.payee == payee && t.payer_key == key);
             if !ours {
                 continue;
             }
             let Ok(state) = read_channel(self.options.chain.as_ref(), &address).await else { continue };
             if state.deadline.is_none() && state.deposit() > 0 {
-                self.options.book.open_channel(&address, &state.terms, state.deposit()).await?;
+                self.book.open_channel(&address, &state.terms, state.deposit()).await?;
                 return Ok(Some(OpenChannel { address, deposit: state.deposit(), fresh: false }));
             }
         }
@@ -205,6 +207,7 @@ impl Client {
 
     async fn open_channel(&self) -> Result<OpenChannel, ClientError> {
         let options = &self.options;
+        let rules = self.rules().await?;
         let nonce = random_u64();
         let terms = Terms {
             payer: options.wallet.address().clone(),
@@ -213,8 +216,8 @@ impl Client {
             network: self.network.network,
             nonce,
             challenge_seconds: options.channel.challenge_seconds,
-            fee_bps: options.fee_bps,
-            treasury: options.treasury.clone(),
+            fee_bps: rules.fee_bps,
+            treasury: rules.treasury,
         };
         let balance = options.wallet.balance().await?;
         let needed = options.channel.deposit + OPENING_COST;
@@ -229,9 +232,9 @@ impl Client {
         }
         let address = terms.address();
         // In the book before any coin moves: after a crash between here and there the channel is found again.
-        options.book.open_channel(&address, &terms, 0).await?;
+        self.book.open_channel(&address, &terms, 0).await?;
         let state = open_channel(&options.wallet, &terms, options.channel.deposit).await?;
-        options.book.open_channel(&address, &terms, state.deposit()).await?;
+        self.book.open_channel(&address, &terms, state.deposit()).await?;
         Ok(OpenChannel { address, deposit: state.deposit(), fresh: true })
     }
 
@@ -245,6 +248,9 @@ impl Client {
     /// # Errors
     /// [`ClientError`]: nothing is owed when this fails.
     pub async fn ask(&self, peer: &Peer, body: Prompt, budget: Budget) -> Result<Answering, ClientError> {
+        if !peer.is_fresh() {
+            return Err(ClientError::Expired);
+        }
         let (channel, payer, _) = self.payer().await?;
         payer.reconcile().await?;
         let header = RequestHeader {
@@ -264,6 +270,8 @@ impl Client {
     }
 }
 
+/// Most workers that are judged for one question.
+const MAX_JUDGED: usize = 16;
 /// Fees and the rent reserve of a new channel, with room: deploying, one settlement and a close.
 const OPENING_COST: Nanotons = 100_000_000;
 

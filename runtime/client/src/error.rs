@@ -4,7 +4,7 @@ use cocoon_accounts::{PayError, StoreError};
 use cocoon_attestation::Refusal;
 use cocoon_chain::ChainError;
 use cocoon_contracts::Nanotons;
-use cocoon_protocol::{AnswerError, SealError};
+use cocoon_protocol::{AnswerError, Price, SealError};
 
 use crate::policy::PolicyError;
 
@@ -53,16 +53,28 @@ pub enum ClientError {
         /// What the listing has.
         available: String,
     },
-    /// Workers serve the model, and none is acceptable. Nothing was sealed.
-    #[error("no worker of {model:?} is acceptable; the first refusal: {}", .refusal)]
+    /// A worker's evidence does not hold, or is not what is accepted. Nothing was sealed.
+    #[error("worker {worker} is not acceptable: {refusal}")]
     Untrusted {
-        /// What was asked for.
-        model: String,
-        /// Why the first was refused.
+        /// The gateway's name for it.
+        worker: String,
+        /// Which check, expected, found, what it means.
         refusal: Box<Refusal>,
-        /// How many were refused.
-        workers: usize,
     },
+    /// The gateway asks more than its margin above the registry's price.
+    #[error(
+        "the gateway asks {} / {} nanotons per million prompt / completion tokens; at most {} / {} are paid",
+        .asked.prompt, .asked.completion, .most.prompt, .most.completion
+    )]
+    Overpriced {
+        /// The listed price.
+        asked: Price,
+        /// The registry's price and the margin.
+        most: Price,
+    },
+    /// The worker's evidence has grown old since it was verified.
+    #[error("the worker's evidence has expired")]
+    Expired,
     /// The policy could not be made.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -136,6 +148,8 @@ impl ClientError {
             Self::Untrusted { .. } => {
                 "nothing was sent; if the difference is expected, change the policy or the registry, never the check"
             }
+            Self::Overpriced { .. } => "use another gateway",
+            Self::Expired => "look for the worker again: its evidence is renewed every minute",
             Self::Policy(_) => "check the registry's address and the policy file",
             Self::Chain(_) => "check that the chain's endpoint runs and is reachable",
             Self::PoorWallet { .. } => "send coins to the wallet, or choose a smaller deposit",
@@ -158,6 +172,10 @@ impl ClientError {
             "guest_starting",
             "guest_unreachable",
         ];
-        matches!(self, Self::Refused { code, .. } if CODES.contains(&code.as_str()))
+        match self {
+            Self::Expired => true,
+            Self::Refused { code, .. } => CODES.contains(&code.as_str()),
+            _ => false,
+        }
     }
 }

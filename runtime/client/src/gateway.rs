@@ -1,11 +1,14 @@
 //! The gateway's HTTP API, called. Every reply has a size limit and a time limit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use cocoon_contracts::{Address, SignedVoucher};
+use cocoon_accounts::{authorize, unix_seconds};
+use cocoon_contracts::{Address, SignedVoucher, SigningKey};
 use cocoon_protocol::SealedRequest;
 use cocoon_protocol::http::{
-    AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement, NetworkInfo, SEALED, WorkerEntry,
+    AUTHORIZATION_HEADER, AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement, NetworkInfo, SEALED,
+    WorkerEntry,
 };
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -28,6 +31,7 @@ const SILENCE: Duration = Duration::from_secs(180);
 pub struct GatewayApi {
     http: reqwest::Client,
     base: String,
+    key: Option<Arc<SigningKey>>,
 }
 
 impl GatewayApi {
@@ -39,7 +43,13 @@ impl GatewayApi {
             .no_proxy()
             .build()
             .expect("the TLS roots are compiled in");
-        Self { http, base: base.trim_end_matches('/').to_owned() }
+        Self { http, base: base.trim_end_matches('/').to_owned(), key: None }
+    }
+
+    /// The same gateway, for one who spends channels: requests on a channel carry the proof that its payer, the owner
+    /// of this key, sent them. Without a key the gateway refuses [`Self::account`] and [`Self::answer`].
+    pub fn with_key(self, key: SigningKey) -> Self {
+        Self { key: Some(Arc::new(key)), ..self }
     }
 
     /// Where it is.
@@ -74,7 +84,8 @@ impl GatewayApi {
 
     /// Our account with it.
     pub async fn account(&self, channel: &Address) -> Result<AccountStatus, ClientError> {
-        self.json("an account", self.http.get(self.at(&format!("/v1/channels/{channel}")))).await
+        let request = self.http.get(self.at(&format!("/v1/channels/{channel}")));
+        self.json("an account", self.authorized(request, channel, None)).await
     }
 
     /// Hands in a voucher.
@@ -90,13 +101,21 @@ impl GatewayApi {
         channel: &Address,
         request: SealedRequest,
     ) -> Result<Response, ClientError> {
+        let body = request.into_bytes();
         let request = self
             .http
             .post(self.at(&format!("/v1/workers/{worker}/answers")))
             .header(CHANNEL_HEADER, channel.to_string())
-            .header("content-type", SEALED)
-            .body(request.into_bytes());
-        self.send(request).await
+            .header("content-type", SEALED);
+        let request = self.authorized(request, channel, Some(&body));
+        self.send(request.body(body)).await
+    }
+
+    fn authorized(&self, request: RequestBuilder, channel: &Address, body: Option<&[u8]>) -> RequestBuilder {
+        match &self.key {
+            Some(key) => request.header(AUTHORIZATION_HEADER, authorize(key, channel, unix_seconds(), body)),
+            None => request,
+        }
     }
 
     fn at(&self, path: &str) -> String {

@@ -22,5 +22,5 @@ pub use channel::{ChannelOptions, OpenChannel};
 pub use client::{Client, ClientOptions};
 pub use error::ClientError;
 pub use gateway::GatewayApi;
-pub use peer::{Peer, Rejected};
-pub use policy::{PolicyError, policy_from_registry};
+pub use peer::Peer;
+pub use policy::{PRICE_CEILING_PERCENT, PolicyError, PolicySource, policy_from_registry};

@@ -3,13 +3,14 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cocoon_attestation::{
-    Bundle, Context, Endorsements, Evidence, Exceptions, KnownBlock, Policy, Refusal, Statement,
-    TrustAnchors, Trusted, UnixTime, verify,
+    Bundle, Context, Endorsements, Evidence, KnownBlock, Refusal, Statement, TrustAnchors, Trusted, UnixTime,
+    verify,
 };
 use cocoon_chain::Chain;
 use cocoon_protocol::Price;
 use cocoon_protocol::http::WorkerEntry;
 
+use crate::policy::Rules;
 use crate::{ClientError, GatewayApi};
 
 /// A worker whose evidence held. Made only by finding one.
@@ -60,15 +61,6 @@ impl Peer {
     }
 }
 
-/// A worker that was not acceptable.
-#[derive(Debug)]
-pub struct Rejected {
-    /// The gateway's name for it.
-    pub worker: String,
-    /// Why.
-    pub refusal: Refusal,
-}
-
 /// The present time in Unix seconds. A clock before 1970 is time 0, at which nothing is valid.
 pub(crate) fn now() -> UnixTime {
     UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs())
@@ -78,23 +70,23 @@ pub(crate) fn now() -> UnixTime {
 pub(crate) struct Judge<'a> {
     pub(crate) chain: &'a dyn Chain,
     pub(crate) anchors: &'a TrustAnchors,
-    pub(crate) exceptions: &'a Exceptions,
-    pub(crate) policy: &'a Policy,
+    pub(crate) rules: &'a Rules,
 }
 
 impl Judge<'_> {
-    /// Fetches a worker's bundle and judges it. The outer error is the network's, the inner the evidence's.
+    /// Fetches a worker's bundle and judges it.
     pub(crate) async fn judge(
         &self,
         gateway: &GatewayApi,
         entry: &WorkerEntry,
         model: Option<&str>,
-    ) -> Result<Result<Peer, Rejected>, ClientError> {
+    ) -> Result<Peer, ClientError> {
         let bundle = gateway.bundle(&entry.id).await?;
         let beacon = self.beacon_of(&bundle).await?;
-        Ok(self
-            .appraise(entry, model, bundle, beacon)
-            .map_err(|refusal| Rejected { worker: entry.id.clone(), refusal }))
+        self.appraise(entry, model, bundle, beacon).map_err(|refusal| ClientError::Untrusted {
+            worker: entry.id.clone(),
+            refusal: Box::new(refusal),
+        })
     }
 
     /// The block that the statement names, read from our own chain: the number alone is taken from the evidence.
@@ -114,8 +106,9 @@ impl Judge<'_> {
     ) -> Result<Peer, Refusal> {
         let now = now();
         let evidence = Evidence::detect(&bundle)?;
-        let genuine = verify(&evidence, &Endorsements::none(), self.anchors, self.exceptions, now)?;
-        let trusted = self.policy.appraise(genuine, &Context { now, beacon: beacon.clone(), nonce: None })?;
+        let genuine = verify(&evidence, &Endorsements::none(), self.anchors, &self.rules.exceptions, now)?;
+        let trusted =
+            self.rules.policy.appraise(genuine, &Context { now, beacon: beacon.clone(), nonce: None })?;
         let served = trusted.statement().models.iter().find(|m| model.is_none_or(|name| name == m.name));
         let (model, weights) = match served.or(trusted.statement().models.first()) {
             Some(identity) => (identity.name.clone(), identity.weights),

@@ -1,8 +1,17 @@
-//! From the registry contract to a policy. The registry says what its network allows; the client says how old evidence
-//! may be, and a local file may say less, never more.
+//! From the registry contract to what a client goes by: which guests and models it accepts, at which price, and what share
+//! the network takes. A user may name a policy of his own in place of the registry's.
 
-use cocoon_attestation::{ImageReference, Measurements, Policy};
+use cocoon_accounts::Store;
+use cocoon_attestation::{Exceptions, ImageReference, Measurements, Policy};
+use cocoon_chain::{Chain, read_registry};
+use cocoon_contracts::Address;
 use cocoon_contracts::registry::Registry;
+use cocoon_protocol::Price;
+
+use crate::ClientError;
+
+/// How far above the registry's price a gateway may go, in percent of it: its margin, and no more.
+pub const PRICE_CEILING_PERCENT: u64 = 125;
 
 /// Why no policy could be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -10,6 +19,107 @@ pub enum PolicyError {
     /// A policy without images or models accepts nothing: better said before a worker is refused for it.
     #[error("the registry allows no {0}: nothing would ever be accepted")]
     Empty(&'static str),
+    /// A policy names an exception that there is not.
+    #[error(transparent)]
+    Invalid(#[from] cocoon_attestation::InvalidPolicy),
+    /// The registry that the chain shows is older than one that was seen before.
+    #[error(
+        "the registry is at version {found}, and version {seen} was seen before: the chain's endpoint shows the past"
+    )]
+    Rollback {
+        /// The highest version seen.
+        seen: u32,
+        /// The one shown now.
+        found: u32,
+    },
+}
+
+/// Where the policy comes from.
+#[derive(Clone, Debug)]
+pub enum PolicySource {
+    /// The registry, read again whenever a worker is looked for; evidence at most this many seconds old.
+    Registry {
+        /// See [`Policy::max_age_seconds`].
+        max_age_seconds: u64,
+    },
+    /// The user's own, in place of the registry's.
+    Own(Policy),
+}
+
+/// What a client goes by, as the registry stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) policy: Policy,
+    pub(crate) exceptions: Exceptions,
+    /// Weights of each allowed model, and the registry's price for it.
+    prices: Vec<([u8; 32], Price)>,
+    pub(crate) fee_bps: u16,
+    pub(crate) treasury: Address,
+}
+
+impl Rules {
+    /// Reads the registry, and remembers its version: an older one is refused ever after.
+    pub(crate) async fn read(
+        chain: &dyn Chain,
+        address: &Address,
+        seen: &SeenVersion,
+        source: &PolicySource,
+    ) -> Result<Self, ClientError> {
+        let registry = read_registry(chain, address).await?;
+        seen.accept(registry.version).await?;
+        let policy = match source {
+            PolicySource::Registry { max_age_seconds } => {
+                policy_from_registry(&registry, chain.network(), *max_age_seconds)?
+            }
+            PolicySource::Own(policy) => policy.clone(),
+        };
+        Ok(Self {
+            exceptions: policy.exceptions().map_err(PolicyError::from)?,
+            policy,
+            prices: registry
+                .models()
+                .map(|m| (m.weights, Price { prompt: m.prompt_price, completion: m.completion_price }))
+                .collect(),
+            fee_bps: registry.content.fee_bps,
+            treasury: registry.content.treasury,
+        })
+    }
+
+    /// The most that may be asked for a model; `None` for one that the registry has no price for.
+    pub(crate) fn ceiling(&self, weights: &[u8; 32]) -> Option<Price> {
+        let (_, price) = self.prices.iter().find(|(model, _)| model == weights)?;
+        let raised = |amount: u64| amount.saturating_mul(PRICE_CEILING_PERCENT).div_ceil(100);
+        Some(Price { prompt: raised(price.prompt), completion: raised(price.completion) })
+    }
+}
+
+/// The highest version of a registry that was ever seen: on the disk, so that a restart does not forget it.
+pub(crate) struct SeenVersion {
+    key: String,
+    store: Store,
+    highest: tokio::sync::Mutex<u32>,
+}
+
+impl SeenVersion {
+    pub(crate) fn open(store: Store, registry: &Address) -> Self {
+        let key = format!("registry/{registry}");
+        let known = store.notes().find(|(name, _)| *name == key).and_then(|(_, value)| value.try_into().ok());
+        let highest = tokio::sync::Mutex::new(known.map_or(0, u32::from_be_bytes));
+        Self { key, store, highest }
+    }
+
+    async fn accept(&self, found: u32) -> Result<(), ClientError> {
+        let mut highest = self.highest.lock().await;
+        let seen = *highest;
+        if found < seen {
+            return Err(PolicyError::Rollback { seen, found }.into());
+        }
+        if found > seen {
+            self.store.put_note(&self.key, &found.to_be_bytes()).await?;
+            *highest = found;
+        }
+        Ok(())
+    }
 }
 
 /// What the registry's present version allows, on this network, with evidence at most `max_age_seconds` old.

@@ -64,11 +64,13 @@ struct Outline {
     max_completion_tokens: Option<u32>,
 }
 
-/// The worst case of a request: every byte of its body a token, and the completion limit it names.
+/// The worst case of a request: every byte of its body a token, and the completion limit it names. The prompt's part is
+/// rounded up to a power of two, since the budget travels in the clear: it shows about how long a request is, not how long.
 pub fn budget_for(body: &[u8], completion_tokens: Option<u32>) -> Budget {
     let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let prompt = bytes.saturating_add(TEMPLATE_TOKENS);
     Budget {
-        prompt_tokens: bytes.saturating_add(TEMPLATE_TOKENS),
+        prompt_tokens: prompt.checked_next_power_of_two().unwrap_or(u32::MAX),
         completion_tokens: completion_tokens.unwrap_or(DEFAULT_COMPLETION_TOKENS),
     }
 }
@@ -315,7 +317,12 @@ mod tests {
     #[test]
     fn a_budget_covers_every_byte_as_a_token() {
         let budget = budget_for(b"12345", None);
-        assert_eq!(budget.prompt_tokens, 5 + TEMPLATE_TOKENS);
+        assert_eq!(budget.prompt_tokens, (5 + TEMPLATE_TOKENS).next_power_of_two());
+        assert_eq!(
+            budget_for(b"1234567890", None).prompt_tokens,
+            budget.prompt_tokens,
+            "lengths are blurred"
+        );
         assert_eq!(budget.completion_tokens, DEFAULT_COMPLETION_TOKENS);
         assert_eq!(budget_for(b"", Some(7)).completion_tokens, 7);
     }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use cocoon_accounts::PayerBook;
 use cocoon_attestation::Verdict;
-use cocoon_chain::{finish_close, read_channel, start_close};
+use cocoon_chain::{finish_close, start_close};
 use cocoon_client::proxy::budget_for;
-use cocoon_client::{Client, Finished, OpenChannel, Peer};
+use cocoon_client::{Client, Finished, Peer};
 use cocoon_contracts::Nanotons;
 use cocoon_protocol::Prompt;
 
@@ -18,7 +18,7 @@ use crate::chat::show;
 use crate::error::{Explain, Failure};
 use crate::ui::{Screen, grouped, printable, shorten, ton, ton_change};
 use crate::verify::BeaconFile;
-use crate::wiring::{ClientSettings, Joined, explain_client};
+use crate::wiring::{CLIENT, ClientSettings, Joined, explain_client};
 
 /// The seed of the demo's answer: shown, so that a second run can be compared.
 const SEED: u64 = 2026;
@@ -47,13 +47,14 @@ pub(super) async fn walk(
     let peer = verify(screen, &client).await?;
     keep_evidence(&joined, &peer, keep)?;
     let verdict = Verdict::from(peer.trusted());
-    let channel = open_channel(screen, &client).await?;
+    let receipt_key = *peer.trusted().receipt_key();
+    open_channel(screen, &client).await?;
     let (answer, finished) = ask(screen, arguments, &client, &peer).await?;
     show_receipt(screen, &finished, &peer, keep)?;
     let voucher = finished.voucher.as_ref().map_or(0, |signed| signed.voucher.cumulative);
     show_payment(screen, &finished, voucher);
 
-    let paid = settle(screen, stage, &joined, client, &channel, client_before).await?;
+    let paid = settle(screen, stage, &joined, client, client_before).await?;
     show_balances(screen, &paid, finished.bill);
     show_farewell(screen, keep, verified_at);
     let usage = finished.receipt.receipt().usage;
@@ -62,7 +63,8 @@ pub(super) async fn walk(
         simulated: verdict.simulated,
         answer,
         usage: UsageReport { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens },
-        receipt_verified: true, // `Finished` holds a `VerifiedReceipt`, or we would not be here
+        receipt_verified: finished.receipt.signed().verify(&receipt_key).is_ok(),
+        operator_settled_nanotons: paid.operator_settled,
         voucher_nanotons: voucher,
         settled_nanotons: paid.settled,
         network_fee_nanotons: paid.balances.treasury.after - paid.balances.treasury.before,
@@ -116,12 +118,12 @@ async fn verify(screen: &Screen, client: &Client) -> Result<Peer, Failure> {
     Ok(peer)
 }
 
-async fn open_channel(screen: &Screen, client: &Client) -> Result<OpenChannel, Failure> {
+async fn open_channel(screen: &Screen, client: &Client) -> Result<(), Failure> {
     screen.progress("a payment channel is opened");
     let channel = client.channel().await.map_err(|error| explain_client(&error))?.clone();
     screen.step(3, "Seal", "only the attested guest can open this");
     screen.detail("channel", &format!("{} TON deposited in {}", ton(channel.deposit), channel.address));
-    Ok(channel)
+    Ok(())
 }
 
 async fn ask(
@@ -201,6 +203,7 @@ fn show_payment(screen: &Screen, finished: &Finished, voucher: Nanotons) {
 /// What settling moved.
 struct Paid {
     settled: Nanotons,
+    operator_settled: Nanotons,
     balances: Balances,
 }
 
@@ -209,7 +212,6 @@ async fn settle(
     stage: Stage,
     joined: &Joined,
     client: Client,
-    channel: &OpenChannel,
     client_before: Nanotons,
 ) -> Result<Paid, Failure> {
     screen.step(
@@ -226,14 +228,18 @@ async fn settle(
     gateway.stop().await?;
     screen.progress("the operator settles");
     host.stop().await?;
-    let settled = read_channel(joined.chain.as_ref(), &channel.address)
-        .await
-        .explain(|| "the channel cannot be read".into(), "look at the chain's log")?
-        .paid;
-    screen.detail("settled", &format!("{} nanotons out of the client's channel", grouped(settled)));
     screen.progress("the payers close their channels");
-    let (first, second) = tokio::join!(close_channels(joined, "client"), close_channels(joined, "gateway"));
-    screen.detail("closed", &format!("{} channels: what was not spent went home", first? + second?));
+    let (settled, operator_settled) =
+        tokio::try_join!(close_channels(joined, CLIENT), close_channels(joined, "gateway"))?;
+    screen.detail(
+        "settled",
+        &format!(
+            "{} nanotons to the gateway, {} to the operator",
+            grouped(settled),
+            grouped(operator_settled)
+        ),
+    );
+    screen.detail("closed", "both channels: what was not spent went home");
 
     let party = |before, wallet: String| {
         let state = state.path();
@@ -246,19 +252,21 @@ async fn settle(
         treasury: party(treasury_before, chain.ready.wallet.clone()).await?,
     };
     chain.stop().await?;
-    Ok(Paid { settled, balances })
+    Ok(Paid { settled, operator_settled, balances })
 }
 
-/// Closes every channel that a role pays, as it could after its payee had vanished: start, wait, finish.
-async fn close_channels(joined: &Joined, role: &str) -> Result<usize, Failure> {
+/// Closes every channel that a role pays, as it could after its payee had vanished: start, wait, finish. Returns what the
+/// channels had paid out.
+async fn close_channels(joined: &Joined, role: &str) -> Result<Nanotons, Failure> {
     let look = "look at the chain's log";
     let wallet = joined.wallet(role).await?;
     let book =
         PayerBook::open(joined.store(role)?).explain(|| format!("the {role}'s books are damaged"), look)?;
-    let channels = book.channels();
-    for address in &channels {
+    let mut paid = 0;
+    for address in &book.channels() {
         let state =
             start_close(&wallet, address).await.explain(|| "a channel cannot be closed".into(), look)?;
+        paid += state.paid;
         let deadline = state.deadline.map_or(0, u64::from);
         // The chain's clock decides, not ours.
         while joined.chain.head().await.explain(|| "the chain cannot be read".into(), look)?.time <= deadline
@@ -267,7 +275,7 @@ async fn close_channels(joined: &Joined, role: &str) -> Result<usize, Failure> {
         }
         finish_close(&wallet, address).await.explain(|| "a channel cannot be closed".into(), look)?;
     }
-    Ok(channels.len())
+    Ok(paid)
 }
 
 fn show_balances(screen: &Screen, paid: &Paid, bill: Nanotons) {
@@ -320,6 +328,7 @@ fn show_farewell(screen: &Screen, keep: &Path, at: u64) {
     let keep = keep.display();
     screen.line(&format!(
         "   cocoon verify {keep}/bundle.cmw --simulated-root {keep}/simulated-root.der \\\n     \
-         --policy {keep}/policy.toml --beacon {keep}/beacon.json --at {at}"
+         --policy {keep}/policy.toml --beacon {keep}/beacon.json --at {at} \\\n     \
+         --receipt {keep}/receipt.cbor --opening {keep}/opening.cbor"
     ));
 }

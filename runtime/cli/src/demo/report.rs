@@ -53,6 +53,8 @@ pub(crate) struct Report {
     pub(crate) voucher_nanotons: u64,
     /// What the gateway's channel paid out on chain: payee's part and network fee.
     pub(crate) settled_nanotons: u64,
+    /// What the operator's channel paid out on chain.
+    pub(crate) operator_settled_nanotons: u64,
     /// What reached the treasury, from both channels.
     pub(crate) network_fee_nanotons: u64,
     /// What the chain itself took for all transactions of the run.
@@ -72,6 +74,7 @@ impl Report {
             && !self.answer.is_empty()
             && self.voucher_nanotons > 0
             && self.settled_nanotons == self.voucher_nanotons
+            && self.operator_settled_nanotons > 0
             && self.network_fee_nanotons > 0
     }
 }
