@@ -55,6 +55,7 @@ fn money_adds_up(report: &Value, prompt: u64, completion: u64) {
     assert_eq!(number(&report["settled_nanotons"]), voucher);
 
     let operator_bill = (prompt * 20_000_000 + completion * 160_000_000) / 1_000_000;
+    assert_eq!(number(&report["operator_settled_nanotons"]), operator_bill);
     let balance = |who: &str, when: &str| number(&report["balances"][who][when]);
     let fee = number(&report["network_fee_nanotons"]);
     assert_eq!(fee, balance("treasury", "after") - balance("treasury", "before"));
@@ -119,6 +120,8 @@ fn evidence_verifies_and_nothing_else_does(kept: &Path) {
     let (code, verdict) = verify(&[&[bundle.as_str()], &arguments[..]].concat());
     assert_eq!((code, failed(&verdict).as_str()), (3, "policy.network"));
 
+    a_receipt_verifies_under_its_bundle_alone(kept, &bundle, &root);
+
     let bytes = std::fs::read(&bundle).expect("the bundle");
     let flipped = kept.join("flipped.cmw");
     for at in (0..bytes.len()).step_by(bytes.len() / 16) {
@@ -127,6 +130,32 @@ fn evidence_verifies_and_nothing_else_does(kept: &Path) {
         std::fs::write(&flipped, changed).expect("it can be written");
         let (code, verdict) = verify(&[&[text(&flipped)], &full[..]].concat());
         assert!((3..=6).contains(&code), "byte {at} flipped: exit {code}, {verdict}");
+    }
+}
+
+fn a_receipt_verifies_under_its_bundle_alone(kept: &Path, bundle: &str, root: &str) {
+    let check = |receipt: &Path, opening: &Path| {
+        let arguments = ["verify", bundle, "--simulated-root", root, "--json"];
+        let output =
+            cocoon(&[&arguments[..], &["--receipt", text(receipt), "--opening", text(opening)]].concat());
+        let verdict: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        (output.status.code().expect("it was not killed"), verdict["receipt"].clone())
+    };
+    let (receipt, opening) = (kept.join("receipt.cbor"), kept.join("opening.cbor"));
+    let (code, checked) = check(&receipt, &opening);
+    assert_eq!(
+        (code, &checked["verified"], &checked["opened"]),
+        (0, &true.into(), &true.into()),
+        "{checked}"
+    );
+    for kept_file in [&receipt, &opening] {
+        let mut bytes = std::fs::read(kept_file).expect("it was kept");
+        *bytes.last_mut().expect("it is not empty") ^= 1;
+        let changed = kept.join("changed.cbor");
+        std::fs::write(&changed, bytes).expect("it can be written");
+        let (code, checked) =
+            if kept_file == &receipt { check(&changed, &opening) } else { check(&receipt, &changed) };
+        assert_ne!(code, 0, "{} changed: {checked}", kept_file.display());
     }
 }
 
