@@ -12,11 +12,14 @@ use axum::{
     routing::{get, put},
 };
 use cocoon_contracts::{Address, SignedVoucher};
-use cocoon_protocol::http::{AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement, code};
+use cocoon_protocol::http::{
+    AUTHORIZATION_HEADER, AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement, code,
+};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use crate::{
+    authorization::{self, AuthorizationError, unix_seconds},
     errors::{AnnounceError, ReserveError, VoucherError},
     payee::{ChannelFacts, PayeeBook},
 };
@@ -66,6 +69,12 @@ impl ApiRefusal {
 impl IntoResponse for ApiRefusal {
     fn into_response(self) -> Response {
         (self.status, Json(self.error)).into_response()
+    }
+}
+
+impl From<AuthorizationError> for ApiRefusal {
+    fn from(error: AuthorizationError) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", &error)
     }
 }
 
@@ -201,6 +210,28 @@ pub fn channel_header(headers: &HeaderMap) -> Result<Address, ApiRefusal> {
     address(value.to_str().unwrap_or_default())
 }
 
+/// The channel that a request names in its [`CHANNEL_HEADER`], once its payer is shown to have sent the request with
+/// this body.
+///
+/// # Errors
+/// As [`channel_header`], 404 for a channel that is not in the book, 401 `unauthorized` for anybody but its payer.
+pub fn authorized_channel(book: &PayeeBook, headers: &HeaderMap, body: &[u8]) -> Result<Address, ApiRefusal> {
+    let channel = channel_header(headers)?;
+    authorized(book, headers, &channel, Some(body))?;
+    Ok(channel)
+}
+
+fn authorized(
+    book: &PayeeBook,
+    headers: &HeaderMap,
+    channel: &Address,
+    body: Option<&[u8]>,
+) -> Result<(), ApiRefusal> {
+    let terms = book.terms(channel).ok_or_else(|| ReserveError::UnknownChannel(channel.clone()))?;
+    let header = headers.get(AUTHORIZATION_HEADER).map(|value| value.to_str().unwrap_or_default());
+    Ok(authorization::check(header, &terms.payer_key, channel, unix_seconds(), body)?)
+}
+
 async fn announce(
     State(face): State<Face>,
     bytes: Result<Bytes, BytesRejection>,
@@ -229,8 +260,10 @@ async fn voucher(
 async fn status(
     State(face): State<Face>,
     Path(channel): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Json<AccountStatus>, ApiRefusal> {
     let channel = address(&channel)?;
+    authorized(&face.book, &headers, &channel, None)?;
     let missing = || ReserveError::UnknownChannel(channel.clone());
     Ok(Json(face.book.status(&channel).ok_or_else(missing)?))
 }

@@ -4,6 +4,7 @@
 //!   sets the worst case of a request aside before work, and makes an answer wait when a window is unpaid.
 //! - [`PayerBook`]: for those who pay. It remembers the highest amount ever signed.
 //! - [`Store`]: the redb file under both, with an fsync before anything is acknowledged.
+//! - [`authorization`]: the proof that a request on a channel comes from its payer.
 //! - [`relay()`]: meters a sealed answer on its way through, and charges for it.
 //! - [`http`] and [`server`]: the routes of a payee, and a server that bounds what its peers can take.
 //! - [`PayeeAgent`]: checks channels on the chain, settles, and answers a payer who closes.
@@ -12,6 +13,7 @@
 //! one window.
 
 mod agent;
+pub mod authorization;
 mod errors;
 pub mod http;
 mod payee;
@@ -23,6 +25,7 @@ pub mod server;
 mod store;
 
 pub use agent::{AgentOptions, PayeeAgent, Settlement};
+pub use authorization::{AuthorizationError, authorize, check, unix_seconds};
 pub use errors::{AnnounceError, ChargeError, PayError, ReserveError, VoucherError};
 pub use http::ApiRefusal;
 pub use payee::{ChannelFacts, MAX_CHANNELS, MAX_STREAMS_PER_CHANNEL, PayeeBook, PayeeOptions, Unsettled};

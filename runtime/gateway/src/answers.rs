@@ -11,7 +11,7 @@ use axum::{
 use cocoon_accounts::{ApiRefusal, RelayOptions, Reservation, http, relay};
 use cocoon_protocol::{
     MAX_REQUEST, Meter, Part, Price, RequestHeader, SealedRequest,
-    http::{ApiError, CHANNEL_HEADER, SEALED, code},
+    http::{AUTHORIZATION_HEADER, ApiError, CHANNEL_HEADER, SEALED, code},
 };
 
 use crate::{
@@ -38,7 +38,7 @@ pub(crate) async fn answer(
     let worker = shared.workers.find(&id).ok_or_else(unknown_worker)?;
     let header = sealed.header().clone();
     check_header(&shared, &worker, &header)?;
-    let channel = http::channel_header(&headers)?;
+    let channel = http::authorized_channel(&shared.payee, &headers, sealed.as_bytes())?;
     let reservation = shared.payee.reserve(&channel, worker.listed.worst_case(&header.budget))?;
     let running = worker.lane.begin(&shared, worker.price.worst_case(&header.budget));
     let Some(running) = running else {
@@ -83,12 +83,15 @@ async fn forward(
     worker: &Arc<Worker>,
     sealed: SealedRequest,
 ) -> Result<reqwest::Response, ApiRefusal> {
+    let body = sealed.into_bytes();
+    let (key, now) = (&shared.options.voucher_key, cocoon_accounts::unix_seconds());
     let request = shared
         .http
         .post(format!("{}/v1/answers", worker.lane.url()))
         .header(CONTENT_TYPE, SEALED)
         .header(CHANNEL_HEADER, worker.lane.channel.to_string())
-        .body(sealed.into_bytes());
+        .header(AUTHORIZATION_HEADER, cocoon_accounts::authorize(key, &worker.lane.channel, now, Some(&body)))
+        .body(body);
     let silence = shared.options.timing.silence;
     let sent = tokio::time::timeout(silence, request.send()).await;
     let gone = |why: String| ApiRefusal {

@@ -9,6 +9,8 @@ pub const SEALED: &str = "application/vnd.cocoon.sealed";
 pub const BUNDLE: &str = "application/cmw+cbor";
 /// Header that names the payment channel of a request: its address.
 pub const CHANNEL_HEADER: &str = "cocoon-channel";
+/// Header that proves that the channel's payer sent the request: `<unix seconds> <hex Ed25519 signature>`.
+pub const AUTHORIZATION_HEADER: &str = "cocoon-authorization";
 
 /// An error in the shape that OpenAI's clients expect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +89,7 @@ pub mod code {
     pub const INSUFFICIENT_DEPOSIT: &str = "insufficient_deposit";
     /// 402: the stream was cut for want of a voucher.
     pub const VOUCHER_REQUIRED: &str = "voucher_required";
-    /// 409: a voucher not above the best one held.
+    /// 409: a voucher lower than the best one held; an equal one is acknowledged.
     pub const STALE_VOUCHER: &str = "stale_voucher";
     /// 403: not signed by the channel's payer.
     pub const WRONG_SIGNER: &str = "wrong_signer";

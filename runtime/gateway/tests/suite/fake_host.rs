@@ -21,7 +21,7 @@ use axum::{
 use base64::Engine as _;
 use cocoon_accounts::{
     AgentOptions, ApiRefusal, PayeeAgent, PayeeBook, PayeeOptions, RelayOptions, Store,
-    http::{channel_header, channel_routes},
+    http::{authorized_channel, channel_routes},
     relay,
     server::{Limits, Server, bind},
 };
@@ -80,6 +80,7 @@ struct Guest {
     receipt: ReceiptKey,
     guard: ReplayGuard,
     emulator: Emulator,
+    serial: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -113,6 +114,7 @@ impl FakeHost {
             receipt: ReceiptKey::generate(),
             guard: ReplayGuard::new(4, 1 << 16),
             emulator: Emulator::launch(&world.root, b"guest", &["cocoon-guest"]),
+            serial: AtomicU64::new(0),
         };
         let shared = Shared {
             guest: Arc::new(guest),
@@ -172,7 +174,7 @@ impl FakeHost {
             engine: [5; 32],
             kernels: Vec::new(),
             gpu_evidence: Vec::new(),
-            freshness: Freshness { beacon, nonce: None },
+            freshness: Freshness { beacon, nonce: None, serial: guest.serial.fetch_add(1, Ordering::SeqCst) },
         };
         let statement = statement.encode();
         guest.guard.issue(digest(&statement));
@@ -212,7 +214,7 @@ async fn answer(
     let script = script.expect("the test said what this answer is like");
     let expected = Expected { network: NETWORK, models: &[MODEL], guard: &shared.guest.guard };
     let opened = open(&shared.guest.seal, &expected, &bytes).expect("the client sealed it to this guest");
-    let channel = channel_header(&headers)?;
+    let channel = authorized_channel(&shared.book, &headers, &bytes)?;
     let reservation = shared.book.reserve(&channel, HOST_PRICE.worst_case(&opened.header.budget))?;
     let options = RelayOptions {
         price: HOST_PRICE,

@@ -1,8 +1,13 @@
 //! Requests that are refused, each in the one shape of errors.
 
-use cocoon_protocol::{Price, http::CHANNEL_HEADER};
+use cocoon_accounts::{authorize, unix_seconds};
+use cocoon_contracts::{Address, SigningKey};
+use cocoon_protocol::{
+    Price,
+    http::{AUTHORIZATION_HEADER, CHANNEL_HEADER},
+};
 
-use crate::world::{LISTED, Refused, Scene, WORKER, address, refusal};
+use crate::world::{CLIENT, LISTED, Refused, Scene, WORKER, address, key, refusal};
 
 async fn sent(request: reqwest::RequestBuilder) -> Refused {
     refusal(request.send().await.expect("the gateway answers")).await
@@ -31,6 +36,28 @@ async fn wrong_requests_are_refused_before_any_money_is_touched() {
     assert_eq!(sent(elsewhere.body(good().into_bytes())).await, refused(404, "unknown_channel"));
     let nonsense = client.http.post(&answers).header(CHANNEL_HEADER, "x");
     assert_eq!(sent(nonsense.body(good().into_bytes())).await, refused(400, "malformed"));
+    let channel = client.terms.address();
+    let named = || client.http.post(&answers).header(CHANNEL_HEADER, channel.to_string());
+    assert_eq!(
+        sent(named().body(good().into_bytes())).await,
+        refused(401, "unauthorized"),
+        "anybody knows the address"
+    );
+    let now = unix_seconds();
+    let forged = |signer: &SigningKey, of: &Address, second: u64| {
+        let body = good().into_bytes();
+        let header = authorize(signer, of, second, Some(&body));
+        named().header(AUTHORIZATION_HEADER, header).body(body)
+    };
+    let payer = key(CLIENT);
+    assert_eq!(sent(forged(&key(9), &channel, now)).await, refused(401, "unauthorized"));
+    assert_eq!(sent(forged(&payer, &address(9), now)).await, refused(401, "unauthorized"));
+    assert_eq!(sent(forged(&payer, &channel, now - 310)).await, refused(401, "unauthorized"));
+    let other_body = authorize(&payer, &channel, now, Some(good().as_bytes()));
+    let swapped = named().header(AUTHORIZATION_HEADER, other_body).body(good().into_bytes());
+    assert_eq!(sent(swapped).await, refused(401, "unauthorized"));
+    let read = client.http.get(format!("{}/v1/channels/{channel}", client.gateway));
+    assert_eq!(sent(read).await, refused(401, "unauthorized"), "accounts are nobody else's business");
     let rubbish = client.http.post(&answers).body(vec![7; 500]);
     assert_eq!(sent(rubbish).await, refused(400, "malformed"));
     let huge = client.http.post(&answers).body(vec![7; 5_000_000]);

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use cocoon_accounts::{authorize, unix_seconds};
 use cocoon_attestation::{
     Context, Endorsements, Evidence, Exceptions, ImageReference, KnownBlock, Policy, TrustAnchors, Trusted,
     UnixTime, verify,
@@ -21,7 +22,7 @@ use cocoon_gateway::{Gateway, GatewayError, GatewayOptions, Money, RunningGatewa
 use cocoon_ledger::{Genesis, GenesisAccount, Ledger, Pace, Schedule, Server};
 use cocoon_protocol::{
     AnswerOpener, Budget, Endpoint, Price, Prompt, RequestHeader, SealedRequest, Usage,
-    http::{AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement, WorkerEntry},
+    http::{AUTHORIZATION_HEADER, AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement, WorkerEntry},
     seal,
 };
 use cocoon_simulated_tee::SimulatedRoot;
@@ -198,8 +199,11 @@ impl ByHand {
     }
 
     pub(crate) async fn status(&self) -> AccountStatus {
-        let url = format!("{}/v1/channels/{}", self.gateway, self.terms.address());
-        reply(self.http.get(url)).await.expect("the channel is known")
+        let channel = self.terms.address();
+        let url = format!("{}/v1/channels/{channel}", self.gateway);
+        let read = authorize(&key(CLIENT), &channel, unix_seconds(), None);
+        let request = self.http.get(url).header(AUTHORIZATION_HEADER, read);
+        reply(request).await.expect("the channel is known")
     }
 
     pub(crate) async fn workers(&self) -> Vec<WorkerEntry> {
@@ -244,10 +248,13 @@ impl ByHand {
     }
 
     pub(crate) fn post(&self, worker: &str, sealed: SealedRequest) -> reqwest::RequestBuilder {
+        let (channel, body) = (self.terms.address(), sealed.into_bytes());
+        let authorization = authorize(&key(CLIENT), &channel, unix_seconds(), Some(&body));
         self.http
             .post(format!("{}/v1/workers/{worker}/answers", self.gateway))
-            .header(CHANNEL_HEADER, self.terms.address().to_string())
-            .body(sealed.into_bytes())
+            .header(CHANNEL_HEADER, channel.to_string())
+            .header(AUTHORIZATION_HEADER, authorization)
+            .body(body)
     }
 
     /// Asks for at most this many tokens.

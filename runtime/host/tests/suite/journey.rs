@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cocoon_host::Host;
 
-use crate::world::{GATEWAY, Gateway, PRICE, World, eventually, lives};
+use crate::world::{GATEWAY, Gateway, PRICE, World, code, eventually, lives};
 
 #[tokio::test]
 async fn a_sealed_prompt_is_answered_by_the_guest_that_its_files_predict_and_is_paid() {
@@ -12,6 +12,11 @@ async fn a_sealed_prompt_is_answered_by_the_guest_that_its_files_predict_and_is_
     let host = world.host().await;
     let trusted = world.trust(&host.bundle().expect("it has evidence"), host.expected()).await;
     let gateway = Gateway::open(&world, &host).await;
+    let (stolen, _) = gateway.ask_as(9, &trusted, 1, 16).await;
+    assert_eq!(
+        (stolen.status(), code(stolen).await.as_str()),
+        (401u16.try_into().expect("a status"), "unauthorized")
+    );
     let (mut response, mut opener) = gateway.ask(&trusted, 1, 16).await;
     assert_eq!(response.status(), 200);
     while let Some(chunk) = response.chunk().await.expect("the stream goes on") {

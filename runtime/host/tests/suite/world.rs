@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use cocoon_accounts::{authorize, unix_seconds};
 use cocoon_attestation::{
     Context, Endorsements, Evidence, Exceptions, ImageReference, KnownBlock, Policy, TrustAnchors, Trusted,
     UnixTime, verify,
@@ -23,7 +24,7 @@ use cocoon_host::{Expected, Files, Host, HostOptions, Money, RunningHost};
 use cocoon_ledger::{Genesis, GenesisAccount, Ledger, Pace, Schedule, Server};
 use cocoon_protocol::{
     AnswerOpener, Budget, Endpoint, Price, Prompt, RequestHeader,
-    http::{AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement},
+    http::{AUTHORIZATION_HEADER, AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement},
     seal,
 };
 use cocoon_simulated_tee::SimulatedRoot;
@@ -205,6 +206,17 @@ impl Gateway {
         number: u8,
         tokens: u32,
     ) -> (reqwest::Response, AnswerOpener) {
+        self.ask_as(GATEWAY, trusted, number, tokens).await
+    }
+
+    /// The same, with the authorization signed by this key.
+    pub(crate) async fn ask_as(
+        &self,
+        signer: u8,
+        trusted: &Trusted,
+        number: u8,
+        tokens: u32,
+    ) -> (reqwest::Response, AnswerOpener) {
         let header = RequestHeader {
             network: NETWORK,
             request_id: [number; 16],
@@ -219,11 +231,14 @@ impl Gateway {
         let body = Prompt::new(body.into_bytes());
         let (sealed, opener) =
             seal(trusted, &header, Endpoint::ChatCompletions, body).expect("it fits the peer");
+        let (channel, body) = (self.terms.address(), sealed.into_bytes());
+        let authorization = authorize(&key(signer), &channel, unix_seconds(), Some(&body));
         let request = self
             .http
             .post(format!("{}/v1/answers", self.host))
-            .header(CHANNEL_HEADER, self.terms.address().to_string())
-            .body(sealed.into_bytes());
+            .header(CHANNEL_HEADER, channel.to_string())
+            .header(AUTHORIZATION_HEADER, authorization)
+            .body(body);
         (request.send().await.expect("the host answers"), opener)
     }
 }
