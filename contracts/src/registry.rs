@@ -219,8 +219,9 @@ impl Registry {
     /// Models that count: allowed, and their weights not barred by another entry, whatever it is called.
     pub fn models(&self) -> impl Iterator<Item = &Model> {
         let models = &self.content.models;
-        let barred =
-            |model: &Model| models.iter().any(|it| it.status == Status::Barred && it.weights == model.weights);
+        let barred = |model: &Model| {
+            models.iter().any(|it| it.status == Status::Barred && it.weights == model.weights)
+        };
         models.iter().filter(move |model| model.status == Status::Allowed && !barred(model))
     }
 }
@@ -485,7 +486,12 @@ mod tests {
             configuration: None,
             ..image
         });
-        content.models.push(Model { name: "renamed".into(), status: Status::Barred, prompt_price: 0, ..model });
+        content.models.push(Model {
+            name: "renamed".into(),
+            status: Status::Barred,
+            prompt_price: 0,
+            ..model
+        });
         let owner = Address::new(0, HashBytes([8; 32]));
         let deployment = Deployment { owner, delay: 60, salt: 1, content };
         let registry = Registry::parse(&deployment.state_init().unwrap().data.unwrap()).unwrap();
