@@ -5,10 +5,17 @@
 
 mod common;
 
+use cocoon_protocol::http::{
+    AccountStatus, ApiError, AttestRequest, ChannelAnnouncement, GuestHealth, GuestState, HostHealth,
+    ModelEntry, NetworkInfo, RegisterWorker, WorkerEntry,
+};
 use cocoon_protocol::{
-    AnswerEvent, Endpoint, Meter, Opening, Part, RequestHeader, SealedRequest, SignedReceipt, seal,
+    AnswerEvent, Endpoint, Meter, Opening, Part, Price, RequestHeader, SealedRequest, SignedReceipt, seal,
 };
 use common::{Guest, body, header};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -209,4 +216,52 @@ fn the_meter_forwards_what_it_got_and_nothing_else() {
             assert_eq!(forwarded, bytes);
         }
     }
+}
+
+/// Valid JSON of one type, damaged: refused, or read as what is written back the same.
+fn json_survives_or_is_refused<T>(random: &mut Random, valid: &T)
+where
+    T: Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    let valid = serde_json::to_vec(valid).expect("it encodes");
+    for round in 0..iterations() {
+        let bytes = random.mutated(&valid);
+        let Ok(read) = serde_json::from_slice::<T>(&bytes) else { continue };
+        let again = serde_json::to_vec(&read).expect("it encodes");
+        let again: T = serde_json::from_slice(&again).expect("what was written is read");
+        assert_eq!(again, read, "round {round}");
+    }
+}
+
+#[test]
+fn the_words_of_the_apis_are_read_or_refused() {
+    let mut random = Random::seeded("http");
+    let random = &mut random;
+    let (hex, text) = ("0123456789abcdef".repeat(4), "0:".to_owned() + &"ab".repeat(32));
+    let price = Price { prompt: 1, completion: u64::MAX };
+    let guest = GuestHealth { state: GuestState::Ready, running: 1, queued: 2, limit: 3 };
+    json_survives_or_is_refused(random, &ApiError::payment("code", "words \u{e9}\n").with_param("field"));
+    json_survives_or_is_refused(random, &guest);
+    json_survives_or_is_refused(random, &HostHealth { guest: Some(guest), bundle_age_seconds: 5 });
+    let attest = AttestRequest { seqno: 7, root_hash: hex.clone(), nonce: Some(hex.clone()) };
+    json_survives_or_is_refused(random, &attest);
+    json_survives_or_is_refused(random, &ChannelAnnouncement { address: text.clone() });
+    let status = AccountStatus {
+        address: text.clone(),
+        deposit: u64::MAX,
+        paid: 0,
+        voucher: 1,
+        owed: 2,
+        reserved: 3,
+        window: 4,
+    };
+    json_survives_or_is_refused(random, &status);
+    let network =
+        NetworkInfo { network: -3, payee: text.clone(), window_nanotons: 9, registry: text.clone() };
+    json_survives_or_is_refused(random, &network);
+    let models = vec![ModelEntry { name: "tiny".into(), weights: hex }];
+    let worker = WorkerEntry { id: "w1".into(), models, price, bundle_age_seconds: 60 };
+    json_survives_or_is_refused(random, &vec![worker]);
+    let register = RegisterWorker { url: "http://h".into(), operator: text, price, bundle: "AAAA".into() };
+    json_survives_or_is_refused(random, &register);
 }

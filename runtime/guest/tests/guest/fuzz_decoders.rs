@@ -1,9 +1,17 @@
-//! Seeded mutations of valid bytes against what a guest decodes: its configuration, requests over HTTP, and bodies
-//! that a client sealed. `COCOON_FUZZ_ITERATIONS` is the budget, `COCOON_FUZZ_SEED` another start.
+//! Seeded mutations of valid bytes against what a guest decodes: its configuration, requests over HTTP, bodies that a
+//! client sealed, and what the TEE replies. `COCOON_FUZZ_ITERATIONS` is the budget, `COCOON_FUZZ_SEED` another start.
 
-use crate::common::{Setup, config, header, hear, question, sealed};
-use cocoon_guest::Config;
+use crate::common::{Setup, config, header, hear, now, question, sealed};
+use cocoon_attestation::canonical_collateral;
+use cocoon_guest::{Config, Simulated, Tee};
 use cocoon_protocol::http::SEALED;
+use cocoon_simulated_tee::{Emulator, SimulatedRoot};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -104,4 +112,57 @@ fn a_guest_outlives_hostile_requests() {
     assert!(hear(opener, &guest.send(&wire).whole().body).end.is_ok());
     let (status, log) = guest.end();
     assert!(status.success() && !log.contains("panic"), "{status}\n{log}");
+}
+
+/// Says what it has to say to whoever connects, and nothing more: who waits for more sees the end.
+fn saying(path: &Path, replies: Vec<u8>) -> JoinHandle<()> {
+    let listener = UnixListener::bind(path).expect("a fresh folder");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the guest connects");
+        // It may have had enough before the end.
+        let _ = stream.write_all(&replies).and_then(|()| stream.shutdown(Shutdown::Write));
+        let _ = stream.read_to_end(&mut Vec::new());
+    })
+}
+
+/// The reply as the emulator frames it.
+fn framed(payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short");
+    [&[0], length.to_le_bytes().as_slice(), payload].concat()
+}
+
+#[test]
+fn replies_of_the_tee_are_taken_or_refused() {
+    let root = SimulatedRoot::create(now());
+    let emulator = Emulator::launch(&root, b"guest", &["cocoon-guest"]);
+    let made = emulator.quote_with_collateral(&[7; 64], now());
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut random = Random::seeded("replies of the TEE");
+    let mut taken = 0;
+    for round in 0..iterations() / 10 {
+        let mut replies = vec![framed(&made.quote), framed(&made.endorsements)];
+        let damaged = random.below(2);
+        replies[damaged] = match random.below(3) {
+            // The frame as a whole, or only what it carries.
+            0 => random.mutated(&replies[damaged]),
+            _ => framed(&random.mutated(&replies[damaged][5..])),
+        };
+        let path = folder.path().join(round.to_string());
+        let thread = saying(&path, replies.concat());
+        let start = Instant::now();
+        let tee = Simulated::connect(&path).expect("it listens");
+        match tee.quote(&[7; 64]) {
+            Ok(quote) => {
+                taken += 1;
+                // What goes into a bundle is collateral in its one form, whatever came.
+                let [collateral] = quote.endorsements.as_slice() else { panic!("one piece of collateral") };
+                assert_eq!(canonical_collateral(collateral).as_ref(), Ok(collateral), "round {round}");
+            }
+            Err(error) => assert!(error.to_string().len() < 2 << 20, "round {round}"),
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "round {round} took {:?}", start.elapsed());
+        drop(tee);
+        thread.join().expect("it only talks");
+    }
+    assert!(taken > 0, "the damage is too coarse");
 }

@@ -1,0 +1,215 @@
+//! Seeded damage to what an endpoint answers: an error or a value, never a panic, never a long wait.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
+
+#[path = "../../tests/fuzzing/mod.rs"]
+mod fuzzing;
+
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use cocoon_chain::{
+    Chain as _, ChainError, StackItem, Toncenter, Transaction, stack_from_json, stack_to_json,
+};
+use cocoon_contracts::channel::Terms;
+use cocoon_contracts::{Address, Cell, SigningKey, message};
+use fuzzing::{Random, iterations, timed};
+use num_bigint::BigInt;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tycho_types::cell::HashBytes;
+
+/// Transactions of the embedded ledger: a wallet that opens a channel, and the channel that is opened.
+/// Bags of cells, one a line.
+const TRANSACTIONS: &str = include_str!("transactions.txt");
+
+fn transactions() -> Vec<Cell> {
+    TRANSACTIONS
+        .lines()
+        .map(|text| message::decode(&BASE64.decode(text).unwrap(), 1 << 16).unwrap())
+        .collect()
+}
+
+fn stack() -> Vec<StackItem> {
+    let cell = transactions().remove(0);
+    let inner = StackItem::Tuple(vec![StackItem::Null, StackItem::Int(BigInt::from(-7))]);
+    vec![
+        StackItem::Int(BigInt::from(u64::MAX) << 190),
+        StackItem::Null,
+        StackItem::Slice(Cell::default()),
+        StackItem::Tuple(vec![inner, StackItem::Cell(cell.clone())]),
+        StackItem::Cell(cell),
+    ]
+}
+
+#[test]
+fn stacks_survive_their_json_or_are_refused() {
+    let valid = stack_to_json(&stack());
+    let text = valid.to_string();
+    let mut random = Random::seeded("stacks");
+    let mut accepted = 0;
+    for round in 0..iterations() {
+        let value = if round % 2 == 0 {
+            random.json(&valid)
+        } else {
+            serde_json::from_slice(&random.bytes(text.as_bytes())).unwrap_or(Value::Null)
+        };
+        timed(round, || {
+            let Ok(items) = stack_from_json(&value) else { return };
+            accepted += 1;
+            assert_eq!(stack_from_json(&stack_to_json(&items)).unwrap(), items, "round {round}: {value}");
+        });
+    }
+    assert!(accepted > iterations() / 100, "the damage is too coarse: {accepted} were read");
+}
+
+#[test]
+fn transactions_are_read_or_refused() {
+    let valid = transactions();
+    for cell in &valid {
+        Transaction::parse(cell).unwrap();
+    }
+    let mut random = Random::seeded("transactions");
+    let mut accepted = 0;
+    for round in 0..iterations() {
+        let cell = random.tree(&valid[round as usize % valid.len()]);
+        if let Ok(transaction) = timed(round, || Transaction::parse(&cell)) {
+            accepted += 1;
+            assert_eq!(transaction.hash, cell.repr_hash().0);
+        }
+    }
+    assert!(accepted > iterations() / 100, "the damage is too coarse: {accepted} were read");
+}
+
+/// An endpoint that answers everything with what is in its hand.
+async fn endpoint() -> (String, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let hand = Arc::new(Mutex::new(Vec::new()));
+    let answers = Arc::clone(&hand);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream, Arc::clone(&answers)));
+        }
+    });
+    (url, hand)
+}
+
+async fn answer(mut stream: TcpStream, hand: Arc<Mutex<Vec<u8>>>) {
+    let mut request = Vec::new();
+    let mut chunk = [0; 4096];
+    // Requests are JSON objects, one at a time.
+    while let Ok(count @ 1..) = stream.read(&mut chunk).await {
+        request.extend_from_slice(&chunk[..count]);
+        if !request.ends_with(b"}") {
+            continue;
+        }
+        request.clear();
+        let body = hand.lock().unwrap().clone();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        if stream.write_all(&[head.into_bytes(), body].concat()).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Question {
+    Head,
+    Block,
+    Account,
+    Transactions,
+    GetMethod,
+    Send,
+    Connect,
+}
+
+/// An honest answer to each question.
+fn answers() -> Vec<(Question, Value)> {
+    let hash = BASE64.encode([7; 32]);
+    let id = json!({ "seqno": 7, "root_hash": hash, "file_hash": hash });
+    let init = terms().state_init();
+    let bag = |cell: Option<Cell>| BASE64.encode(message::encode(&cell.unwrap()));
+    let account = json!({
+        "balance": "5000000000", "state": "active", "code": bag(init.code), "data": bag(init.data),
+        "last_transaction_id": { "lt": "47", "hash": hash },
+    });
+    let raw: Vec<Value> = TRANSACTIONS.lines().map(|data| json!({ "utime": 1, "data": data })).collect();
+    let config = json!({ "config": { "bytes": bag(Some(Cell::default())) } });
+    let result = json!({ "exit_code": 0, "gas_used": 5, "stack": stack_to_json(&stack()) });
+    // The head needs two answers; one object has the fields of both.
+    let head = json!({ "last": id, "id": id, "gen_utime": 1_800_000_000 });
+    [
+        (Question::Head, head.clone()),
+        (Question::Block, head),
+        (Question::Account, account),
+        (Question::Transactions, json!(raw)),
+        (Question::GetMethod, result),
+        (Question::Send, json!({ "@type": "ok" })),
+        (Question::Connect, config),
+    ]
+    .map(|(question, result)| (question, json!({ "ok": true, "result": result })))
+    .to_vec()
+}
+
+fn terms() -> Terms {
+    let address = |byte| Address::new(0, HashBytes([byte; 32]));
+    Terms {
+        payer: address(1),
+        payee: address(2),
+        payer_key: SigningKey::from_seed(&[1; 32]).public(),
+        network: -217,
+        nonce: 5,
+        challenge_seconds: 600,
+        fee_bps: 500,
+        treasury: address(3),
+    }
+}
+
+async fn ask(client: &Toncenter, url: &str, question: Question) -> Result<(), ChainError> {
+    let address = Address::ZERO;
+    match question {
+        Question::Head => client.head().await.map(drop),
+        Question::Block => {
+            let block = client.block(7).await?;
+            assert!(block.is_none_or(|block| block.seqno == 7), "another block was believed");
+            Ok(())
+        }
+        Question::Account => client.account(&address).await.map(drop),
+        Question::Transactions => {
+            assert!(client.transactions(&address, 3).await?.len() <= 3);
+            Ok(())
+        }
+        Question::GetMethod => client.run_get_method(&address, "seqno", Vec::new()).await.map(drop),
+        Question::Send => client.send(b"message").await,
+        Question::Connect => Toncenter::connect(url).await.map(drop),
+    }
+}
+
+#[tokio::test]
+async fn answers_are_read_or_refused() {
+    let (url, hand) = endpoint().await;
+    let client = Toncenter::new(&url, -217).unwrap();
+    let valid = answers();
+    for (question, answer) in &valid {
+        *hand.lock().unwrap() = answer.to_string().into_bytes();
+        let outcome = ask(&client, &url, *question).await;
+        // An empty cell is no global id, which is what the others are not asked for.
+        assert_eq!(outcome.is_ok(), !matches!(question, Question::Connect), "{question:?}: {outcome:?}");
+    }
+    let mut random = Random::seeded("answers");
+    for round in 0..iterations() / 10 {
+        let (question, answer) = &valid[round as usize % valid.len()];
+        *hand.lock().unwrap() = match round % 3 {
+            0 => random.bytes(answer.to_string().as_bytes()),
+            _ => random.json(answer).to_string().into_bytes(),
+        };
+        if let Err(error) = ask(&client, &url, *question).await {
+            let expected = matches!(error, ChainError::BadAnswer { .. } | ChainError::Refused { .. })
+                || matches!(error, ChainError::GetMethod { .. });
+            assert!(expected, "round {round}, {question:?}: {error}");
+            assert!(error.to_string().len() < 8_000, "round {round}: the error repeats the answer");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Seeded damage to all that reaches the ledger from outside: messages, what they deploy, and requests over HTTP.
+//! Nothing may panic the ledger or stop its blocks, and no nanoton may come or go.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
+
+#[path = "../../tests/fuzzing/mod.rs"]
+mod fuzzing;
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use cocoon_chain::Transaction;
+use cocoon_contracts::channel::{self, Terms};
+use cocoon_contracts::wallet::{self, Transfer};
+use cocoon_contracts::{Address, Cell, SigningKey, TON, message};
+use cocoon_ledger::{Genesis, GenesisAccount, Ledger, Pace, STORAGE_2026_SINCE, Schedule, Server};
+use fuzzing::{Random, iterations, timed};
+use serde_json::{Value, json};
+use tycho_types::cell::{CellBuilder, HashBytes};
+use tycho_types::models::{AccountState, StateInit};
+
+const NETWORK: i32 = -217;
+const START: u32 = STORAGE_2026_SINCE + 1_000_000;
+
+fn key() -> SigningKey {
+    SigningKey::from_seed(&[1; 32])
+}
+
+fn wallet_address() -> Address {
+    wallet::address(&key().public())
+}
+
+fn ledger() -> Ledger {
+    let rich = GenesisAccount {
+        address: wallet_address(),
+        balance: 1_000_000_000 * TON,
+        state_init: Some(wallet::state_init(&key().public())),
+    };
+    let accounts = vec![rich];
+    Ledger::in_memory(&Genesis { network: NETWORK, schedule: Schedule::Mainnet2026, time: START, accounts })
+        .unwrap()
+}
+
+fn seqno(ledger: &Ledger) -> u32 {
+    match ledger.account(&wallet_address()).unwrap().state {
+        AccountState::Active(init) => wallet::seqno(&init.data.unwrap()).unwrap(),
+        _ => 0,
+    }
+}
+
+fn terms() -> Terms {
+    Terms {
+        payer: wallet_address(),
+        payee: Address::new(0, HashBytes([2; 32])),
+        payer_key: key().public(),
+        network: NETWORK,
+        nonce: 1,
+        challenge_seconds: 60,
+        fee_bps: 500,
+        treasury: Address::new(0, HashBytes([3; 32])),
+    }
+}
+
+fn opening() -> Transfer {
+    let terms = terms();
+    Transfer {
+        to: terms.address(),
+        amount: TON,
+        bounce: true,
+        body: Some(channel::open_body()),
+        state_init: Some(terms.state_init()),
+    }
+}
+
+fn signed(ledger: &Ledger, transfer: Transfer) -> Cell {
+    wallet::external_message(&key(), seqno(ledger), START + 1_000_000, false, &[transfer]).unwrap()
+}
+
+#[test]
+fn messages_that_changed_are_not_carried_out() {
+    let mut ledger = ledger();
+    let supply = ledger.supply().total();
+    let valid = signed(&ledger, opening());
+    let encoded = message::encode(&valid);
+    let mut random = Random::seeded("messages from outside");
+    for round in 0..iterations() {
+        let bytes = match round % 3 {
+            0 => random.bytes(&encoded),
+            1 => message::encode(&random.tree(&valid)),
+            _ => [&encoded[..4], &random.rubbish(300)].concat(),
+        };
+        let taken = timed(round, || ledger.submit(&bytes));
+        if let Ok(hash) = taken {
+            // The same tree in another bag is the same message; and its state init is not signed.
+            let cell = message::decode(&bytes, message::MAX_MESSAGE_BYTES).unwrap();
+            assert_eq!(hash, cell.repr_hash().0, "round {round}");
+        }
+    }
+    timed(0, || ledger.produce_block(START + 1).unwrap());
+    assert_eq!(ledger.supply().total(), supply, "nanotons are conserved");
+    // At most the one opening that was signed.
+    assert!(seqno(&ledger) <= 1);
+    assert!(ledger.balance(&wallet_address()) >= 1_000_000_000 * TON - 2 * TON);
+}
+
+/// Whoever has money can run any code: here, ours with its bits changed, on data with its bits changed.
+#[test]
+fn code_and_data_of_anybody_harm_nobody_else() {
+    let mut ledger = ledger();
+    let supply = ledger.supply().total();
+    let honest = terms().state_init();
+    let mut random = Random::seeded("deployed code");
+    let mut ran = 0;
+    for round in 0..iterations() / 40 {
+        let code = random.tree(&honest.code.clone().unwrap());
+        let data = random.tree(&honest.data.clone().unwrap());
+        let init = StateInit { code: Some(code), data: Some(data), ..Default::default() };
+        let to = Address::new(0, *CellBuilder::build_from(&init).unwrap().repr_hash());
+        let body = Some(random.tree(&channel::open_body()));
+        let transfer = Transfer { to: to.clone(), amount: TON, bounce: true, body, state_init: Some(init) };
+        let message = signed(&ledger, transfer);
+        ledger.submit(&message::encode(&message)).unwrap();
+        timed(round, || ledger.produce_block(START + round as u32).unwrap());
+        assert_eq!(ledger.supply().total(), supply, "round {round}: nanotons are conserved");
+        let history = ledger.history(&to, 10).unwrap();
+        ran += u64::from(history.iter().any(|tx| tx.exit_code.is_some()));
+        for method in [0, 65_536 + round as u32] {
+            let _ = timed(round, || ledger.run_get_method(&to, method, &[]));
+        }
+    }
+    assert!(ran > iterations() / 40 / 10, "the damage is too coarse: {ran} ran");
+}
+
+#[test]
+fn transactions_are_read_or_refused() {
+    let mut ledger = ledger();
+    let opening = signed(&ledger, opening());
+    ledger.submit(&message::encode(&opening)).unwrap();
+    ledger.produce_block(START + 1).unwrap();
+    let valid: Vec<Cell> = [wallet_address(), terms().address()]
+        .iter()
+        .flat_map(|address| ledger.transactions(address, u64::MAX, 10).unwrap())
+        .collect();
+    assert_eq!(valid.len(), 2);
+    let mut random = Random::seeded("transactions");
+    for round in 0..iterations() {
+        let cell = random.tree(&valid[round as usize % 2]);
+        if let Ok(transaction) = timed(round, || Transaction::parse(&cell)) {
+            assert_eq!(transaction.hash, cell.repr_hash().0);
+        }
+    }
+}
+
+fn requests(boc: &str) -> Vec<Value> {
+    let address = wallet_address().to_string();
+    let stack = json!([["num", "0x1"], ["tvm.Cell", boc], ["tuple", { "elements": [] }]]);
+    [
+        ("getMasterchainInfo", json!({})),
+        ("getAddressInformation", json!({ "address": address })),
+        ("getWalletInformation", json!({ "address": address })),
+        ("getAddressBalance", json!({ "address": address })),
+        ("getTransactions", json!({ "address": address, "limit": 10, "lt": "99", "to_lt": 0 })),
+        ("lookupBlock", json!({ "workchain": -1, "shard": "0", "seqno": 1 })),
+        ("getBlockHeader", json!({ "workchain": -1, "shard": "0", "seqno": 1 })),
+        ("shards", json!({ "seqno": 1 })),
+        ("getConfigParam", json!({ "config_id": 19 })),
+        ("runGetMethod", json!({ "address": address, "method": "seqno", "stack": stack })),
+        ("sendBoc", json!({ "boc": boc })),
+        ("sendBocReturnHash", json!({ "boc": boc })),
+    ]
+    .into_iter()
+    .map(|(method, params)| json!({ "id": 1, "jsonrpc": "2.0", "method": method, "params": params }))
+    .collect()
+}
+
+#[tokio::test]
+async fn requests_get_an_answer_and_the_ledger_lives_on() {
+    let ledger = ledger();
+    let boc = BASE64.encode(message::encode(&signed(&ledger, opening())));
+    let valid = requests(&boc);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let pace = Pace { busy: Duration::from_millis(5), idle: Duration::from_millis(50) };
+    let task = tokio::spawn(Server::with_clock(ledger, Box::new(|| START + 5)).pace(pace).run(listener));
+    let client = reqwest::Client::new();
+    let rpc = format!("{url}/api/v2/jsonRPC");
+    let faucet = json!({ "address": wallet_address().to_string(), "amount": 5 });
+    let mut random = Random::seeded("requests");
+    for round in 0..iterations() / 10 {
+        let request = &valid[round as usize % valid.len()];
+        let damaged = random.json(request);
+        let (path, body) = match round % 4 {
+            0 => (rpc.clone(), random.bytes(request.to_string().as_bytes())),
+            1 => (format!("{url}/faucet"), random.bytes(faucet.to_string().as_bytes())),
+            2 => {
+                let method = request["method"].as_str().unwrap();
+                (format!("{url}/api/v2/{method}"), damaged["params"].to_string().into_bytes())
+            }
+            _ => (rpc.clone(), damaged.to_string().into_bytes()),
+        };
+        let sent = client.post(path).header("content-type", "application/json").body(body.clone()).send();
+        let answer = sent.await.unwrap().text().await.unwrap();
+        let shown = String::from_utf8_lossy(&body);
+        assert!(!answer.contains("panic"), "round {round}: {answer}\n{shown}");
+        assert!(answer.contains("\"ok\"") || answer.is_empty(), "round {round}: {answer}\n{shown}");
+    }
+    let before = head(&client, &rpc).await;
+    client.post(format!("{url}/faucet")).json(&faucet).send().await.unwrap();
+    assert!(head(&client, &rpc).await > before, "blocks are still made");
+    task.abort();
+}
+
+async fn head(client: &reqwest::Client, rpc: &str) -> u64 {
+    let request = json!({ "id": 1, "jsonrpc": "2.0", "method": "getMasterchainInfo", "params": {} });
+    let answer: Value = client.post(rpc).json(&request).send().await.unwrap().json().await.unwrap();
+    answer["result"]["last"]["seqno"].as_u64().unwrap()
+}
