@@ -124,6 +124,16 @@ pub enum ChargeError {
         /// How long the stream waited.
         waited: Duration,
     },
+    /// One frame costs more than may ever be unpaid at once.
+    #[error(
+        "one frame would cost {by} nanotons, and at most {window} may be unpaid; ask for less at once, or elsewhere"
+    )]
+    Jump {
+        /// What the frame would add.
+        by: Nanotons,
+        /// The window.
+        window: Nanotons,
+    },
     /// More than was reserved: the worker counts outside the budget.
     #[error("{wanted} nanotons would be charged, and {reserved} were reserved")]
     OverReservation {
@@ -159,7 +169,7 @@ pub enum PayError {
         /// What would be owed in all.
         wanted: Nanotons,
     },
-    /// The payee claims more than one window beyond what we counted.
+    /// The payee claims more beyond what we counted than broken answers explain.
     #[error(
         "the payee claims {claimed} nanotons, we counted {owed}, and at most {allowance} may lie between"
     )]

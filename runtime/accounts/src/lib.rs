@@ -3,6 +3,7 @@
 //! - [`PayeeBook`]: for those who are paid (a gateway by clients, a host by gateways). It checks and keeps vouchers,
 //!   sets the worst case of a request aside before work, and makes an answer wait when a window is unpaid.
 //! - [`PayerBook`]: for those who pay. It remembers the highest amount ever signed.
+//! - [`PayerAgent`]: pays in step on one channel, and concedes only what broken answers explain.
 //! - [`Store`]: the redb file under both, with an fsync before anything is acknowledged.
 //! - [`authorization`]: the proof that a request on a channel comes from its payer.
 //! - [`relay()`]: meters a sealed answer on its way through, and charges for it.
@@ -18,6 +19,7 @@ mod errors;
 pub mod http;
 mod payee;
 mod payer;
+mod paying;
 mod relay;
 mod reservation;
 mod row;
@@ -29,7 +31,8 @@ pub use authorization::{AuthorizationError, authorize, check, unix_seconds};
 pub use errors::{AnnounceError, ChargeError, PayError, ReserveError, VoucherError};
 pub use http::ApiRefusal;
 pub use payee::{ChannelFacts, MAX_CHANNELS, MAX_STREAMS_PER_CHANNEL, PayeeBook, PayeeOptions, Unsettled};
-pub use payer::{PayerBook, PayerState};
+pub use payer::{PayerBook, PayerState, PayerStream, Quiet};
+pub use paying::{PayeeLink, PayerAgent, PayerOptions};
 pub use relay::{RelayError, RelayOptions, relay};
 pub use reservation::Reservation;
 pub use store::{MAX_PENDING_WRITES, SCHEMA, Store, StoreError};

@@ -2,6 +2,13 @@
 //!
 //! A voucher's amount is on the disk before the voucher exists, so no crash makes this book sign twice for the
 //! same work, sign lower than before, or sign beyond the deposit.
+//!
+//! Owed is what we counted ourselves. The payee's count may be higher for one reason only: an answer broke, and
+//! frames that it charged never arrived. What is conceded for that is bounded three ways: nothing unless an answer
+//! broke since the counts were last compared; at most one concession (the smaller of the payee's window and our own
+//! cap) each time; and over the channel's life one concession and a quarter of what we counted. A mark on the disk
+//! says that answers are under way or one has broken: a process that finds it set when it starts, after a crash, may
+//! concede once, and the same write that concedes clears the mark. A process that finds it clear concedes nothing.
 
 use std::{
     collections::HashMap,
@@ -33,7 +40,7 @@ struct Account {
     terms: Terms,
     store: WeakStore,
     writing: Arc<tokio::sync::Mutex<()>>,
-    state: Mutex<PayerState>,
+    inside: Mutex<Inside>,
     changed: Notify,
 }
 
@@ -42,18 +49,59 @@ struct Account {
 pub struct PayerState {
     /// What we have put in.
     pub deposit: Nanotons,
-    /// What we owe by our own count, cumulative.
+    /// What we owe, cumulative: our own count, and what was conceded.
     pub owed: Nanotons,
+    /// Of that, what we never counted and took over from the payee after broken answers.
+    pub conceded: Nanotons,
     /// The highest amount that we ever signed.
     pub signed: Nanotons,
+    /// The highest amount that the payee is known to hold a voucher for, in this process.
+    pub acknowledged: Nanotons,
 }
 
 impl PayerState {
-    /// Owed and not yet covered by a voucher.
-    pub fn uncovered(&self) -> Nanotons {
-        self.owed.saturating_sub(self.signed)
+    /// Owed, and no voucher for it is known to have arrived.
+    pub fn unacknowledged(&self) -> Nanotons {
+        self.owed.saturating_sub(self.acknowledged)
+    }
+
+    /// What we counted ourselves.
+    pub fn counted(&self) -> Nanotons {
+        self.owed.saturating_sub(self.conceded)
+    }
+
+    /// What may still be owed within the deposit.
+    pub fn free(&self) -> Nanotons {
+        self.deposit.saturating_sub(self.owed)
     }
 }
+
+/// Everything that changes, under one lock.
+#[derive(Clone, Copy, Default)]
+struct Inside {
+    state: PayerState,
+    /// Answers under way, and how many ever began: together they tell a quiet moment.
+    streams: usize,
+    begun: u64,
+    /// Worst cases of the answers under way, less what each owes already.
+    committed: Nanotons,
+    /// What the answers that broke since the last comparison may have cost beyond our count.
+    forgiven: Nanotons,
+    /// The mark was on the disk when the book was opened.
+    unclean: bool,
+    /// The mark as it is on the disk.
+    marked: bool,
+}
+
+impl Inside {
+    fn to_mark(self) -> bool {
+        self.streams > 0 || self.forgiven > 0 || self.unclean
+    }
+}
+
+/// A moment without answers under way; see [`PayerBook::quiet`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quiet(u64);
 
 impl PayerBook {
     /// Opens the book over a store, with every account as it was last written.
@@ -66,7 +114,9 @@ impl PayerBook {
             let damaged = |why: String| StoreError::Damaged { key: key.clone(), why };
             let row = PayerRow::decode(bytes).map_err(damaged)?;
             let address = cocoon_contracts::parse_address(key).map_err(|e| damaged(e.to_string()))?;
-            let account = Account::new(&store, address, row.terms().map_err(damaged)?, row.state());
+            let inside =
+                Inside { state: row.state(), unclean: row.marked, marked: row.marked, ..Inside::default() };
+            let account = Account::new(&store, address, row.terms().map_err(damaged)?, inside);
             accounts.insert(key.clone(), Arc::new(account));
         }
         Ok(Self { inner: Arc::new(Inner { store, accounts: RwLock::new(accounts) }) })
@@ -85,13 +135,49 @@ impl PayerBook {
         let account = {
             let mut accounts = self.inner.accounts.write().expect("no holder of this lock panics");
             let fresh = || {
-                let state = PayerState::default();
-                Arc::new(Account::new(&self.inner.store, address.clone(), terms.clone(), state))
+                let inside = Inside::default();
+                Arc::new(Account::new(&self.inner.store, address.clone(), terms.clone(), inside))
             };
             Arc::clone(accounts.entry(address.to_string()).or_insert_with(fresh))
         };
         account.write(move |state| state.deposit = state.deposit.max(deposit)).await?;
-        Ok(*account.lock())
+        Ok(account.lock().state)
+    }
+
+    /// Says that an answer is about to be asked for that costs at most `worst`; the mark is on the disk when this
+    /// returns. With `hold`, the worst cases of all answers under way must lie within the deposit. What the answer
+    /// costs is counted on the returned value; one that is dropped without [`PayerStream::finish`] has broken, and
+    /// may have cost up to `concession` more than was counted.
+    ///
+    /// # Errors
+    /// [`PayError`]; nothing is under way then.
+    pub async fn begin(
+        &self,
+        channel: &Address,
+        worst: Nanotons,
+        hold: bool,
+        concession: Nanotons,
+    ) -> Result<PayerStream, PayError> {
+        let account = self.find(channel)?;
+        let marked = {
+            let mut inside = account.lock();
+            let committed = inside.committed.saturating_add(worst);
+            if hold && committed > inside.state.free() {
+                let (deposit, wanted) = (inside.state.deposit, inside.state.owed.saturating_add(committed));
+                return Err(PayError::ExceedsDeposit { deposit, wanted });
+            }
+            inside.committed = committed;
+            inside.streams += 1;
+            inside.begun += 1;
+            inside.marked
+        };
+        let store = self.inner.store.clone();
+        let stream = PayerStream { _store: store, account, worst, owed: 0, concession };
+        if !marked && let Err(error) = stream.account.write(|_| {}).await {
+            stream.finish();
+            return Err(error.into());
+        }
+        Ok(stream)
     }
 
     /// Counts work that was done for us: `by` nanotons more are owed. In memory; the disk follows with the next
@@ -100,18 +186,7 @@ impl PayerBook {
     /// # Errors
     /// [`PayError::UnknownChannel`], or [`PayError::ExceedsDeposit`] with nothing counted.
     pub fn owe(&self, channel: &Address, by: Nanotons) -> Result<PayerState, PayError> {
-        let account = self.find(channel)?;
-        let after = {
-            let mut state = account.lock();
-            let wanted = state.owed.saturating_add(by);
-            if wanted > state.deposit {
-                return Err(PayError::ExceedsDeposit { deposit: state.deposit, wanted });
-            }
-            state.owed = wanted;
-            *state
-        };
-        account.changed.notify_waiters();
-        Ok(after)
+        self.find(channel)?.owe(by)
     }
 
     /// Writes what is owed to the disk.
@@ -122,8 +197,25 @@ impl PayerBook {
         Ok(self.find(channel)?.write(|_| {}).await?)
     }
 
-    /// Takes the payee's own count where it is higher than ours by at most `allowance` nanotons: frames that were
-    /// charged there and lost on the way, or counted here in the moments before a crash.
+    /// The present moment if none of our answers is under way. What the payee says after it may be compared with our
+    /// count, unless an answer has begun since.
+    pub fn quiet(&self, channel: &Address) -> Option<Quiet> {
+        let account = self.find(channel).ok()?;
+        let inside = account.lock();
+        (inside.streams == 0).then_some(Quiet(inside.begun))
+    }
+
+    /// Whether an answer has broken since the counts were last compared, or may have before a crash.
+    pub fn has_broken(&self, channel: &Address) -> bool {
+        self.find(channel).is_ok_and(|account| {
+            let inside = account.lock();
+            inside.forgiven > 0 || inside.unclean
+        })
+    }
+
+    /// Compares the payee's own count, told after `since`, with ours, and takes over what broken answers explain: at
+    /// most one `concession`, see the head of this module. While an answer is under way nothing is compared, since
+    /// frames that are not read yet would be owed twice.
     ///
     /// # Errors
     /// [`PayError::Overcharged`] beyond the allowance, [`PayError::ExceedsDeposit`] beyond the deposit; nothing is
@@ -132,24 +224,23 @@ impl PayerBook {
         &self,
         channel: &Address,
         claimed: Nanotons,
-        allowance: Nanotons,
+        since: Quiet,
+        concession: Nanotons,
     ) -> Result<PayerState, PayError> {
         let account = self.find(channel)?;
-        {
-            let state = account.lock();
-            if claimed <= state.owed {
-                return Ok(*state);
+        let write = {
+            let mut inside = account.lock();
+            if inside.streams > 0 || inside.begun != since.0 {
+                return Ok(inside.state);
             }
-            if claimed - state.owed > allowance {
-                return Err(PayError::Overcharged { claimed, owed: state.owed, allowance });
-            }
-            if claimed > state.deposit {
-                return Err(PayError::ExceedsDeposit { deposit: state.deposit, wanted: claimed });
-            }
-        }
-        account.write(move |state| state.owed = state.owed.max(claimed)).await?;
+            inside.concede(claimed, concession)?;
+            inside.marked != inside.to_mark()
+        };
         account.changed.notify_waiters();
-        Ok(*account.lock())
+        if write {
+            account.write(|_| {}).await?;
+        }
+        Ok(account.lock().state)
     }
 
     /// Signs a voucher for all that is owed, or for what was signed before if that is more. `None` while nothing
@@ -167,16 +258,17 @@ impl PayerBook {
             return Err(PayError::WrongSigner);
         }
         let guard = Arc::clone(&account.writing).lock_owned().await;
-        let state = *account.lock();
+        let inside = *account.lock();
+        let state = inside.state;
         let cumulative = state.owed.max(state.signed);
-        if cumulative == 0 {
-            return Ok(None);
-        }
         if cumulative > state.deposit {
             return Err(PayError::ExceedsDeposit { deposit: state.deposit, wanted: cumulative });
         }
-        if cumulative > state.signed {
+        if cumulative > state.signed || inside.marked != inside.to_mark() {
             account.write_locked(guard, move |state| state.signed = state.signed.max(cumulative)).await?;
+        }
+        if cumulative == 0 {
+            return Ok(None);
         }
         let voucher = Voucher {
             network: account.terms.network,
@@ -187,9 +279,17 @@ impl PayerBook {
         Ok(Some(voucher.sign(key)))
     }
 
+    /// Notes that the payee holds a voucher for `cumulative`. More than we ever signed is not believed.
+    pub fn acknowledge(&self, channel: &Address, cumulative: Nanotons) {
+        let Ok(account) = self.find(channel) else { return };
+        let mut inside = account.lock();
+        let known = cumulative.min(inside.state.signed);
+        inside.state.acknowledged = inside.state.acknowledged.max(known);
+    }
+
     /// The account as it stands, or `None` for a channel that is not in the book.
     pub fn state(&self, channel: &Address) -> Option<PayerState> {
-        self.find(channel).ok().map(|account| *account.lock())
+        self.find(channel).ok().map(|account| account.lock().state)
     }
 
     /// The terms of a channel of this book.
@@ -203,11 +303,11 @@ impl PayerBook {
         accounts.values().map(|account| account.address.clone()).collect()
     }
 
-    /// Returns once more than `threshold` nanotons are owed without a voucher.
+    /// Returns once more than `threshold` nanotons are owed of which the payee is not known to hold a voucher.
     ///
     /// # Errors
     /// [`PayError::UnknownChannel`].
-    pub async fn wait_uncovered(
+    pub async fn wait_unacknowledged(
         &self,
         channel: &Address,
         threshold: Nanotons,
@@ -216,8 +316,8 @@ impl PayerBook {
         loop {
             let mut changed = std::pin::pin!(account.changed.notified());
             changed.as_mut().enable();
-            let state = *account.lock();
-            if state.uncovered() > threshold {
+            let state = account.lock().state;
+            if state.unacknowledged() > threshold {
                 return Ok(state);
             }
             changed.await;
@@ -231,21 +331,105 @@ impl PayerBook {
     }
 }
 
+impl Inside {
+    /// One comparison: whatever its outcome within the allowance, the broken answers before it are dealt with.
+    fn concede(&mut self, claimed: Nanotons, concession: Nanotons) -> Result<(), PayError> {
+        let (state, broken) = (self.state, if self.unclean { concession } else { self.forgiven });
+        let more = claimed.saturating_sub(state.owed);
+        let in_all = concession.saturating_add(state.counted() / 4);
+        let allowance = broken.min(concession).min(in_all.saturating_sub(state.conceded));
+        if more > allowance {
+            return Err(PayError::Overcharged { claimed, owed: state.owed, allowance });
+        }
+        if claimed > state.deposit && more > 0 {
+            return Err(PayError::ExceedsDeposit { deposit: state.deposit, wanted: claimed });
+        }
+        self.state.owed += more;
+        self.state.conceded += more;
+        self.forgiven = 0;
+        self.unclean = false;
+        Ok(())
+    }
+}
+
+/// One answer that is under way for us. Dropping it without [`PayerStream::finish`] says that it broke.
+pub struct PayerStream {
+    /// Keeps the store open until what is owed is written.
+    _store: Store,
+    account: Arc<Account>,
+    worst: Nanotons,
+    owed: Nanotons,
+    concession: Nanotons,
+}
+
+impl PayerStream {
+    /// Owes `bill` nanotons in all for this answer. A bill that is not above the last one changes nothing.
+    ///
+    /// # Errors
+    /// [`PayError::ExceedsDeposit`] with nothing counted.
+    pub fn owe_up_to(&mut self, bill: Nanotons) -> Result<(), PayError> {
+        let by = bill.saturating_sub(self.owed);
+        if by == 0 {
+            return Ok(());
+        }
+        self.account.owe(by)?;
+        let held = self.worst.saturating_sub(self.owed);
+        self.owed = bill;
+        let now = self.worst.saturating_sub(self.owed);
+        let mut inside = self.account.lock();
+        inside.committed = inside.committed.saturating_sub(held - now);
+        Ok(())
+    }
+
+    /// The answer came whole, or never began: the payee has charged nothing for it beyond our count.
+    pub fn finish(mut self) {
+        self.concession = 0;
+    }
+}
+
+impl Drop for PayerStream {
+    fn drop(&mut self) {
+        let left = self.worst.saturating_sub(self.owed);
+        let mut inside = self.account.lock();
+        inside.streams -= 1;
+        inside.committed = inside.committed.saturating_sub(left);
+        if self.concession > 0 {
+            let lost = left.min(self.concession);
+            inside.forgiven = inside.forgiven.saturating_add(lost).min(self.concession);
+        }
+    }
+}
+
 impl Account {
-    fn new(store: &Store, address: Address, terms: Terms, state: PayerState) -> Self {
+    fn new(store: &Store, address: Address, terms: Terms, inside: Inside) -> Self {
         let store = store.downgrade();
         Self {
             address,
             terms,
             store,
             writing: Arc::default(),
-            state: Mutex::new(state),
+            inside: Mutex::new(inside),
             changed: Notify::new(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, PayerState> {
-        self.state.lock().expect("no holder of this lock panics")
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().expect("no holder of this lock panics")
+    }
+
+    fn owe(&self, by: Nanotons) -> Result<PayerState, PayError> {
+        let after = {
+            let mut inside = self.lock();
+            let state = &mut inside.state;
+            let wanted = state.owed.saturating_add(by);
+            if wanted > state.deposit {
+                return Err(PayError::ExceedsDeposit { deposit: state.deposit, wanted });
+            }
+            state.owed = wanted;
+            *state
+        };
+        self.changed.notify_waiters();
+        Ok(after)
     }
 
     async fn write(
@@ -263,16 +447,18 @@ impl Account {
         guard: OwnedMutexGuard<()>,
         change: impl Fn(&mut PayerState) + Send + 'static,
     ) -> Result<(), StoreError> {
-        let row = {
+        let (row, marked) = {
             let mut next = *self.lock();
-            change(&mut next);
-            PayerRow::new(&self.terms, &next).encode()
+            change(&mut next.state);
+            (PayerRow::new(&self.terms, &next.state, next.to_mark()).encode(), next.to_mark())
         };
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let account = Arc::clone(self);
         let done: Done = Box::new(move |result| {
             if result.is_ok() {
-                change(&mut account.lock());
+                let mut inside = account.lock();
+                change(&mut inside.state);
+                inside.marked = marked;
             }
             drop(guard);
             drop(sender.send(result));

@@ -55,8 +55,9 @@ struct Relay<S, O> {
     over: bool,
 }
 
-/// Forwards the answer in `source`, whole piece by whole piece. Each piece is shown to `observer` when it is here,
-/// then charged to `reservation`, which may wait for a voucher, then given out. The last piece comes out once the
+/// Forwards the answer in `source`, whole piece by whole piece. Each frame is charged to `reservation`, which
+/// may wait for a voucher, then shown to `observer`, then given out: nothing is owed onwards that is not charged. The
+/// receipt is shown first, so that it can be refused. The last piece comes out once the
 /// charge is on the disk. After an error the stream is over.
 pub fn relay<S, E, O>(
     source: S,
@@ -102,8 +103,13 @@ where
     async fn next(&mut self) -> Result<Option<Bytes>, RelayError> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
-                (self.observer)(&piece.part).map_err(RelayError::Refused)?;
-                self.charge(&piece.part).await?;
+                if matches!(piece.part, Part::Receipt(_)) {
+                    (self.observer)(&piece.part).map_err(RelayError::Refused)?;
+                    self.charge(&piece.part).await?;
+                } else {
+                    self.charge(&piece.part).await?;
+                    (self.observer)(&piece.part).map_err(RelayError::Refused)?;
+                }
                 return Ok(Some(Bytes::from(piece.bytes)));
             }
             if self.meter.is_complete() {

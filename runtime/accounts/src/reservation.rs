@@ -39,8 +39,8 @@ impl Reservation {
     /// and no longer than `patience`.
     ///
     /// So that a payer that pays for all it has seen always gets on, a charge that is larger than what is left
-    /// of the window passes when no more than half a window is open. Then at most half a window and that
-    /// one charge are unpaid.
+    /// of the window passes when no more than half a window is open. One charge is never larger than the window:
+    /// at most one and a half windows are ever unpaid, whatever a worker says that one frame cost.
     ///
     /// # Errors
     /// [`ChargeError`]; on all but [`ChargeError::Store`] nothing was charged. The stream must end.
@@ -56,6 +56,9 @@ impl Reservation {
             return Ok(());
         }
         let account = Arc::clone(&self.account);
+        if by > account.window {
+            return Err(ChargeError::Jump { by, window: account.window });
+        }
         let covered = tokio::time::timeout(patience, async {
             loop {
                 // Registered before the look, so that a voucher in between is not missed.

@@ -110,11 +110,17 @@ pub(crate) struct PayerRow {
     deposit: Nanotons,
     owed: Nanotons,
     signed: Nanotons,
+    #[serde(default)]
+    conceded: Nanotons,
+    /// Answers were under way, or one had broken, when this was written.
+    #[serde(default)]
+    pub(crate) marked: bool,
 }
 
 impl PayerRow {
-    pub(crate) fn new(terms: &Terms, state: &PayerState) -> Self {
-        Self { terms: TermsRow::new(terms), deposit: state.deposit, owed: state.owed, signed: state.signed }
+    pub(crate) fn new(terms: &Terms, state: &PayerState, marked: bool) -> Self {
+        let PayerState { deposit, owed, conceded, signed, acknowledged: _ } = *state;
+        Self { terms: TermsRow::new(terms), deposit, owed, signed, conceded, marked }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -130,6 +136,7 @@ impl PayerRow {
     }
 
     pub(crate) fn state(&self) -> PayerState {
-        PayerState { deposit: self.deposit, owed: self.owed, signed: self.signed }
+        let Self { deposit, owed, signed, conceded, .. } = *self;
+        PayerState { deposit, owed, conceded, signed, acknowledged: 0 }
     }
 }

@@ -65,6 +65,9 @@ impl Model {
         if charged + by > amount {
             return false;
         }
+        if by > WINDOW {
+            return false;
+        }
         let passes = by == 0 || self.open() + by <= WINDOW || self.open() <= WINDOW / 2;
         self.cut |= !passes;
         passes

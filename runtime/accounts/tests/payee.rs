@@ -141,11 +141,15 @@ async fn a_stream_without_a_voucher_is_cut_and_new_work_refused_until_one_comes(
 }
 
 #[tokio::test]
-async fn a_single_charge_larger_than_the_window_passes_only_while_little_is_open() {
+async fn a_single_charge_larger_than_the_window_never_passes_and_waits_for_nothing() {
     let (_folder, book, facts) = opened(100_000).await;
     let mut held = book.reserve(&facts.address, 50_000).expect("the deposit covers it");
-    held.charge(5_000, SOON).await.expect("nothing was open before it");
-    assert!(matches!(held.charge(5_001, SOON).await, Err(ChargeError::VoucherRequired { .. })));
+    let jump = held.charge(WINDOW + 1, LONG).await;
+    assert_eq!(jump, Err(ChargeError::Jump { by: WINDOW + 1, window: WINDOW }));
+    held.charge(WINDOW / 2, SOON).await.expect("within the window");
+    held.charge(WINDOW / 2 + WINDOW, SOON).await.expect("a whole window while half of one is open");
+    let third = held.charge(WINDOW / 2 + WINDOW + 1, SOON).await;
+    assert!(matches!(third, Err(ChargeError::VoucherRequired { .. })), "{third:?}");
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 mod common;
 
-use cocoon_accounts::{PayError, PayerBook, Store};
-use cocoon_contracts::SigningKey;
+use cocoon_accounts::{PayError, PayerBook, PayerState, Store};
+use cocoon_contracts::{Address, SigningKey};
 use common::{facts, key};
 
 async fn opened(path: &std::path::Path, deposit: u64) -> (PayerBook, cocoon_accounts::ChannelFacts) {
@@ -64,18 +64,113 @@ async fn refuses_a_key_that_is_not_the_channels() {
     assert_eq!(refused, Err(PayError::WrongSigner));
 }
 
+/// Compares the counts in a quiet moment.
+async fn compare(
+    book: &PayerBook,
+    channel: &Address,
+    claimed: u64,
+    concession: u64,
+) -> Result<PayerState, PayError> {
+    let quiet = book.quiet(channel).expect("no answer is under way");
+    book.reconcile(channel, claimed, quiet, concession).await
+}
+
+fn overcharged(claimed: u64, owed: u64, allowance: u64) -> Result<PayerState, PayError> {
+    Err(PayError::Overcharged { claimed, owed, allowance })
+}
+
 #[tokio::test]
-async fn takes_the_payees_count_within_the_allowance_only() {
+async fn a_higher_count_is_taken_over_after_a_broken_answer_only_and_once() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let (book, facts) = opened(&folder.path().join("a.redb"), 10_000).await;
+    let channel = &facts.address;
+    let mut whole = book.begin(channel, 4_000, true, 100).await.expect("within the deposit");
+    whole.owe_up_to(4_000).expect("within the deposit");
+    whole.finish();
+    assert_eq!(compare(&book, channel, 4_001, 100).await, overcharged(4_001, 4_000, 0));
+    compare(&book, channel, 3_000, 100).await.expect("a lower count changes nothing");
+
+    let mut broken = book.begin(channel, 500, true, 100).await.expect("within the deposit");
+    broken.owe_up_to(10).expect("within the deposit");
+    drop(broken);
+    assert!(book.has_broken(channel));
+    assert_eq!(compare(&book, channel, 4_111, 100).await, overcharged(4_111, 4_010, 100));
+    let after = compare(&book, channel, 4_090, 100).await.expect("a broken answer explains it");
+    assert_eq!((after.owed, after.conceded, after.counted()), (4_090, 80, 4_010));
+    assert_eq!(compare(&book, channel, 4_091, 100).await, overcharged(4_091, 4_090, 0));
+}
+
+#[tokio::test]
+async fn a_payee_that_breaks_every_answer_gets_a_quarter_of_what_was_counted_at_most() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let (book, facts) = opened(&folder.path().join("a.redb"), 1_000_000).await;
+    let channel = &facts.address;
+    for _ in 0..100 {
+        drop(book.begin(channel, 1_000, true, 1_000).await.expect("within the deposit"));
+        let owed = book.state(channel).expect("the channel is known").owed;
+        drop(compare(&book, channel, owed + 1_000, 1_000).await);
+    }
+    let state = book.state(channel).expect("the channel is known");
+    assert_eq!((state.owed, state.conceded), (1_000, 1_000), "it never delivered anything");
+}
+
+#[tokio::test]
+async fn nothing_is_compared_while_an_answer_is_under_way_or_after_one_has_begun() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let (book, facts) = opened(&folder.path().join("a.redb"), 1_000).await;
     let channel = &facts.address;
-    book.owe(channel, 100).expect("within the deposit");
-    let greedy = book.reconcile(channel, 201, 100).await;
-    assert_eq!(greedy, Err(PayError::Overcharged { claimed: 201, owed: 100, allowance: 100 }));
-    let lower = book.reconcile(channel, 50, 100).await.expect("a lower claim changes nothing");
-    assert_eq!(lower.owed, 100);
-    let fair = book.reconcile(channel, 200, 100).await.expect("within the allowance");
-    assert_eq!(fair.owed, 200);
-    let beyond = book.reconcile(channel, 1_001, 10_000).await;
-    assert_eq!(beyond, Err(PayError::ExceedsDeposit { deposit: 1_000, wanted: 1_001 }));
+    drop(book.begin(channel, 500, true, 100).await.expect("within the deposit"));
+    let before = book.quiet(channel).expect("no answer is under way");
+    let stream = book.begin(channel, 500, true, 100).await.expect("within the deposit");
+    assert_eq!(book.quiet(channel), None);
+    let unread = book.reconcile(channel, 50, before, 100).await.expect("it is ignored");
+    assert_eq!(unread.owed, 0, "frames that are on their way are not owed twice");
+    stream.finish();
+    let late = book.reconcile(channel, 50, before, 100).await.expect("it is ignored");
+    assert_eq!(late.owed, 0, "the count was told before that answer began");
+    assert_eq!(compare(&book, channel, 50, 100).await.expect("one answer broke").owed, 50);
+}
+
+#[tokio::test]
+async fn a_process_start_concedes_nothing_unless_answers_were_under_way_and_then_once() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = folder.path().join("a.redb");
+    {
+        let (book, facts) = opened(&path, 1_000).await;
+        let mut stream = book.begin(&facts.address, 500, true, 100).await.expect("within the deposit");
+        stream.owe_up_to(300).expect("within the deposit");
+        stream.finish();
+        book.sign_owed(&facts.address, &key()).await.expect("signed");
+    }
+    let (book, facts) = opened(&path, 1_000).await;
+    let channel = facts.address.clone();
+    assert_eq!(compare(&book, &channel, 301, 100).await, overcharged(301, 300, 0), "it ended in order");
+    let stream = book.begin(&channel, 500, true, 100).await.expect("within the deposit");
+    std::mem::forget((stream, book)); // as by a crash: nothing more reaches the disk
+
+    let copy = folder.path().join("b.redb");
+    std::fs::copy(&path, &copy).expect("the folder is writable");
+    let (book, _) = opened(&copy, 1_000).await;
+    assert_eq!(compare(&book, &channel, 401, 100).await, overcharged(401, 300, 100));
+    let after = compare(&book, &channel, 350, 100).await.expect("the crash explains it");
+    assert_eq!((after.owed, after.conceded), (350, 50));
+    drop(book);
+    let (book, _) = opened(&copy, 1_000).await;
+    assert_eq!(book.state(&channel).map(|state| (state.owed, state.conceded)), Some((350, 50)));
+    assert_eq!(compare(&book, &channel, 351, 100).await, overcharged(351, 350, 0), "once for each crash");
+}
+
+#[tokio::test]
+async fn answers_are_begun_only_while_the_deposit_covers_all_worst_cases() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let (book, facts) = opened(&folder.path().join("a.redb"), 1_000).await;
+    let channel = &facts.address;
+    let mut first = book.begin(channel, 600, true, 0).await.expect("within the deposit");
+    first.owe_up_to(200).expect("within the deposit");
+    let refused = book.begin(channel, 401, true, 0).await.err();
+    assert_eq!(refused, Some(PayError::ExceedsDeposit { deposit: 1_000, wanted: 1_001 }));
+    let second = book.begin(channel, 400, true, 0).await.expect("exactly the rest");
+    first.finish();
+    second.finish();
+    book.begin(channel, 800, true, 0).await.expect("what was not used is free again").finish();
 }

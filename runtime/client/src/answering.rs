@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cocoon_accounts::PayerStream;
 use cocoon_contracts::{Nanotons, SignedVoucher};
 use cocoon_protocol::{Answer, AnswerError, AnswerEvent, AnswerOpener, Price, Usage, VerifiedReceipt};
 use reqwest::Response;
@@ -64,6 +65,9 @@ pub struct Answering {
     opener: Option<AnswerOpener>,
     ready: VecDeque<(AnswerEvent, Usage)>,
     payer: Arc<Payer>,
+    /// Dropped before the answer is whole, it says that the stream broke: the gateway may have forwarded, and charged,
+    /// frames that were never read here.
+    stream: Option<PayerStream>,
     price: Price,
     billed: Nanotons,
     usage: Usage,
@@ -74,20 +78,12 @@ pub struct Answering {
     last_at: Instant,
 }
 
-impl Drop for Answering {
-    fn drop(&mut self) {
-        // Left before its end: the gateway may have forwarded frames that were never read here.
-        if self.opener.is_some() {
-            self.payer.note_broken_stream();
-        }
-    }
-}
-
 impl Answering {
     pub(crate) fn new(
         response: Response,
         opener: AnswerOpener,
         payer: Arc<Payer>,
+        stream: PayerStream,
         price: Price,
         sealed_bytes: usize,
         sent_at: Instant,
@@ -97,6 +93,7 @@ impl Answering {
             opener: Some(opener),
             ready: VecDeque::new(),
             payer,
+            stream: Some(stream),
             price,
             billed: 0,
             usage: Usage::default(),
@@ -164,10 +161,9 @@ impl Answering {
         }
         self.usage = usage;
         let bill = self.price.bill(&usage);
-        let more = bill.saturating_sub(self.billed);
-        if more > 0 {
-            self.payer.owe(more)?;
-            self.billed = bill;
+        if let Some(stream) = &mut self.stream {
+            stream.owe_up_to(bill)?;
+            self.billed = self.billed.max(bill);
         }
         Ok(())
     }
@@ -181,13 +177,13 @@ impl Answering {
             }
             Err(error) => return Err(self.tampered(error)),
         };
+        self.whole();
         let voucher = match self.payer.settle_up().await {
             Ok(voucher) => voucher,
             // The answer is whole and proven: it is not taken from the user because its payment could not be handed in.
-            // What is owed is in the book, and goes with the next voucher.
-            Err(error @ ClientError::Unreachable { .. }) => {
+            // What is owed is in the book, and the payer's task sends the voucher again until it is acknowledged.
+            Err(error @ (ClientError::Unreachable { .. } | ClientError::Refused { status: 503, .. })) => {
                 tracing::warn!(%error, "the answer's voucher could not be handed in");
-                self.payer.note_difference();
                 None
             }
             Err(error) => return Err(error),
@@ -197,15 +193,24 @@ impl Answering {
         Ok(Event::Finished(Box::new(Finished { bill: receipt.receipt().bill(), receipt, voucher, timing })))
     }
 
+    /// Nothing was charged beyond what was counted here, as far as we ever concede.
+    fn whole(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            stream.finish();
+        }
+    }
+
     fn tampered(&mut self, error: AnswerError) -> ClientError {
         self.opener = None;
+        // What was charged for the part that is not the worker's is not conceded.
+        self.whole();
         self.payer.note_difference();
         ClientError::Tampered { error, owed: self.billed }
     }
 
     fn interrupted(&mut self, why: String) -> ClientError {
         self.opener = None;
-        self.payer.note_broken_stream();
+        self.stream = None;
         ClientError::Interrupted { completion_tokens: self.usage.completion_tokens, owed: self.billed, why }
     }
 }

@@ -13,7 +13,7 @@ use cocoon_protocol::{Budget, Endpoint, Prompt, RequestHeader, seal};
 use tokio::sync::OnceCell;
 
 use crate::answering::Answering;
-use crate::channel::{ChannelOptions, OpenChannel, Payer};
+use crate::channel::{ChannelOptions, OpenChannel, PAYER_OPTIONS, Payer};
 use crate::peer::{Judge, Peer};
 use crate::policy::{PolicySource, Rules, SeenVersion};
 use crate::{ClientError, GatewayApi};
@@ -172,16 +172,16 @@ impl Client {
                     Some(channel) => channel,
                     None => self.open_channel().await?,
                 };
-                self.gateway.announce(&channel.address).await?;
                 let key = SigningKey::from_seed(self.options.session_key.expose_seed());
-                let payer = Payer::new(
+                let payer = Arc::new(Payer::new(
                     self.book.clone(),
                     key,
                     channel.address.clone(),
                     self.gateway.clone(),
-                    self.network.window_nanotons,
-                );
-                let task = FollowTask(tokio::spawn(Arc::clone(&payer).follow()));
+                    PAYER_OPTIONS,
+                ));
+                payer.announce().await?;
+                let task = FollowTask(payer.spawn());
                 Ok((channel, payer, task))
             })
             .await
@@ -252,7 +252,7 @@ impl Client {
             return Err(ClientError::Expired);
         }
         let (channel, payer, _) = self.payer().await?;
-        payer.reconcile().await?;
+        payer.look().await?;
         let header = RequestHeader {
             network: self.network.network,
             request_id: random_id(),
@@ -264,9 +264,19 @@ impl Client {
         let sent_at = Instant::now();
         let (sealed, opener) = seal(&peer.trusted, &header, Endpoint::ChatCompletions, body)?;
         let sealed_bytes = sealed.as_bytes().len();
-        let sent = self.gateway.answer(&peer.worker, &channel.address, sealed).await;
-        let response = sent.inspect_err(|_| payer.note_difference())?;
-        Ok(Answering::new(response, opener, Arc::clone(payer), peer.price, sealed_bytes, sent_at))
+        let stream = payer.begin(peer.price.worst_case(&budget)).await?;
+        let response = match self.gateway.answer(&peer.worker, &channel.address, sealed).await {
+            Ok(response) => response,
+            Err(error) => {
+                // Refused is not begun. A connection that broke may have carried a request that was answered.
+                if matches!(error, ClientError::Refused { .. }) {
+                    stream.finish();
+                }
+                payer.note_difference();
+                return Err(error);
+            }
+        };
+        Ok(Answering::new(response, opener, Arc::clone(payer), stream, peer.price, sealed_bytes, sent_at))
     }
 }
 

@@ -18,7 +18,7 @@ mod policy;
 pub mod proxy;
 
 pub use answering::{Answering, Event, Finished, Timing};
-pub use channel::{ChannelOptions, OpenChannel};
+pub use channel::{ChannelOptions, MAX_CONCESSION, OpenChannel};
 pub use client::{Client, ClientOptions};
 pub use error::ClientError;
 pub use gateway::GatewayApi;

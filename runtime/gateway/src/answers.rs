@@ -8,17 +8,13 @@ use axum::{
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use cocoon_accounts::{ApiRefusal, RelayOptions, Reservation, http, relay};
+use cocoon_accounts::{ApiRefusal, PayerStream, RelayOptions, Reservation, http, relay};
 use cocoon_protocol::{
     MAX_REQUEST, Meter, Part, Price, RequestHeader, SealedRequest,
     http::{AUTHORIZATION_HEADER, ApiError, CHANNEL_HEADER, SEALED, code},
 };
 
-use crate::{
-    Shared,
-    lane::{self, Running},
-    workers::Worker,
-};
+use crate::{Shared, lane, workers::Worker};
 
 /// The largest refusal that is passed on from a host, in bytes.
 const MAX_REFUSAL: usize = 16 * 1024;
@@ -40,13 +36,14 @@ pub(crate) async fn answer(
     check_header(&shared, &worker, &header)?;
     let channel = http::authorized_channel(&shared.payee, &headers, sealed.as_bytes())?;
     let reservation = shared.payee.reserve(&channel, worker.listed.worst_case(&header.budget))?;
-    let running = worker.lane.begin(&shared, worker.price.worst_case(&header.budget));
-    let Some(running) = running else {
-        lane::top_up_when_low(&shared, &worker.lane);
-        return Err(unpaid("this gateway's deposit with the worker is used up; it is being topped up"));
-    };
-    let answer = forward(&shared, &worker, sealed).await?;
-    let stream = stream(&shared, &worker, &header, reservation, running, answer);
+    let begun = worker.lane.begin(worker.price.worst_case(&header.budget)).await;
+    lane::top_up_when_low(&shared, &worker.lane);
+    let ours = begun.map_err(|error| {
+        tracing::warn!(worker = %worker.id, %error, "an answer was not begun");
+        unpaid("this gateway's deposit with the worker does not cover the request now; try again, or another worker")
+    })?;
+    let (ours, answer) = forward(&shared, &worker, sealed, ours).await?;
+    let stream = stream(&shared, &worker, &header, reservation, ours, answer);
     Ok(([(CONTENT_TYPE, SEALED)], Body::from_stream(stream)).into_response())
 }
 
@@ -82,15 +79,19 @@ async fn forward(
     shared: &Arc<Shared>,
     worker: &Arc<Worker>,
     sealed: SealedRequest,
-) -> Result<reqwest::Response, ApiRefusal> {
+    ours: PayerStream,
+) -> Result<(PayerStream, reqwest::Response), ApiRefusal> {
     let body = sealed.into_bytes();
     let (key, now) = (&shared.options.voucher_key, cocoon_accounts::unix_seconds());
     let request = shared
         .http
         .post(format!("{}/v1/answers", worker.lane.url()))
         .header(CONTENT_TYPE, SEALED)
-        .header(CHANNEL_HEADER, worker.lane.channel.to_string())
-        .header(AUTHORIZATION_HEADER, cocoon_accounts::authorize(key, &worker.lane.channel, now, Some(&body)))
+        .header(CHANNEL_HEADER, worker.lane.channel().to_string())
+        .header(
+            AUTHORIZATION_HEADER,
+            cocoon_accounts::authorize(key, worker.lane.channel(), now, Some(&body)),
+        )
         .body(body);
     let silence = shared.options.timing.silence;
     let sent = tokio::time::timeout(silence, request.send()).await;
@@ -102,6 +103,7 @@ async fn forward(
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
             if error.is_connect() {
+                ours.finish();
                 shared.workers.drop_worker(worker, "its host takes no connections");
             }
             return Err(gone(format!("the worker does not answer: {}", error.without_url())));
@@ -109,8 +111,9 @@ async fn forward(
         Err(_) => return Err(gone(format!("the worker did not answer within {silence:?}"))),
     };
     if response.status() == StatusCode::OK {
-        return Ok(response);
+        return Ok((ours, response));
     }
+    ours.finish();
     Err(passed_on(shared, worker, response).await)
 }
 
@@ -124,8 +127,11 @@ async fn passed_on(shared: &Arc<Shared>, worker: &Arc<Worker>, response: reqwest
         tracing::warn!(worker = %worker.id, %why, "the host refuses our channel");
         let (shared, lane) = (Arc::clone(shared), Arc::clone(&worker.lane));
         tokio::spawn(async move {
-            drop(lane::announce(&shared, &lane).await);
-            drop(lane::pay(&shared, &lane).await);
+            for done in [lane.announce().await, lane.pay().await, lane.reconcile().await] {
+                if let Err(error) = done {
+                    tracing::warn!(channel = %lane.channel(), %error, "the channel was not put right");
+                }
+            }
             lane::top_up_when_low(&shared, &lane);
         });
         return unpaid("the worker refused this gateway's channel; try again, or another worker");
@@ -140,20 +146,32 @@ fn stream(
     worker: &Arc<Worker>,
     header: &RequestHeader,
     reservation: Reservation,
-    running: Running,
+    ours: PayerStream,
     answer: reqwest::Response,
 ) -> impl futures_util::Stream<Item = Result<Bytes, cocoon_accounts::RelayError>> + use<> {
     let timing = shared.options.timing;
     let options = RelayOptions { price: worker.listed, patience: timing.patience, silence: timing.silence };
-    let (payer, channel, price) = (shared.payer.clone(), worker.lane.channel.clone(), worker.price);
-    let mut billed = 0;
-    let observer = move |part: &Part| {
-        let _until_the_end = &running;
-        let Part::Frame { usage, .. } = part else { return Ok(()) };
-        let bill = price.bill(usage);
-        payer.owe(&channel, bill.saturating_sub(billed)).map_err(|e| e.to_string())?;
-        billed = billed.max(bill);
-        Ok(())
+    let (weak, worker, price) = (Arc::downgrade(shared), Arc::clone(worker), worker.price);
+    // Dropped with the stream; unless it was finished, that says that the answer broke.
+    let mut ours = Some(ours);
+    let observer = move |part: &Part| match part {
+        Part::Preamble => Ok(()),
+        Part::Frame { usage, .. } => match &mut ours {
+            Some(ours) => ours.owe_up_to(price.bill(usage)).map_err(|e| e.to_string()),
+            None => Ok(()),
+        },
+        Part::Receipt(receipt) => {
+            if let Err(error) = receipt.verify(&worker.receipt_key) {
+                if let Some(shared) = weak.upgrade() {
+                    shared.workers.drop_worker(&worker, "its receipt is not by the key in its evidence");
+                }
+                return Err(error.to_string());
+            }
+            if let Some(ours) = ours.take() {
+                ours.finish();
+            }
+            Ok(())
+        }
     };
     relay(Box::pin(answer.bytes_stream()), Meter::new(header), reservation, options, observer)
 }

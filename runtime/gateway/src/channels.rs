@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Mutex};
 
-use cocoon_accounts::{ApiRefusal, PayerState, Store};
+use cocoon_accounts::{ApiRefusal, Store};
 use cocoon_chain::ChainError;
 use cocoon_contracts::{Address, Nanotons, channel::Terms, parse_address};
 
@@ -12,7 +12,7 @@ use crate::Shared;
 pub(crate) struct WorkerChannels {
     store: Store,
     known: Mutex<HashMap<String, Address>>,
-    /// One opening at a time: the wallet sends one message at a time anyway.
+    /// One opening at a time: the wallet sends one message at a time anyway. No renewal waits for it.
     opening: tokio::sync::Mutex<()>,
 }
 
@@ -35,6 +35,16 @@ impl WorkerChannels {
         self.known.lock().expect("no holder of this lock panics").get(worker).cloned()
     }
 
+    /// Every worker id costs a deposit once; an id that comes back finds its channel, or replaces its own.
+    fn room_for(&self, worker: &str, limit: usize) -> Result<(), ApiRefusal> {
+        let known = self.known.lock().expect("no holder of this lock panics");
+        if known.contains_key(worker) || known.len() < limit {
+            return Ok(());
+        }
+        let why = "this gateway has opened as many channels to workers as it affords; try another";
+        Err(ApiRefusal::unavailable("full", why))
+    }
+
     async fn remember(&self, worker: &str, address: &Address) -> Result<(), ApiRefusal> {
         let text = address.to_string();
         let noted = self.store.put_note(&format!("{NOTE}{worker}"), text.as_bytes()).await;
@@ -49,43 +59,67 @@ pub(crate) async fn to_worker(
     shared: &Shared,
     worker: &str,
     operator: &Address,
-) -> Result<(Address, PayerState), ApiRefusal> {
-    let _one = shared.channels.opening.lock().await;
-    if let Some(terms) = shared.channels.known(worker).and_then(|known| shared.payer.terms(&known))
-        && terms.payee == *operator
-        && terms.payer_key == shared.options.voucher_key.public()
-    {
-        match deploy(shared, &terms).await {
-            // Closed meanwhile, by us or by hand: a new one.
-            Err(ChainError::Invalid { .. }) | Ok(None) => {}
-            Ok(Some(deposit)) => return enter(shared, &terms, deposit).await,
-            Err(error) => return Err(error.into()),
-        }
+) -> Result<Address, ApiRefusal> {
+    // Without the lock: a worker that renews does not wait for another's channel to be opened.
+    if let Some(open) = still_open(shared, worker, operator).await? {
+        return Ok(open);
     }
-    let terms = fresh_terms(shared, operator).await?;
-    // On the disk before anything is on the chain: a crash in between finds the same channel again.
-    enter(shared, &terms, 0).await?;
-    shared.channels.remember(worker, &terms.address()).await?;
-    let closed = || ApiRefusal::unavailable("chain_unavailable", "the new channel is closed already");
-    let deposit = deploy(shared, &terms).await?.ok_or_else(closed)?;
-    enter(shared, &terms, deposit).await
-}
-
-/// Opens the channel, or finds it open; its deposit, or `None` when it is being closed.
-async fn deploy(shared: &Shared, terms: &Terms) -> Result<Option<Nanotons>, ChainError> {
+    let _one = shared.channels.opening.lock().await;
+    if let Some(open) = still_open(shared, worker, operator).await? {
+        return Ok(open);
+    }
+    let terms = match begun(shared, worker, operator) {
+        Some(terms) => terms,
+        None => {
+            shared.channels.room_for(worker, shared.options.max_workers)?;
+            let terms = fresh_terms(shared, operator).await?;
+            // On the disk before anything is on the chain: a crash in between finds the same channel again.
+            enter(shared, &terms, 0).await?;
+            shared.channels.remember(worker, &terms.address()).await?;
+            terms
+        }
+    };
     let wallet = &shared.options.wallet;
-    let state = cocoon_chain::open_channel(wallet, terms, shared.options.money.worker_deposit).await?;
-    Ok(state.deadline.is_none().then(|| state.deposit()))
+    let state = cocoon_chain::open_channel(wallet, &terms, shared.options.money.worker_deposit).await?;
+    enter(shared, &terms, state.deposit()).await?;
+    Ok(terms.address())
 }
 
-async fn enter(
+/// The terms of the known channel to `worker`, if they fit.
+fn fitting(shared: &Shared, worker: &str, operator: &Address) -> Option<Terms> {
+    let terms = shared.channels.known(worker).and_then(|known| shared.payer.terms(&known))?;
+    (terms.payee == *operator && terms.payer_key == shared.options.voucher_key.public()).then_some(terms)
+}
+
+/// A channel that was noted, and was not on the chain yet when this process or the last one stopped opening it.
+fn begun(shared: &Shared, worker: &str, operator: &Address) -> Option<Terms> {
+    let terms = fitting(shared, worker, operator)?;
+    let state = shared.payer.state(&terms.address())?;
+    (state.deposit == 0 && state.signed == 0).then_some(terms)
+}
+
+/// The known channel to `worker` if it stands on the chain and is not being closed.
+async fn still_open(
     shared: &Shared,
-    terms: &Terms,
-    deposit: Nanotons,
-) -> Result<(Address, PayerState), ApiRefusal> {
+    worker: &str,
+    operator: &Address,
+) -> Result<Option<Address>, ApiRefusal> {
+    let Some(terms) = fitting(shared, worker, operator) else { return Ok(None) };
     let address = terms.address();
-    let state = shared.payer.open_channel(&address, terms, deposit).await;
-    state.map(|state| (address, state)).map_err(|e| ApiRefusal::unavailable("store_failed", e.to_string()))
+    match cocoon_chain::read_channel(&**shared.options.wallet.chain(), &address).await {
+        Ok(state) if state.deadline.is_none() => {
+            enter(shared, &terms, state.deposit()).await?;
+            Ok(Some(address))
+        }
+        // Closed meanwhile, by us or by hand, or never opened.
+        Ok(_) | Err(ChainError::WrongAccount { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn enter(shared: &Shared, terms: &Terms, deposit: Nanotons) -> Result<(), ApiRefusal> {
+    let entered = shared.payer.open_channel(&terms.address(), terms, deposit).await;
+    entered.map(drop).map_err(|e| ApiRefusal::unavailable("store_failed", e.to_string()))
 }
 
 async fn fresh_terms(shared: &Shared, operator: &Address) -> Result<Terms, ApiRefusal> {

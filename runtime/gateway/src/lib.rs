@@ -18,6 +18,7 @@ mod answers;
 mod channels;
 mod lane;
 mod options;
+mod policy;
 mod routes;
 mod workers;
 
@@ -32,6 +33,7 @@ use cocoon_contracts::Address;
 use cocoon_protocol::http::NetworkInfo;
 
 pub use options::{GatewayOptions, Money, Timing};
+pub use policy::MAX_PRICE_FACTOR;
 pub use workers::{MAX_LISTED_MODELS, MAX_WORKER_ID};
 
 use crate::{channels::WorkerChannels, workers::Workers};
@@ -182,7 +184,9 @@ impl RunningGateway {
     /// Pays every host what it is owed by a last voucher. Hosts that do not answer keep what they hold.
     pub async fn pay_hosts(&self) {
         for worker in self.shared.workers.all() {
-            lane::pay(&self.shared, &worker.lane).await.ok();
+            if let Err(error) = worker.lane.pay().await {
+                tracing::warn!(worker = %worker.id, %error, "a host was not paid at the end; it holds its last voucher");
+            }
         }
     }
 

@@ -42,6 +42,9 @@ pub struct Money {
     pub margin_bps: u32,
     /// Put into the channel to each worker, and again when a quarter is left, in nanotons.
     pub worker_deposit: Nanotons,
+    /// The most that is conceded to a host for a broken answer beyond what was counted here, whatever window it claims,
+    /// in nanotons.
+    pub concession: Nanotons,
     /// The challenge period of the channels to workers, in seconds.
     pub challenge_seconds: u32,
     /// The shortest challenge period of clients' channels, in seconds.
@@ -75,6 +78,7 @@ impl Default for Money {
             window: TON / 1_000,
             margin_bps: 500,
             worker_deposit: TON,
+            concession: TON / 1_000,
             challenge_seconds: 3600,
             min_challenge_seconds: 600,
             settle_at: TON / 10,

@@ -3,15 +3,15 @@
 use std::{
     collections::HashMap,
     sync::{Arc, RwLock},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use axum::http::StatusCode;
 use base64::Engine as _;
 use bytes::Bytes;
 use cocoon_accounts::ApiRefusal;
-use cocoon_attestation::{Bundle, Endorsements, Evidence, Statement, UnixTime};
-use cocoon_contracts::Address;
+use cocoon_attestation::{Bundle, Context, Endorsements, Evidence, KnownBlock, Statement, UnixTime};
+use cocoon_contracts::{Address, registry::Registry};
 use cocoon_protocol::{
     Price,
     http::{ApiError, ModelEntry, RegisterWorker, WorkerEntry},
@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use crate::{
     Shared, channels,
     lane::{self, Lane},
+    policy::{self, MAX_PRICE_FACTOR},
 };
 
 /// The longest worker id.
@@ -33,6 +34,10 @@ const MAX_URL: usize = 256;
 const MAX_VERIFYING: usize = 4;
 /// Probes that fail in a row before a worker is dropped.
 const MAX_MISSED: u32 = 3;
+/// The largest bundle that is read from a host, in bytes.
+const MAX_BUNDLE: usize = 1024 * 1024;
+/// How long a host may take to show its evidence when it registers.
+const HOST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a worker may take to answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -44,6 +49,8 @@ pub(crate) struct Worker {
     pub(crate) price: Price,
     pub(crate) listed: Price,
     pub(crate) bundle: Bytes,
+    /// Signs the receipts of its answers.
+    pub(crate) receipt_key: [u8; 32],
     models: Vec<ModelEntry>,
     registered: Instant,
     pub(crate) lane: Arc<Lane>,
@@ -99,6 +106,19 @@ impl Workers {
         }
     }
 
+    /// One guest is one worker: no machine takes more than one channel's deposit.
+    fn refuse_twin(&self, id: &str, receipt_key: &[u8; 32]) -> Result<(), ApiRefusal> {
+        let table = self.table.read().expect("no holder of this lock panics");
+        if !table.values().any(|worker| worker.id != id && worker.receipt_key == *receipt_key) {
+            return Ok(());
+        }
+        let why = "this guest is registered under another id already";
+        Err(ApiRefusal {
+            status: StatusCode::CONFLICT,
+            error: ApiError::invalid_request("worker_id_taken", why),
+        })
+    }
+
     fn full_for(&self, id: &str) -> bool {
         let table = self.table.read().expect("no holder of this lock panics");
         !table.contains_key(id) && table.len() >= self.limit
@@ -139,18 +159,22 @@ pub(crate) async fn register(
         .decode(registration.bundle)
         .map_err(|e| ApiRefusal::malformed(format!("the bundle is not base64: {e}")))?;
     let bundle = Bytes::from(bundle);
-    let statement = check_evidence(shared, bundle.clone()).await?;
-    let (channel, _) = channels::to_worker(shared, &id, &operator).await?;
-    let lane = match known.filter(|known| known.lane.channel == channel) {
+    let registry =
+        cocoon_chain::read_registry(&**shared.options.wallet.chain(), &shared.options.registry).await?;
+    let statement = check_evidence(shared, &registry, bundle.clone()).await?;
+    check_price(&registry, &statement, registration.price)?;
+    shared.workers.refuse_twin(&id, &statement.keys.receipt)?;
+    check_host(shared, &url, &statement).await?;
+    let channel = channels::to_worker(shared, &id, &operator).await?;
+    let lane = match known.filter(|known| *known.lane.channel() == channel) {
         Some(known) => Arc::clone(&known.lane),
         None => Lane::start(shared, channel, url.clone()),
     };
     lane.move_to(url);
-    let unfit = |why: String| ApiRefusal {
+    lane.announce().await.map_err(|error| ApiRefusal {
         status: StatusCode::BAD_GATEWAY,
-        error: ApiError::server("host_unreachable", format!("your host does not take our channel: {why}")),
-    };
-    lane::announce(shared, &lane).await.map_err(unfit)?;
+        error: ApiError::server("host_unreachable", format!("your host does not take our channel: {error}")),
+    })?;
     let models = statement
         .models
         .iter()
@@ -162,6 +186,7 @@ pub(crate) async fn register(
         price: registration.price,
         listed,
         bundle,
+        receipt_key: statement.keys.receipt,
         models: models.collect(),
         registered: Instant::now(),
         lane,
@@ -179,17 +204,21 @@ fn check_names(id: &str, registration: &RegisterWorker) -> Result<String, ApiRef
         return Err(ApiRefusal::malformed(why));
     }
     let url = &registration.url;
-    let bad =
-        || ApiRefusal::malformed(format!("the url is not http(s)://host:port, at most {MAX_URL} bytes"));
+    let bad = || {
+        ApiRefusal::malformed(format!(
+            "the url is not http(s)://host:port without a path, at most {MAX_URL} bytes"
+        ))
+    };
     if url.len() > MAX_URL {
         return Err(bad());
     }
     let parsed = reqwest::Url::parse(url).map_err(|_| bad())?;
-    let plain = parsed.query().is_none() && parsed.fragment().is_none() && parsed.username().is_empty();
+    let alone = parsed.username().is_empty() && parsed.password().is_none();
+    let plain = alone && parsed.query().is_none() && parsed.fragment().is_none() && parsed.path() == "/";
     if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() || !plain {
         return Err(bad());
     }
-    Ok(url.trim_end_matches('/').to_owned())
+    Ok(parsed.as_str().trim_end_matches('/').to_owned())
 }
 
 /// Price × (1 + margin), rounded up.
@@ -221,53 +250,74 @@ async fn refuse_taken(
     })
 }
 
-/// Verifies the bundle before any money is locked for it: genuine hardware, this network, a beacon block that our
-/// chain has and that is young enough.
-async fn check_evidence(shared: &Arc<Shared>, bytes: Bytes) -> Result<Statement, ApiRefusal> {
-    let refused = |why: String| ApiRefusal {
+fn refused(why: impl Into<String>) -> ApiRefusal {
+    ApiRefusal {
         status: StatusCode::UNPROCESSABLE_ENTITY,
         error: ApiError::invalid_request("evidence_refused", why),
-    };
+    }
+}
+
+/// Verifies and appraises the bundle before any money is locked for it: genuine hardware, and an image, a model, a
+/// network and a beacon block that the registry's policy takes. The refusal names the check.
+async fn check_evidence(
+    shared: &Arc<Shared>,
+    registry: &Registry,
+    bytes: Bytes,
+) -> Result<Statement, ApiRefusal> {
     let Ok(_permit) = shared.workers.verifying.try_acquire() else {
         return Err(ApiRefusal::unavailable("busy", "too many registrations are being verified; try again"));
     };
+    let named = Bundle::decode(&bytes).map_err(|e| refused(e.to_string()))?;
+    let statement = Statement::decode(&named.statement).map_err(|e| refused(e.to_string()))?;
+    let block = shared.options.wallet.chain().block(statement.freshness.beacon.seqno).await?;
+    let beacon = block.map(|b| KnownBlock { seqno: b.seqno, root_hash: b.root_hash, time: UnixTime(b.time) });
+    let policy = policy::of(registry, shared.network, shared.options.timing.bundle_age.as_secs());
     let verifier = Arc::clone(shared);
-    let verified = tokio::task::spawn_blocking(move || {
-        let bundle = Bundle::decode(&bytes).map_err(|e| e.to_string())?;
-        let options = &verifier.options;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?;
-        let (evidence, none) = (Evidence::Bundle(bundle), Endorsements::none());
-        let now = UnixTime(since.as_secs());
-        cocoon_attestation::verify(&evidence, &none, &options.anchors, &options.exceptions, now)
-            .map_err(|refusal| refusal.to_string())?
-            .statement()
-            .cloned()
-            .ok_or_else(|| "the bundle has no statement".to_owned())
+    let appraised = tokio::task::spawn_blocking(move || {
+        let (options, now) = (&verifier.options, UnixTime(cocoon_accounts::unix_seconds()));
+        let (evidence, none) = (Evidence::Bundle(named), Endorsements::none());
+        let genuine =
+            cocoon_attestation::verify(&evidence, &none, &options.anchors, &options.exceptions, now)?;
+        policy.appraise(genuine, &Context { now, beacon, nonce: None })
     });
-    let verified = verified.await.unwrap_or_else(|e| Err(e.to_string()));
-    let statement = verified.map_err(refused)?;
-    if statement.network != shared.network {
-        let (ours, theirs) = (shared.network, statement.network);
-        return Err(refused(format!("the evidence is for network {theirs}, this is network {ours}")));
-    }
-    check_beacon(shared, &statement).await.map_err(refused)?;
-    Ok(statement)
+    let trusted = appraised.await.map_err(|e| refused(e.to_string()))?;
+    Ok(trusted.map_err(|refusal| refused(format!("{}: {refusal}", refusal.check)))?.statement().clone())
 }
 
-async fn check_beacon(shared: &Shared, statement: &Statement) -> Result<(), String> {
-    let beacon = &statement.freshness.beacon;
-    let chain = shared.options.wallet.chain();
-    let block = chain.block(beacon.seqno).await.map_err(|e| e.to_string())?;
-    let block = block.filter(|block| block.root_hash == beacon.root_hash);
-    let Some(block) = block else {
-        return Err(format!("the chain has no block {} with the hash in the evidence", beacon.seqno));
-    };
-    let head = chain.head().await.map_err(|e| e.to_string())?;
-    let (age, limit) = (head.time.saturating_sub(block.time), shared.options.timing.bundle_age.as_secs());
-    if age > limit {
-        return Err(format!("the evidence is {age} s old, at most {limit} s are taken"));
+/// A price that clients would refuse is refused here: the gateway would pay it and not be paid.
+fn check_price(registry: &Registry, statement: &Statement, price: Price) -> Result<(), ApiRefusal> {
+    for model in &statement.models {
+        let most = policy::ceiling(registry, &model.weights)
+            .ok_or_else(|| refused(format!("policy.model: the registry has no price for {}", model.name)))?;
+        if price.prompt > most.prompt || price.completion > most.completion {
+            let Price { prompt, completion } = most;
+            let why = format!(
+                "a price for {} may be at most {prompt} and {completion} nanotons per million tokens, {MAX_PRICE_FACTOR} times the registry's",
+                model.name
+            );
+            let error = ApiError::invalid_request("price_too_high", why);
+            return Err(ApiRefusal { status: StatusCode::UNPROCESSABLE_ENTITY, error });
+        }
     }
     Ok(())
+}
+
+/// The host at the URL must serve evidence with the same receipt key: nobody registers what is not his. What else is
+/// there is not told.
+async fn check_host(shared: &Shared, url: &str, statement: &Statement) -> Result<(), ApiRefusal> {
+    let asked = async {
+        let response = shared.http.get(format!("{url}/v1/bundle")).send().await.ok()?;
+        let bytes = lane::read(response, MAX_BUNDLE).await.ok()?;
+        let bundle = Bundle::decode(&bytes).ok()?;
+        Some(Statement::decode(&bundle.statement).ok()?.keys.receipt)
+    };
+    let served = tokio::time::timeout(HOST_TIMEOUT, asked).await.ok().flatten();
+    if served == Some(statement.keys.receipt) {
+        return Ok(());
+    }
+    let why =
+        "the url does not serve this worker's evidence to us; it must be the host's, and reachable from here";
+    Err(ApiRefusal { status: StatusCode::BAD_GATEWAY, error: ApiError::server("host_unreachable", why) })
 }
 
 async fn alive(shared: &Shared, lane: &Lane) -> bool {

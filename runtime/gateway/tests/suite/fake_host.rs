@@ -34,7 +34,7 @@ use cocoon_protocol::{
     Answer, AnswerEvent, AnswerSealer, Ending, Expected, Meter, Outcome, ReceiptKey, ReplayGuard, Sampling,
     SealKey, Usage, http::RegisterWorker, open,
 };
-use cocoon_simulated_tee::Emulator;
+use cocoon_simulated_tee::{Emulator, SimulatedRoot};
 use futures_util::{Stream, stream};
 use tokio::sync::Semaphore;
 
@@ -75,6 +75,11 @@ pub(crate) struct Counts {
     pub(crate) cancelled: AtomicU64,
 }
 
+/// The machine that the registry knows.
+pub(crate) fn guest(root: &SimulatedRoot) -> Emulator {
+    Emulator::launch(root, b"guest", &["cocoon-guest"])
+}
+
 struct Guest {
     seal: SealKey,
     receipt: ReceiptKey,
@@ -87,6 +92,8 @@ struct Guest {
 struct Shared {
     guest: Arc<Guest>,
     scripts: Arc<Mutex<VecDeque<Script>>>,
+    /// The newest bundle, as a host serves it.
+    registered: Arc<Mutex<Vec<u8>>>,
     counts: Arc<Counts>,
     book: PayeeBook,
 }
@@ -113,18 +120,20 @@ impl FakeHost {
             seal: SealKey::generate(),
             receipt: ReceiptKey::generate(),
             guard: ReplayGuard::new(4, 1 << 16),
-            emulator: Emulator::launch(&world.root, b"guest", &["cocoon-guest"]),
+            emulator: guest(&world.root),
             serial: AtomicU64::new(0),
         };
         let shared = Shared {
             guest: Arc::new(guest),
             scripts: Arc::default(),
+            registered: Arc::default(),
             counts: Arc::default(),
             book: book.clone(),
         };
         let router = Router::new()
             .route("/v1/health", get(async || "{}"))
             .route("/v1/answers", post(answer))
+            .route("/v1/bundle", get(bundle))
             .with_state(shared.clone())
             .merge(channel_routes(book, agent));
         let listener = bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
@@ -180,7 +189,9 @@ impl FakeHost {
         guest.guard.issue(digest(&statement));
         let quote = guest.emulator.quote_with_collateral(&report_data(&statement), now());
         let endorsements = vec![quote.endorsements];
-        Bundle { statement, quote: quote.quote, gpu: Vec::new(), event_log: None, endorsements }
+        let bundle = Bundle { statement, quote: quote.quote, gpu: Vec::new(), event_log: None, endorsements };
+        *self.shared.registered.lock().expect("no test panics in here") = bundle.encode();
+        bundle
     }
 
     pub(crate) fn registration(&self, bundle: &[u8]) -> RegisterWorker {
@@ -202,6 +213,10 @@ pub(crate) async fn register(gateway: &str, id: &str, registration: &RegisterWor
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     let put = http.put(format!("{gateway}/v1/workers/{id}")).json(registration);
     reply::<serde_json::Value>(put).await.map(drop)
+}
+
+async fn bundle(State(shared): State<Shared>) -> Vec<u8> {
+    shared.registered.lock().expect("no test panics in here").clone()
 }
 
 async fn answer(

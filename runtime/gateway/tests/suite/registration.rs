@@ -5,7 +5,7 @@ use cocoon_protocol::{Price, http::RegisterWorker};
 
 use crate::{
     fake_host::{FakeHost, register},
-    world::{LISTED, NETWORK, OPERATOR, Scene, WORKER, World, address},
+    world::{HOST_PRICE, LISTED, NETWORK, OPERATOR, Scene, WORKER, World, address},
 };
 
 #[tokio::test]
@@ -21,6 +21,14 @@ async fn a_worker_is_listed_with_its_models_the_price_with_margin_and_its_very_b
     let url = format!("{}/v1/workers/{WORKER}/bundle", scene.gateway.url());
     let served = scene.client.http.get(url).send().await.expect("an answer").bytes().await.expect("whole");
     assert_eq!(served, bundle);
+}
+
+/// Status and whole text of the reply.
+async fn scene_put(gateway: &str, registration: &RegisterWorker) -> (u16, String) {
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let sent = http.put(format!("{gateway}/v1/workers/w")).json(registration).send().await;
+    let response = sent.expect("the gateway answers");
+    (response.status().as_u16(), response.text().await.expect("a whole reply"))
 }
 
 #[tokio::test]
@@ -61,6 +69,11 @@ async fn bad_registrations_are_refused_and_lock_no_money() {
         ("w", changed(&|r| r.bundle = "!".to_owned()), 400),
         ("w", changed(&|r| r.url = "file:///etc/passwd".to_owned()), 400),
         ("w", changed(&|r| r.url = format!("http://{}", "a".repeat(300))), 400),
+        ("w", changed(&|r| r.url = r.url.replacen("//", "//user:word@", 1)), 400),
+        ("w", changed(&|r| r.url += "/admin"), 400),
+        ("w", changed(&|r| r.price.completion = HOST_PRICE.completion * 10 + 1), 422),
+        ("w", changed(&|r| r.url = format!("{}", world.url)), 502),
+        ("w", changed(&|r| r.url = "http://127.0.0.1:1".to_owned()), 502),
         ("w", changed(&|r| r.operator = "nobody".to_owned()), 400),
         ("w", changed(&|r| r.price = Price { prompt: u64::MAX, completion: 1 }), 400),
     ];
@@ -68,6 +81,18 @@ async fn bad_registrations_are_refused_and_lock_no_money() {
         let refused = register(&gateway.url(), id, &registration).await.expect_err("it is refused");
         assert_eq!(refused.0, status, "line {number} of the table: {refused:?}");
     }
+    let another_image = {
+        let root = &world.root;
+        let other = cocoon_simulated_tee::Emulator::launch(root, b"another guest", &["cocoon-guest"]);
+        let mut bundle = cocoon_attestation::Bundle::decode(&good).expect("it is a bundle");
+        let data = cocoon_attestation::statement::report_data(&bundle.statement);
+        let quote = other.quote_with_collateral(&data, crate::world::now());
+        (bundle.quote, bundle.endorsements) = (quote.quote, vec![quote.endorsements]);
+        bundle.encode()
+    };
+    let put = scene_put(&gateway.url(), &with_bundle(&another_image)).await;
+    assert_eq!(put.0, 422);
+    assert!(put.1.contains("evidence_refused") && put.1.contains("policy.mrtd"), "{}", put.1);
     assert!(gateway.payer_book().channels().is_empty(), "no channel was opened for any of them");
     register(&gateway.url(), "w", &host.registration(&good)).await.expect("and the good one is taken");
 }
@@ -94,5 +119,6 @@ async fn a_full_gateway_takes_no_more_workers() {
     let scene = Scene::with(|options| options.max_workers = 1).await;
     let refused = scene.host.register(&scene.world, &scene.gateway.url(), "worker-2").await;
     assert_eq!(refused, Err((503, "full".to_owned())));
+    assert_eq!(scene.gateway.payer_book().channels().len(), 1);
     scene.host.register(&scene.world, &scene.gateway.url(), WORKER).await.expect("the first may renew");
 }

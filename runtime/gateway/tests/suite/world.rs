@@ -15,7 +15,7 @@ use cocoon_chain::{Toncenter, Wallet};
 use cocoon_contracts::{
     Address, Nanotons, SignedVoucher, SigningKey, TON, Voucher,
     channel::Terms,
-    registry::{Content, Deployment},
+    registry::{self, Content, Deployment, Image, Model, Status},
     wallet,
 };
 use cocoon_gateway::{Gateway, GatewayError, GatewayOptions, Money, RunningGateway, Timing};
@@ -27,7 +27,7 @@ use cocoon_protocol::{
 };
 use cocoon_simulated_tee::SimulatedRoot;
 
-use crate::fake_host::{FakeHost, MODEL};
+use crate::fake_host::{FakeHost, MODEL, guest};
 
 pub(crate) const NETWORK: i32 = -217;
 pub(crate) const FEE_BPS: u16 = 100;
@@ -71,11 +71,22 @@ pub(crate) fn now() -> UnixTime {
     UnixTime(SystemTime::UNIX_EPOCH.elapsed().expect("the clock is after 1970").as_secs())
 }
 
+/// What the registry allows: the fake host's guest and its model, at its price.
+fn content(root: &SimulatedRoot) -> Content {
+    let registers = guest(root).registers().clone();
+    let measurements = registry::Measurements { mrtd: registers.mrtd, rtmr: registers.rtmr };
+    let (name, status) = ("test".to_owned(), Status::Allowed);
+    let image = Image { name: name.clone(), status, measurements, configuration: None };
+    let (prompt_price, completion_price) = (HOST_PRICE.prompt, HOST_PRICE.completion);
+    let model = Model { name, status, weights: MODEL, prompt_price, completion_price };
+    Content { fee_bps: FEE_BPS, treasury: address(TREASURY), images: vec![image], models: vec![model] }
+}
+
 impl World {
     pub(crate) async fn start() -> Self {
         let time = u32::try_from(now().0).expect("before 2106");
-        let content =
-            Content { fee_bps: FEE_BPS, treasury: address(TREASURY), images: Vec::new(), models: Vec::new() };
+        let root = SimulatedRoot::create(now());
+        let content = content(&root);
         let deployment = Deployment { owner: address(TREASURY), delay: 1, salt: 1, content };
         let registry = deployment.address().expect("the content fits");
         let rich = |number| GenesisAccount { address: address(number), balance: 100 * TON, state_init: None };
@@ -93,7 +104,7 @@ impl World {
         let server = Server::new(ledger).pace(pace);
         let ledger = tokio::spawn(async move { drop(server.run(listener).await) });
         let folder = tempfile::tempdir().expect("a folder for the test");
-        Self { url, registry, root: SimulatedRoot::create(now()), folder, ledger }
+        Self { url, registry, root, folder, ledger }
     }
 
     pub(crate) fn wallet(&self, number: u8) -> Arc<Wallet> {
@@ -115,6 +126,7 @@ impl World {
             window: WINDOW,
             margin_bps: 1000,
             worker_deposit: DEPOSIT,
+            concession: 50_000,
             challenge_seconds: 60,
             min_challenge_seconds: 60,
             settle_at: TON,

@@ -1,0 +1,37 @@
+//! What the registry demands of a worker before money is locked for it: the same appraisal that clients make.
+
+use cocoon_attestation::{ImageReference, Measurements, Policy};
+use cocoon_contracts::registry::Registry;
+use cocoon_protocol::Price;
+
+/// How many times the registry's price of a model a host may ask for.
+pub const MAX_PRICE_FACTOR: u64 = 10;
+
+/// What the registry's present version allows, on this network, with evidence at most `max_age_seconds` old. A registry
+/// that allows nothing makes a policy that refuses everything.
+pub(crate) fn of(registry: &Registry, network: i32, max_age_seconds: u64) -> Policy {
+    let mut policy = Policy::new(network, max_age_seconds);
+    policy.images = registry
+        .images()
+        .map(|image| ImageReference {
+            name: image.name.clone(),
+            configuration: image.configuration,
+            measurements: Measurements {
+                mrtd: image.measurements.mrtd,
+                rtmr: image.measurements.rtmr,
+                mrconfigid: [0; 48],
+                mrowner: [0; 48],
+                mrownerconfig: [0; 48],
+            },
+        })
+        .collect();
+    policy.models = registry.models().map(|model| model.weights).collect();
+    policy
+}
+
+/// The highest price that is taken for a model with these weights, or `None` if the registry does not have it.
+pub(crate) fn ceiling(registry: &Registry, weights: &[u8; 32]) -> Option<Price> {
+    let model = registry.models().find(|model| model.weights == *weights)?;
+    let most = |price: u64| price.saturating_mul(MAX_PRICE_FACTOR);
+    Some(Price { prompt: most(model.prompt_price), completion: most(model.completion_price) })
+}
