@@ -46,7 +46,7 @@ fn content() -> Content {
         name: format!("image {index}"),
         status: if index == 2 { Status::Barred } else { Status::Allowed },
         measurements: Measurements { mrtd: [index; 48], rtmr: [[index; 48]; 4] },
-        configuration: (index % 2 == 0).then_some([index; 32]),
+        configuration: (index != 1).then_some([index; 32]),
     };
     let model = |index: u8| Model {
         name: format!("model {index}"),

@@ -140,7 +140,7 @@ fn replies_of_the_tee_are_taken_or_refused() {
     let mut random = Random::seeded("replies of the TEE");
     let mut taken = 0;
     for round in 0..iterations() / 10 {
-        let mut replies = vec![framed(&made.quote), framed(&made.endorsements)];
+        let mut replies = [framed(&made.quote), framed(&made.endorsements)];
         let damaged = random.below(2);
         replies[damaged] = match random.below(3) {
             // The frame as a whole, or only what it carries.
