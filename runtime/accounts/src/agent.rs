@@ -2,7 +2,7 @@
 //! close is answered.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -10,12 +10,15 @@ use std::{
 use cocoon_chain::{ChainError, Wallet};
 use cocoon_contracts::{Address, Nanotons, channel::State};
 use cocoon_protocol::http::ApiError;
+use futures_util::StreamExt;
 
 use crate::{
     http::{ApiRefusal, ChannelReader, ReadChannel},
     payee::{ChannelFacts, PayeeBook, Unsettled},
 };
 
+/// How many channels are looked at on the chain at once.
+const LOOKS_AT_ONCE: usize = 8;
 /// How long the registry's fee and treasury are taken as read.
 const RULES_AGE: Duration = Duration::from_secs(60);
 
@@ -29,7 +32,7 @@ pub struct AgentOptions {
     /// Settle by itself once a voucher is worth this many nanotons more than was paid. Many times the fee of a
     /// settlement (about 800 000).
     pub settle_at: Nanotons,
-    /// How often channels with unsettled vouchers are looked at. A fraction of the challenge period.
+    /// How often active channels are looked at. A quarter of the shortest challenge period, or less.
     pub watch_every: Duration,
 }
 
@@ -97,26 +100,36 @@ impl PayeeAgent {
         Settlement { channel, result }
     }
 
-    /// Looks at every channel with an unsettled voucher once: one that its payer closes is settled at once, others
-    /// when they are worth it.
+    /// Looks at every active channel once: the voucher of one that its payer closes is settled at once, others when
+    /// they are worth it.
     pub async fn watch_once(&self) {
-        let mut closing = HashMap::new();
+        let looks = self.book.active().into_iter().map(|channel| self.look_at(channel));
+        let closing: HashSet<String> = futures_util::stream::iter(looks)
+            .buffer_unordered(LOOKS_AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
         for unsettled in self.book.unsettled() {
-            match cocoon_chain::read_channel(&**self.wallet.chain(), &unsettled.channel).await {
-                Ok(state) => {
-                    closing.insert(unsettled.channel.to_string(), state.deadline.is_some());
-                    let facts = facts(&unsettled.channel, state);
-                    if let Err(error) = self.book.announce(facts).await {
-                        tracing::warn!(%error, "what the chain says was not noted");
-                    }
-                }
-                Err(error) => self.not_read(&unsettled.channel, &error).await,
-            }
-        }
-        for unsettled in self.book.unsettled() {
-            let urgent = closing.get(&unsettled.channel.to_string()).copied().unwrap_or(false);
+            let urgent = closing.contains(&unsettled.channel.to_string());
             if urgent || unsettled.worth >= self.options.settle_at {
                 self.settle(unsettled).await;
+            }
+        }
+    }
+
+    /// Notes what the chain says of a channel; its address if it is being closed.
+    async fn look_at(&self, channel: Address) -> Option<String> {
+        match cocoon_chain::read_channel(&**self.wallet.chain(), &channel).await {
+            Ok(state) => {
+                let closing = state.deadline.is_some();
+                if let Err(error) = self.book.announce(facts(&channel, state)).await {
+                    tracing::warn!(%error, "what the chain says was not noted");
+                }
+                closing.then(|| channel.to_string())
+            }
+            Err(error) => {
+                self.not_read(&channel, &error).await;
+                None
             }
         }
     }
@@ -125,7 +138,7 @@ impl PayeeAgent {
     async fn not_read(&self, channel: &Address, error: &ChainError) {
         tracing::warn!(%error, %channel, "a channel could not be looked at");
         if matches!(error, ChainError::WrongAccount { .. })
-            && let Err(error) = self.book.close(channel).await
+            && let Err(error) = self.book.gone(channel).await
         {
             tracing::warn!(%error, %channel, "that it is gone was not noted");
         }
@@ -157,6 +170,10 @@ impl PayeeAgent {
         if terms.challenge_seconds < self.options.min_challenge_seconds {
             let (found, least) = (terms.challenge_seconds, self.options.min_challenge_seconds);
             return Err(unfit(format!("a challenge period of {found} s is too short; at least {least} s")));
+        }
+        if self.book.terms(address).is_some() {
+            // It was taken under the rules of its day; a new fee counts for new channels.
+            return Ok(facts(address, state));
         }
         let rules = self.rules().await?;
         if (terms.fee_bps, &terms.treasury) != (rules.fee_bps, &rules.treasury) {

@@ -58,6 +58,9 @@ pub enum VoucherError {
     /// The signature is not by the key that the channel names.
     #[error("the voucher is not signed by the channel's payer key")]
     WrongSigner,
+    /// What the chain says of the channel was read too long ago to take more on it.
+    #[error("the channel was last looked at too long ago; it must be read from the chain first")]
+    Unchecked,
     /// Lower than what is already held.
     #[error("the voucher is stale: {found} nanotons, and {held} are held already")]
     Stale {
@@ -103,6 +106,9 @@ pub enum ReserveError {
         /// Covered so far.
         voucher: Nanotons,
     },
+    /// What the chain says of the channel was read too long ago to work on it.
+    #[error("the channel was last looked at too long ago; it must be read from the chain first")]
+    Unchecked,
     /// Too many answers at once on this channel.
     #[error("{MAX_STREAMS_PER_CHANNEL} answers are under way on this channel already")]
     TooManyStreams,
@@ -114,6 +120,9 @@ pub enum ReserveError {
 /// Why an answer cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChargeError {
+    /// The payer has started to close the channel, or it is gone.
+    #[error("the channel is being closed")]
+    Closing,
     /// No voucher came in time.
     #[error("{owed} nanotons are owed, vouchers cover {voucher}, and none came within {waited:?}")]
     VoucherRequired {

@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, put},
 };
-use cocoon_contracts::{Address, SignedVoucher};
+use cocoon_contracts::{Address, Nanotons, SignedVoucher};
 use cocoon_protocol::http::{
     AUTHORIZATION_HEADER, AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement, code,
 };
@@ -22,10 +22,13 @@ use crate::{
     authorization::{self, AuthorizationError, unix_seconds},
     errors::{AnnounceError, ReserveError, VoucherError},
     payee::{ChannelFacts, PayeeBook},
+    reservation::Reservation,
 };
 
 /// How many announcements are checked on the chain at once.
 const MAX_CHAIN_READS: usize = 16;
+/// 503: the chain could not be asked about the channel, and was not for a quarter of its challenge period.
+const UNVERIFIED: &str = "channel_unverified";
 /// The largest JSON body of these routes, in bytes.
 const MAX_JSON: usize = 4096;
 /// The largest voucher, in bytes.
@@ -85,6 +88,7 @@ impl From<VoucherError> for ApiRefusal {
             E::UnknownChannel(_) => (StatusCode::NOT_FOUND, "unknown_channel"),
             E::WrongNetwork { .. } => (StatusCode::FORBIDDEN, code::WRONG_NETWORK),
             E::WrongChannel { .. } | E::WrongNonce { .. } => (StatusCode::FORBIDDEN, code::WRONG_CHANNEL),
+            E::Unchecked => return Self::unavailable(UNVERIFIED, error.to_string()),
             E::WrongSigner => (StatusCode::FORBIDDEN, code::WRONG_SIGNER),
             E::Stale { .. } => (StatusCode::CONFLICT, code::STALE_VOUCHER),
             E::ExceedsDeposit { .. } => (StatusCode::BAD_REQUEST, code::EXCEEDS_DEPOSIT),
@@ -103,6 +107,7 @@ impl From<ReserveError> for ApiRefusal {
             E::InsufficientDeposit { .. } => Self::payment(code::INSUFFICIENT_DEPOSIT, message),
             E::VoucherRequired { .. } => Self::payment(code::VOUCHER_REQUIRED, message),
             E::Closing => Self::payment("channel_closing", message),
+            E::Unchecked => Self::unavailable(UNVERIFIED, message),
             E::TooManyStreams => {
                 Self { status: StatusCode::TOO_MANY_REQUESTS, error: ApiError::server(code::BUSY, message) }
             }
@@ -221,6 +226,44 @@ pub fn authorized_channel(book: &PayeeBook, headers: &HeaderMap, body: &[u8]) ->
     Ok(channel)
 }
 
+/// [`PayeeBook::reserve`], with the chain asked first when it was not for a quarter of the challenge period.
+///
+/// # Errors
+/// The book's refusals, and 503 `channel_unverified` when the chain does not answer.
+pub async fn reserve(
+    book: &PayeeBook,
+    reader: &dyn ChannelReader,
+    channel: &Address,
+    amount: Nanotons,
+) -> Result<Reservation, ApiRefusal> {
+    match book.reserve(channel, amount) {
+        Err(ReserveError::Unchecked) => {
+            check_again(book, reader, channel).await?;
+            Ok(book.reserve(channel, amount)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+async fn check_again(
+    book: &PayeeBook,
+    reader: &dyn ChannelReader,
+    channel: &Address,
+) -> Result<(), ApiRefusal> {
+    match reader.read(channel.clone()).await {
+        Ok(facts) => drop(book.announce(facts).await?),
+        Err(refusal) if refusal.status.is_server_error() => {
+            return Err(ApiRefusal::unavailable(UNVERIFIED, refusal.error.error.message));
+        }
+        // It is gone, or is not ours any more.
+        Err(refusal) => {
+            book.close(channel).await.map_err(|e| ApiRefusal::unavailable("store_failed", e.to_string()))?;
+            return Err(refusal);
+        }
+    }
+    Ok(())
+}
+
 fn authorized(
     book: &PayeeBook,
     headers: &HeaderMap,
@@ -254,7 +297,14 @@ async fn voucher(
     let bytes = body(bytes, MAX_VOUCHER)?;
     let signed = SignedVoucher::decode(&bytes)
         .map_err(|e| ApiRefusal::malformed(format!("the voucher does not parse: {e}")))?;
-    Ok(Json(face.book.accept_voucher(&channel, signed).await?))
+    let taken = match face.book.accept_voucher(&channel, signed.clone()).await {
+        Err(VoucherError::Unchecked) => {
+            check_again(&face.book, &*face.reader, &channel).await?;
+            face.book.accept_voucher(&channel, signed).await
+        }
+        other => other,
+    };
+    Ok(Json(taken?))
 }
 
 async fn status(

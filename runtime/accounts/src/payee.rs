@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, RwLock},
+    time::{Duration, Instant},
 };
 
 use cocoon_contracts::{Address, Nanotons, SignedVoucher, channel::Terms};
@@ -93,6 +94,10 @@ pub(crate) struct State {
     pub(crate) owed: Nanotons,
     pub(crate) closing: bool,
     // Below: in memory only.
+    /// When the chain was last asked about this channel, in this process.
+    pub(crate) checked: Option<Instant>,
+    /// When work was last asked for.
+    used: Option<Instant>,
     pub(crate) reserved: Nanotons,
     pub(crate) streams: usize,
     pub(crate) cut: bool,
@@ -168,7 +173,7 @@ impl PayeeBook {
     }
 
     /// Takes a channel into the book, or what the chain newly says of one that is there. The caller has read
-    /// `facts` from the chain. Deposits and payments only grow.
+    /// `facts` from the chain just now. Deposits and payments only grow.
     ///
     /// # Errors
     /// [`AnnounceError`]; the book is then as it was.
@@ -181,7 +186,9 @@ impl PayeeBook {
             Some(account) => account,
             None => self.create(&facts)?,
         };
+        let now = Instant::now();
         account.write(Change::facts(&facts)).await?;
+        account.lock().checked = Some(now);
         Ok(account.status())
     }
 
@@ -191,7 +198,9 @@ impl PayeeBook {
         if accounts.len() >= crate::MAX_CHANNELS {
             return Err(AnnounceError::Full);
         }
-        let fresh = || Arc::new(Account::new(&self.inner.store, self.inner.options, facts, State::default()));
+        // What the chain has paid was owed once, also when the row of that time is gone.
+        let state = State { owed: facts.paid, ..State::default() };
+        let fresh = || Arc::new(Account::new(&self.inner.store, self.inner.options, facts, state));
         Ok(Arc::clone(accounts.entry(facts.address.to_string()).or_insert_with(fresh)))
     }
 
@@ -215,6 +224,9 @@ impl PayeeBook {
         let found = signed.voucher.cumulative;
         {
             let state = account.lock();
+            if account.unchecked(&state) {
+                return Err(VoucherError::Unchecked);
+            }
             let (deposit, held) = (state.deposit, state.covered());
             if found > deposit {
                 return Err(VoucherError::ExceedsDeposit { deposit, found });
@@ -243,6 +255,9 @@ impl PayeeBook {
             if state.closing {
                 return Err(ReserveError::Closing);
             }
+            if account.unchecked(&state) {
+                return Err(ReserveError::Unchecked);
+            }
             if state.cut && state.uncovered() > account.window / 2 {
                 return Err(ReserveError::VoucherRequired { owed: state.owed, voucher: state.covered() });
             }
@@ -254,6 +269,7 @@ impl PayeeBook {
                 return Err(ReserveError::InsufficientDeposit { wanted: amount, free });
             }
             state.cut = false;
+            state.used = Some(Instant::now());
             state.reserved += amount;
             state.streams += 1;
         }
@@ -300,6 +316,38 @@ impl PayeeBook {
             Change::Facts { deposit: state.deposit, paid: state.paid, closing: true }
         };
         account.write(change).await
+    }
+
+    /// The channels that the chain must be asked about again and again: those with something to settle, with answers
+    /// under way, used within their challenge period, or not known to be gone since they began to close.
+    pub fn active(&self) -> Vec<Address> {
+        let accounts = self.inner.accounts.read().expect("no holder of this lock panics");
+        let active = accounts.values().filter(|account| account.is_active());
+        active.map(|account| account.address.clone()).collect()
+    }
+
+    /// Notes that the chain has no such channel any more. It takes no more work; one that was known to be closing,
+    /// with nothing to settle and nothing under way, leaves the book.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it did not reach the disk.
+    pub async fn gone(&self, channel: &Address) -> Result<(), StoreError> {
+        let Some(account) = self.find(channel) else { return Ok(()) };
+        let (was_closing, over) = {
+            let state = account.lock();
+            (state.closing, state.streams == 0 && state.covered() <= state.paid)
+        };
+        if !was_closing {
+            return self.close(channel).await;
+        }
+        if !over {
+            return Ok(());
+        }
+        let guard = Arc::clone(&account.writing).lock_owned().await;
+        self.inner.accounts.write().expect("no holder of this lock panics").remove(&channel.to_string());
+        let removed = self.inner.store.remove(Table::Payee, channel.to_string()).await;
+        drop(guard);
+        removed
     }
 
     /// The vouchers that are worth more than the chain has paid, the best first.
@@ -354,6 +402,23 @@ impl Account {
             return Err(VoucherError::WrongNonce { expected: self.terms.nonce, found: voucher.nonce });
         }
         Ok(())
+    }
+
+    /// A payer that starts to close is answered within its challenge period only by one who looks. Nothing is taken
+    /// on a channel that was not looked at for a quarter of it.
+    fn unchecked(&self, state: &State) -> bool {
+        let limit = self.challenge() / 4;
+        state.checked.is_none_or(|checked| checked.elapsed() > limit)
+    }
+
+    fn challenge(&self) -> Duration {
+        Duration::from_secs(u64::from(self.terms.challenge_seconds))
+    }
+
+    fn is_active(&self) -> bool {
+        let state = self.lock();
+        let used = state.used.is_some_and(|used| used.elapsed() <= self.challenge());
+        state.closing || state.streams > 0 || used || state.covered() > state.paid
     }
 
     fn status(&self) -> AccountStatus {

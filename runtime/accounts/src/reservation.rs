@@ -64,32 +64,36 @@ impl Reservation {
                 // Registered before the look, so that a voucher in between is not missed.
                 let mut changed = std::pin::pin!(account.changed.notified());
                 changed.as_mut().enable();
-                if self.charge_now(by) {
-                    return;
+                if self.charge_now(by)? {
+                    return Ok::<_, ChargeError>(());
                 }
                 changed.await;
             }
         });
-        if covered.await.is_err() {
+        let Ok(charged) = covered.await else {
             let mut state = account.lock();
             state.cut = true;
             let (owed, voucher) = (state.owed, state.covered());
             return Err(ChargeError::VoucherRequired { owed, voucher, waited: patience });
-        }
+        };
+        charged?;
         self.keep_up().await?;
         Ok(())
     }
 
     /// The look and the charge are one step: two answers of one channel cannot both take the last of the window.
-    fn charge_now(&mut self, by: Nanotons) -> bool {
+    fn charge_now(&mut self, by: Nanotons) -> Result<bool, ChargeError> {
         let mut state = self.account.lock();
+        if state.closing {
+            return Err(ChargeError::Closing);
+        }
         if !within_window(&state, by, self.account.window) {
-            return false;
+            return Ok(false);
         }
         state.owed += by;
         state.reserved -= by;
         self.charged += by;
-        true
+        Ok(true)
     }
 
     /// Writes `owed` when the disk is a window behind.

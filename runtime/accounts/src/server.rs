@@ -1,9 +1,14 @@
-//! An HTTP server for hostile peers: bounded connections, a time limit for headers, a size limit for bodies, errors
+//! An HTTP server for hostile peers: bounded connections, time limits for headers and bodies, a size limit for bodies, errors
 //! in one shape, and an orderly end.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::DefaultBodyLimit};
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Request},
+};
+use futures_util::StreamExt;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -21,6 +26,8 @@ pub struct Limits {
     pub connections: usize,
     /// How long a peer may take to send a request's head.
     pub head_timeout: Duration,
+    /// How long a peer may take to send a request's body.
+    pub body_timeout: Duration,
     /// The largest request body, in bytes.
     pub body: usize,
     /// How much of an answer one connection buffers before its source is no longer read, in bytes.
@@ -34,6 +41,7 @@ impl Default for Limits {
         Self {
             connections: 512,
             head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
             body: 2 * 1024 * 1024,
             buffer: 64 * 1024,
             grace: Duration::from_secs(2),
@@ -85,7 +93,9 @@ impl Server {
     pub fn start(listener: TcpListener, router: Router, limits: Limits) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let router = router.layer(DefaultBodyLimit::max(limits.body));
+        let in_time = move |request: Request| std::future::ready(with_deadline(request, limits.body_timeout));
+        let router =
+            router.layer(axum::middleware::map_request(in_time)).layer(DefaultBodyLimit::max(limits.body));
         let task = tokio::spawn(accept(listener, router, limits, stopped));
         Ok(Self { address, stop, task })
     }
@@ -106,6 +116,24 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// The request, with a body that fails once its time is over.
+fn with_deadline(request: Request, limit: Duration) -> Request {
+    let deadline = tokio::time::Instant::now() + limit;
+    request.map(|body| {
+        let pieces = futures_util::stream::unfold(Some(body.into_data_stream()), move |body| async move {
+            let mut body = body?;
+            match tokio::time::timeout_at(deadline, body.next()).await {
+                Ok(piece) => piece.map(|piece| (piece, Some(body))),
+                Err(_) => {
+                    let late = format!("the body did not arrive within {limit:?}");
+                    Some((Err(axum::Error::new(io::Error::new(io::ErrorKind::TimedOut, late))), None))
+                }
+            }
+        });
+        Body::from_stream(pieces)
+    })
 }
 
 async fn accept(listener: TcpListener, router: Router, limits: Limits, mut stopped: watch::Receiver<bool>) {

@@ -105,6 +105,7 @@ type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
 pub(crate) struct Job {
     pub(crate) table: Table,
     pub(crate) key: String,
+    /// Empty: the row is taken out. No row is empty otherwise but a note, which then reads as absent.
     pub(crate) row: Vec<u8>,
     pub(crate) done: Done,
 }
@@ -218,6 +219,17 @@ impl Store {
         receiver.await.unwrap_or(Err(StoreError::Closed))
     }
 
+    /// Takes a row out; durable when this returns.
+    pub(crate) async fn remove(&self, table: Table, key: String) -> Result<(), StoreError> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let done: Done = Box::new(move |result| {
+            drop(sender.send(result));
+            None
+        });
+        self.submit(Job { table, key, row: Vec::new(), done });
+        receiver.await.unwrap_or(Err(StoreError::Closed))
+    }
+
     /// The notes as they were when the store was opened.
     pub fn notes(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.rows(Table::Notes).iter().map(|(key, value)| (key.as_str(), value.as_slice()))
@@ -320,7 +332,11 @@ fn write_batch(database: &Database, batch: &[Job]) -> Result<(), redb::Error> {
     transaction.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
     for job in batch {
         let mut table = transaction.open_table(job.table.definition())?;
-        table.insert(job.key.as_str(), job.row.as_slice())?;
+        if job.row.is_empty() {
+            table.remove(job.key.as_str())?;
+        } else {
+            table.insert(job.key.as_str(), job.row.as_slice())?;
+        }
     }
     transaction.commit()?;
     Ok(())

@@ -1,4 +1,5 @@
-//! `kill -9` at any instant: every voucher that was acknowledged, and every amount that was signed, is there after it.
+//! `kill -9` at any instant: every voucher that was acknowledged, every finished charge and every amount that was
+//! signed is there after it.
 
 mod common;
 
@@ -18,13 +19,17 @@ const DEPOSIT: u64 = 1_000_000_000;
 const ROUNDS: u64 = 40;
 const FILE: &str = "COCOON_CRASH_TEST_FILE";
 
-/// Started by the test below in a process of its own, with [`FILE`] set; says `taken CHANNEL AMOUNT` or
-/// `signed CHANNEL AMOUNT` for all that was acknowledged, until it is killed. Without the variable there is
+/// Started by the test below in a process of its own, with [`FILE`] set; says `taken CHANNEL AMOUNT`,
+/// `charged CHANNEL AMOUNT` or `signed CHANNEL AMOUNT` for all that was acknowledged, until it is killed. Without the variable there is
 /// nothing to do.
 #[test]
 fn child_that_works_until_it_is_killed() {
     let Ok(file) = std::env::var(FILE) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .expect("a runtime");
     runtime.block_on(work_forever(Path::new(&file)));
 }
 
@@ -43,7 +48,14 @@ async fn work_forever(file: &Path) {
                 amount += 1;
                 payee.accept_voucher(&facts.address, voucher(&facts, amount)).await.expect("a good voucher");
                 say(&format!("taken {number} {amount}"));
-                payer.owe(&facts.address, 1).expect("within the deposit");
+                let mut held = payee.reserve(&facts.address, 1).expect("the deposit covers it");
+                held.charge(1, Duration::from_secs(30)).await.expect("vouchers cover it");
+                held.finish().await.expect("the disk takes it");
+                let owed = payee.status(&facts.address).expect("the channel is known").owed;
+                say(&format!("charged {number} {owed}"));
+                let mut stream = payer.begin(&facts.address, 1, true, 1).await.expect("within the deposit");
+                stream.owe_up_to(1).expect("within the deposit");
+                stream.finish();
                 let signed = payer.sign_owed(&facts.address, &key()).await.expect("signed").expect("owed");
                 say(&format!("signed {number} {}", signed.voucher.cumulative));
             }
@@ -98,7 +110,7 @@ fn run_and_kill(file: &Path, lines: u64, delay: Duration, known: &mut HashMap<(S
 /// Whether the line was an acknowledgement; a last line that the kill cut short is none.
 fn note(line: &str, known: &mut HashMap<(String, u64), u64>) -> bool {
     let words: Vec<&str> = line.split(' ').collect();
-    let &[what @ ("taken" | "signed"), channel, amount] = words.as_slice() else { return false };
+    let &[what @ ("taken" | "charged" | "signed"), channel, amount] = words.as_slice() else { return false };
     let (Ok(channel), Ok(amount)) = (channel.parse(), amount.parse::<u64>()) else { return false };
     let best = known.entry((what.to_owned(), channel)).or_default();
     *best = amount.max(*best);
@@ -113,6 +125,7 @@ async fn check(file: &Path, known: &HashMap<(String, u64), u64>, round: u64) {
         let address = facts(*channel, DEPOSIT).address;
         let held = match what.as_str() {
             "taken" => payee.status(&address).expect("the channel is known").voucher,
+            "charged" => payee.status(&address).expect("the channel is known").owed,
             _ => payer.state(&address).expect("the channel is known").signed,
         };
         assert!(held >= *amount, "round {round}: {what} {amount} on channel {channel}, found {held}");

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use cocoon_accounts::{PayeeBook, Reservation, Store};
+use cocoon_accounts::{PayeeBook, Reservation, ReserveError, Store};
 use common::{WINDOW, book, facts, voucher};
 use proptest::prelude::*;
 
@@ -150,6 +150,9 @@ async fn apply(step: &Step, model: &mut Model, real: &mut Real) {
             model.streams.clear();
             model.cut = false;
             real.reopen().await;
+            // The chain is asked again before anything is taken.
+            assert_eq!(real.book().reserve(&address, 0).err(), Some(ReserveError::Unchecked));
+            real.book().announce(facts).await.expect("the chain is believed");
         }
     }
 }

@@ -242,6 +242,63 @@ async fn a_dropped_reservation_writes_what_it_charged() {
     assert_eq!(book(&store).status(&facts.address).map(|s| s.owed), Some(321));
 }
 
+#[tokio::test]
+async fn nothing_is_taken_on_a_channel_that_was_not_looked_at_for_a_quarter_of_its_challenge_period() {
+    let (_folder, book, _) = opened(10_000).await;
+    let mut brief = facts(2, 10_000);
+    brief.terms.challenge_seconds = 1;
+    brief.address = brief.terms.address();
+    book.announce(brief.clone()).await.expect("a fresh channel is taken");
+    book.reserve(&brief.address, 1).expect("it was looked at just now");
+    book.accept_voucher(&brief.address, voucher(&brief, 1)).await.expect("it was looked at just now");
+    tokio::time::sleep(Duration::from_millis(260)).await;
+    assert_eq!(book.reserve(&brief.address, 1).err(), Some(ReserveError::Unchecked));
+    let refused = book.accept_voucher(&brief.address, voucher(&brief, 2)).await;
+    assert_eq!(refused, Err(VoucherError::Unchecked));
+    book.announce(brief.clone()).await.expect("what the chain says is taken");
+    book.reserve(&brief.address, 1).expect("it was looked at again");
+}
+
+#[tokio::test]
+async fn an_answer_under_way_on_a_channel_that_closes_is_cut_while_it_waits() {
+    let (_folder, book, mut facts) = opened(10_000).await;
+    let mut held = book.reserve(&facts.address, 5_000).expect("the deposit covers it");
+    held.charge(1_000, LONG).await.expect("within the window");
+    facts.closing = true;
+    let (charged, noted) = tokio::join!(held.charge(1_001, LONG), book.announce(facts));
+    noted.expect("what the chain says is taken");
+    assert_eq!(charged, Err(ChargeError::Closing));
+}
+
+#[tokio::test]
+async fn a_channel_that_is_gone_and_settled_leaves_the_book_and_one_with_a_voucher_does_not() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = folder.path().join("accounts.redb");
+    let (mut settled, mut unpaid) = (facts(1, 10_000), facts(2, 10_000));
+    {
+        let book = book(&Store::open(&path).expect("a fresh store opens"));
+        for facts in [&mut settled, &mut unpaid] {
+            book.announce(facts.clone()).await.expect("a fresh channel is taken");
+            book.accept_voucher(&facts.address, voucher(facts, 500)).await.expect("a good voucher");
+        }
+        settled.paid = 500;
+        for facts in [&mut settled, &mut unpaid] {
+            book.gone(&facts.address).await.expect("the disk takes it");
+            assert!(book.status(&facts.address).is_some(), "one word of one endpoint is not enough");
+            facts.closing = true;
+            book.announce(facts.clone()).await.expect("what the chain says is taken");
+            assert!(book.active().contains(&facts.address));
+            book.gone(&facts.address).await.expect("the disk takes it");
+        }
+        assert_eq!(book.channels(), std::slice::from_ref(&unpaid.address));
+    }
+    let book = book(&Store::open(&path).expect("the store opens again"));
+    assert_eq!(book.channels(), [unpaid.address]);
+    settled.closing = false;
+    let again = book.announce(settled).await.expect("the chain is believed");
+    assert_eq!((again.owed, again.paid), (500, 500), "what was paid is not free again");
+}
+
 #[test]
 fn a_store_in_use_says_so() {
     let folder = tempfile::tempdir().expect("a folder for the test");

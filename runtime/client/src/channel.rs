@@ -9,7 +9,7 @@ use cocoon_protocol::http::{AccountStatus, code};
 use crate::{ClientError, GatewayApi};
 
 /// The most that a client concedes for a broken answer beyond what it counted, whatever window the gateway claims, in
-/// nanotons: 0.001 TON.
+/// nanotons: 0.001 TON, the window that gateways have by default.
 pub const MAX_CONCESSION: Nanotons = 1_000_000;
 
 pub(crate) const PAYER_OPTIONS: PayerOptions = PayerOptions {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use cocoon_accounts::{PayerBook, Store};
 use cocoon_attestation::TrustAnchors;
-use cocoon_chain::{Chain, Wallet, open_channel, read_channel};
+use cocoon_chain::{Chain, ChainError, Wallet, open_channel, read_channel};
 use cocoon_contracts::channel::Terms;
 use cocoon_contracts::{Address, Nanotons, SigningKey, parse_address};
 use cocoon_protocol::http::{NetworkInfo, WorkerEntry};
@@ -196,8 +196,14 @@ impl Client {
             if !ours {
                 continue;
             }
-            let Ok(state) = read_channel(self.options.chain.as_ref(), &address).await else { continue };
-            if state.deadline.is_none() && state.deposit() > 0 {
+            let state = match read_channel(self.options.chain.as_ref(), &address).await {
+                Ok(state) => state,
+                // It is gone, or was never opened. A chain that does not answer is no reason to open a second one.
+                Err(ChainError::WrongAccount { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let owed = self.book.state(&address).unwrap_or_default().owed;
+            if state.deadline.is_none() && is_usable(state.deposit(), owed) {
                 self.book.open_channel(&address, &state.terms, state.deposit()).await?;
                 return Ok(Some(OpenChannel { address, deposit: state.deposit(), fresh: false }));
             }
@@ -282,6 +288,11 @@ impl Client {
 
 /// Most workers that are judged for one question.
 const MAX_JUDGED: usize = 16;
+/// Whether enough of a deposit is left to ask anything: a twentieth of it.
+fn is_usable(deposit: Nanotons, owed: Nanotons) -> bool {
+    deposit.saturating_sub(owed) > deposit / 20
+}
+
 /// Fees and the rent reserve of a new channel, with room: deploying, one settlement and a close.
 const OPENING_COST: Nanotons = 100_000_000;
 

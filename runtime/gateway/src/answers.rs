@@ -35,7 +35,9 @@ pub(crate) async fn answer(
     let header = sealed.header().clone();
     check_header(&shared, &worker, &header)?;
     let channel = http::authorized_channel(&shared.payee, &headers, sealed.as_bytes())?;
-    let reservation = shared.payee.reserve(&channel, worker.listed.worst_case(&header.budget))?;
+    let reservation =
+        http::reserve(&shared.payee, &*shared.agent, &channel, worker.listed.worst_case(&header.budget))
+            .await?;
     let begun = worker.lane.begin(worker.price.worst_case(&header.budget)).await;
     lane::top_up_when_low(&shared, &worker.lane);
     let ours = begun.map_err(|error| {

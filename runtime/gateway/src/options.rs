@@ -43,7 +43,7 @@ pub struct Money {
     /// Put into the channel to each worker, and again when a quarter is left, in nanotons.
     pub worker_deposit: Nanotons,
     /// The most that is conceded to a host for a broken answer beyond what was counted here, whatever window it claims,
-    /// in nanotons.
+    /// in nanotons. A host with a larger window may stop working for us after a broken answer that cost more.
     pub concession: Nanotons,
     /// The challenge period of the channels to workers, in seconds.
     pub challenge_seconds: u32,

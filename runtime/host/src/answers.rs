@@ -33,7 +33,8 @@ pub(crate) async fn answer(
     let channel = http::authorized_channel(&shared.payee, &headers, sealed.as_bytes())?;
     let current = routes::current(&shared)?;
     let price = shared.options.price;
-    let reservation = shared.payee.reserve(&channel, price.worst_case(&header.budget))?;
+    let worst = price.worst_case(&header.budget);
+    let reservation = http::reserve(&shared.payee, &*shared.agent, &channel, worst).await?;
     let timing = shared.options.timing;
     let asked = tokio::time::timeout(timing.silence, current.client.answer(sealed.into_bytes().into()));
     let gone = |why: String| ApiRefusal::unavailable("guest_unreachable", why);
@@ -44,10 +45,14 @@ pub(crate) async fn answer(
     }
     let GuestAnswer { response, connection } = answer;
     let options = RelayOptions { price, patience: timing.patience, silence: timing.silence };
-    let observer = move |_: &Part| {
+    let receipt_key = current.receipt_key;
+    let observer = move |part: &Part| {
         // The connection ends with the stream that holds it, and the guest stops working.
         let _until_the_end = &connection;
-        Ok(())
+        match part {
+            Part::Receipt(receipt) => receipt.verify(&receipt_key).map(drop).map_err(|e| e.to_string()),
+            _ => Ok(()),
+        }
     };
     let source = BodyDataStream::new(response.into_body());
     let stream = relay(source, Meter::new(&header), reservation, options, observer);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use cocoon_attestation::{Bundle, Statement};
 use cocoon_chain::Chain;
 use cocoon_protocol::http::AttestRequest;
 use cocoon_simulated_tee::{Emulator, Serving, SimulatedRoot};
@@ -32,6 +33,8 @@ const RETRY_EVIDENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Current {
     pub(crate) client: GuestClient,
     pub(crate) bundle: Bytes,
+    /// Signs the receipts of its answers.
+    pub(crate) receipt_key: [u8; 32],
     pub(crate) made: Instant,
     pub(crate) pid: Option<u32>,
 }
@@ -135,7 +138,11 @@ impl Launcher {
             AttestRequest { seqno: block.seqno, root_hash: hex::encode(block.root_hash), nonce: None };
         let question = serde_json::to_vec(&question).expect("plain data always encodes");
         let bundle = client.attest(question).await.map_err(|e| HostError::NoEvidence(e.to_string()))?;
-        Ok(Current { client: client.clone(), bundle, made: Instant::now(), pid })
+        let nonsense = |e: &dyn std::fmt::Display| HostError::NoEvidence(format!("it is no bundle: {e}"));
+        let decoded = Bundle::decode(&bundle).map_err(|e| nonsense(&e))?;
+        let statement = Statement::decode(&decoded.statement).map_err(|e| nonsense(&e))?;
+        let receipt_key = statement.keys.receipt;
+        Ok(Current { client: client.clone(), bundle, receipt_key, made: Instant::now(), pid })
     }
 }
 

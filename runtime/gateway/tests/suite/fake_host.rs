@@ -42,7 +42,7 @@ use crate::world::{HOST_PRICE, NETWORK, OPERATOR, Refused, World, address, now, 
 
 pub(crate) const MODEL: [u8; 32] = [3; 32];
 /// What a host lets a gateway owe.
-const HOST_WINDOW: Nanotons = 100_000;
+pub(crate) const HOST_WINDOW: Nanotons = 100_000;
 
 /// What the guest does with one request.
 #[derive(Clone)]
@@ -55,6 +55,8 @@ pub(crate) struct Script {
     pub(crate) gate: Arc<Semaphore>,
     /// The connection breaks after this many frames.
     pub(crate) breaks_after: Option<u32>,
+    /// The receipt is signed by a key that is not in the evidence.
+    pub(crate) forges: bool,
     /// Bytes that are no answer come after this many frames.
     pub(crate) rubbish_after: Option<u32>,
 }
@@ -62,7 +64,7 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn tokens(tokens: u32) -> Self {
         let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Self { tokens, bytes: 10, gate, breaks_after: None, rubbish_after: None }
+        Self { tokens, bytes: 10, gate, breaks_after: None, forges: false, rubbish_after: None }
     }
 }
 
@@ -299,6 +301,8 @@ impl Work {
         let sampling =
             Sampling { seed: 1, temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 10 };
         let ending = Ending { usage, started_ms: 1, finished_ms: 2, outcome: Outcome::Stop, sampling };
-        sealer.finish(ending, &self.shared.guest.receipt).expect("within the rules")
+        let forger = ReceiptKey::generate();
+        let key = if self.script.forges { &forger } else { &self.shared.guest.receipt };
+        sealer.finish(ending, key).expect("within the rules")
     }
 }

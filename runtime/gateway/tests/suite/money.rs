@@ -6,9 +6,9 @@ use cocoon_contracts::Voucher;
 use cocoon_gateway::Gateway;
 
 use crate::{
-    fake_host::Script,
+    fake_host::{HOST_WINDOW, Script},
     world::{
-        CLIENT, DEPOSIT, HOST_PRICE, LISTED, NETWORK, Scene, WINDOW, WORKER, address, client_terms,
+        CLIENT, DEPOSIT, FEE_BPS, HOST_PRICE, LISTED, NETWORK, Scene, WINDOW, WORKER, address, client_terms,
         eventually, key,
     },
 };
@@ -157,6 +157,47 @@ async fn a_gateway_that_is_killed_forgets_nothing_and_opens_no_second_channel() 
     let scene = Scene { client, gateway, host, world };
     let before = scene.client.status().await.owed;
     read_and_pay(&scene, 5, before).await;
+}
+
+#[tokio::test]
+async fn answers_that_break_again_and_again_concede_no_more_than_was_counted_allows() {
+    let scene = Scene::start().await;
+    let channel = scene.gateway.payer_book().channels().pop().expect("a channel to the worker");
+    let mut before = scene.client.status().await.owed;
+    for _ in 0..10 {
+        scene.host.next_answer(Script { breaks_after: Some(2), ..Script::tokens(50) });
+        let mut asked = scene.client.ask(50).await.expect("the deposit covers it");
+        while let Ok(Some(_)) = asked.next().await {}
+        eventually("the rest of the reservation is free", async || scene.client.status().await.reserved == 0)
+            .await;
+        let status = scene.client.status().await;
+        scene.client.pay(status.owed).await.expect("the debt is paid");
+        before = before.max(status.owed);
+    }
+    let state = scene.gateway.payer_book().state(&channel).expect("it is in the book");
+    assert!(state.conceded <= HOST_WINDOW + state.counted() / 4, "{state:?}");
+    assert!(state.counted() <= before, "never more than clients were charged: {state:?} {before}");
+    assert!(state.deposit < 2 * DEPOSIT, "no second deposit: {state:?}");
+}
+
+#[tokio::test]
+async fn a_new_fee_in_the_registry_strands_no_channel() {
+    let scene = Scene::start().await;
+    let owed = read_and_pay(&scene, 5, 0).await;
+    scene.world.change_fee(FEE_BPS + 1).await;
+    let Scene { mut client, gateway, host, world } = scene;
+    gateway.shutdown().await;
+    let gateway = world.gateway_again().await; // one that has not read the old fee
+    client.gateway = gateway.url();
+    client.announce(&client.terms.address()).await.expect("it was taken under the old fee");
+    let late = client_terms(11);
+    cocoon_chain::open_channel(&world.wallet(CLIENT), &late, DEPOSIT).await.expect("anybody may open one");
+    let refused = client.announce(&late.address()).await;
+    assert_eq!(refused, Err((400, "unfit_channel".to_owned())), "new channels pay the new fee");
+    host.register(&world, &gateway.url(), WORKER).await.expect("its old channel is good too");
+    assert_eq!(gateway.payer_book().channels().len(), 1);
+    let scene = Scene { client, gateway, host, world };
+    read_and_pay(&scene, 5, owed).await;
 }
 
 #[tokio::test]

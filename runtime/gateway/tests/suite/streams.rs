@@ -122,6 +122,37 @@ async fn a_host_that_dies_in_an_answer_ends_it_and_leaves_the_list() {
 }
 
 #[tokio::test]
+async fn a_receipt_by_another_key_is_not_passed_on_and_ends_the_workers_listing() {
+    let scene = Scene::start().await;
+    scene.host.next_answer(Script { forges: true, ..Script::tokens(3) });
+    let mut asked = scene.client.ask(3).await.expect("the deposit covers it");
+    let ended = async {
+        while asked.next().await?.is_some() {}
+        Ok::<(), reqwest::Error>(())
+    };
+    assert!(ended.await.is_err(), "the client notices");
+    asked.opener.finish().map(drop).expect_err("there is no receipt");
+    eventually("the worker is off the list", async || scene.client.workers().await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_frame_that_costs_more_than_a_window_is_neither_charged_nor_owed() {
+    // Four tokens: the five of the prompt, which the first frame counts, are more.
+    let scene = Scene::with(|options| options.money.window = 4 * 1_100).await;
+    scene.host.next_answer(Script::tokens(3));
+    let mut asked = scene.client.ask(3).await.expect("the deposit covers it");
+    let ended = async {
+        while asked.next().await?.is_some() {}
+        Ok::<(), reqwest::Error>(())
+    };
+    assert!(ended.await.is_err(), "the client notices");
+    assert_eq!(scene.client.status().await.owed, 0);
+    let book = scene.gateway.payer_book();
+    let channel = book.channels().pop().expect("a channel to the worker");
+    assert_eq!(book.state(&channel).expect("it is in the book").counted(), 0);
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_or_is_none_is_cut_there() {
     let scene = Scene::start().await;
     let broken = Script { breaks_after: Some(4), ..Script::tokens(50) };

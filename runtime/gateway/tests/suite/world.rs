@@ -27,7 +27,7 @@ use cocoon_protocol::{
 };
 use cocoon_simulated_tee::SimulatedRoot;
 
-use crate::fake_host::{FakeHost, MODEL, guest};
+use crate::fake_host::{FakeHost, HOST_WINDOW, MODEL, guest};
 
 pub(crate) const NETWORK: i32 = -217;
 pub(crate) const FEE_BPS: u16 = 100;
@@ -95,7 +95,7 @@ impl World {
             balance: TON,
             state_init: Some(deployment.state_init().expect("the content fits")),
         };
-        let accounts = vec![rich(CLIENT), rich(GATEWAY), rich(OPERATOR), contract];
+        let accounts = vec![rich(CLIENT), rich(GATEWAY), rich(OPERATOR), rich(TREASURY), contract];
         let genesis = Genesis { network: NETWORK, schedule: Schedule::Mainnet2026, time, accounts };
         let ledger = Ledger::in_memory(&genesis).expect("a ledger begins");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -112,6 +112,17 @@ impl World {
         Arc::new(Wallet::new(key(number), Arc::new(chain)))
     }
 
+    /// The registry's owner changes the network's fee.
+    pub(crate) async fn change_fee(&self, fee_bps: u16) {
+        let (owner, content) = (self.wallet(TREASURY), Content { fee_bps, ..content(&self.root) });
+        let proposed = cocoon_chain::propose(&owner, &self.registry, &address(TREASURY), &content).await;
+        proposed.expect("the owner may propose");
+        eventually("the new fee counts", async || {
+            cocoon_chain::activate(&owner, &self.registry).await.is_ok()
+        })
+        .await;
+    }
+
     pub(crate) fn anchors(&self) -> TrustAnchors {
         TrustAnchors::hardware().with_simulated_root(self.root.root_der()).expect("a root")
     }
@@ -126,7 +137,7 @@ impl World {
             window: WINDOW,
             margin_bps: 1000,
             worker_deposit: DEPOSIT,
-            concession: 50_000,
+            concession: HOST_WINDOW,
             challenge_seconds: 60,
             min_challenge_seconds: 60,
             settle_at: TON,
