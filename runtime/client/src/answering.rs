@@ -202,9 +202,9 @@ impl Answering {
 
     fn tampered(&mut self, error: AnswerError) -> ClientError {
         self.opener = None;
-        // What was charged for the part that is not the worker's is not conceded.
-        self.whole();
-        self.payer.note_difference();
+        // As a stream that broke: the gateway may be honest, and a host behind it have lied. It gains no more by this than
+        // by cutting the connection: a window at most, and the user is told.
+        self.stream = None;
         ClientError::Tampered { error, owed: self.billed }
     }
 
