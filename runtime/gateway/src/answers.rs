@@ -123,7 +123,7 @@ async fn passed_on(shared: &Arc<Shared>, worker: &Arc<Worker>, response: reqwest
     let status = response.status();
     let reply = lane::read(response, MAX_REFUSAL).await.unwrap_or_default();
     let error: Option<ApiError> = serde_json::from_slice(&reply).ok();
-    if status == StatusCode::PAYMENT_REQUIRED || status == StatusCode::NOT_FOUND {
+    if matches!(status, StatusCode::PAYMENT_REQUIRED | StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED) {
         // Between the host and us; nothing that the client could mend.
         let why = error.map(|e| e.error.message).unwrap_or_default();
         tracing::warn!(worker = %worker.id, %why, "the host refuses our channel");

@@ -72,7 +72,7 @@ async fn bad_registrations_are_refused_and_lock_no_money() {
         ("w", changed(&|r| r.url = r.url.replacen("//", "//user:word@", 1)), 400),
         ("w", changed(&|r| r.url += "/admin"), 400),
         ("w", changed(&|r| r.price.completion = HOST_PRICE.completion * 10 + 1), 422),
-        ("w", changed(&|r| r.url = format!("{}", world.url)), 502),
+        ("w", changed(&|r| r.url = world.url.clone()), 502),
         ("w", changed(&|r| r.url = "http://127.0.0.1:1".to_owned()), 502),
         ("w", changed(&|r| r.operator = "nobody".to_owned()), 400),
         ("w", changed(&|r| r.price = Price { prompt: u64::MAX, completion: 1 }), 400),
