@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cocoon_attestation::{
-    Context, Endorsements, Evidence, Exceptions, KnownBlock, Policy, Refusal, Statement, TrustAnchors, UnixTime,
-    Verdict, verify,
+    Context, Endorsements, Evidence, Exceptions, KnownBlock, Policy, Refusal, Statement, TrustAnchors,
+    UnixTime, Verdict, verify,
 };
 use cocoon_protocol::{Opening, Receipt, SignedReceipt};
 use serde::{Deserialize, Serialize};
