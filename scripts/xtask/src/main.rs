@@ -13,7 +13,8 @@ usage: cargo run --release -p xtask -- COMMAND
   fixtures            make the engine's oracle fixtures again (needs the demo model: run ./scripts/demo once)
   bench engine        tokens per second and the memory floor, on the demo model (or MODEL behind it)
   bench path          what sealing, gateway and host add to the same engine called in process
-  bench verify        how long verification takes, against plain dcap-qvl";
+  bench verify        how long verification takes, against plain dcap-qvl
+  bench seal          how long sealing, opening and metering take";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,7 +27,10 @@ fn main() -> ExitCode {
         ["bench", "engine", model] => bench_engine(Path::new(model)),
         ["bench", "path"] => bench_path(),
         ["bench", "verify"] => {
-            cargo(&["run", "--release", "--quiet", "-p", "cocoon-attestation", "--example", "speed"])
+            cargo(&["run", "--release", "--quiet", "-p", "cocoon-attestation", "--example", "verify_speed"])
+        }
+        ["bench", "seal"] => {
+            cargo(&["run", "--release", "--quiet", "-p", "cocoon-protocol", "--example", "seal_speed"])
         }
         _ => {
             eprintln!("{USAGE}");

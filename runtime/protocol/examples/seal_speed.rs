@@ -1,4 +1,4 @@
-//! How long sealing takes: `cargo run --release -p cocoon-protocol --example speed`. Medians, one thread.
+//! How long sealing takes: `cargo run --release -p cocoon-protocol --example seal_speed`. Medians, one thread.
 
 #[path = "../tests/common/mod.rs"]
 #[expect(dead_code, reason = "the tests' helpers; some are theirs alone")]

@@ -1,4 +1,4 @@
-//! How long a verification takes, cold: `cargo run --release -p cocoon-attestation --example speed`.
+//! How long a verification takes, cold: `cargo run --release -p cocoon-attestation --example verify_speed`.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
