@@ -253,12 +253,14 @@ fn unix_seconds() -> u64 {
 #[test]
 fn mistakes_are_explained_with_a_remedy() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let empty = text(folder.path()).to_owned();
+    let empty = text(&folder.path().join("not/there/yet")).to_owned();
     let cases: &[(&[&str], i32, &str)] = &[
         (&["demo", "--model", "/nowhere/model.gguf"], 2, "no model file"),
         (&["chat", "hello", "--state", &empty], 1, "cocoon chain"),
         (&["verify", "/nowhere/bundle"], 2, "cannot read"),
         (&["verify", "/dev/null"], 5, ""),
+        (&["verify", "/dev/zero"], 2, "longer than"),
+        (&["verify", "/tmp"], 2, "not a file"),
         (&["verify", "/dev/null", "--allow", "everything"], 2, "everything"),
         (&["proxy", "--listen", "0.0.0.0:0"], 2, "loopback"),
     ];

@@ -76,6 +76,7 @@ impl Toncenter {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
+            .no_proxy() // as every client of ours: what is configured is what is asked
             .build()
             .map_err(|error| bad_url(error.to_string()))?;
         Ok(Self { client, rpc, api_key: None, network })

@@ -140,8 +140,12 @@ impl Chat {
         let answering = self.client.ask(&self.peer, Prompt::new(body), budget).await;
         let mut answering = answering.map_err(|error| explain_client(&error))?;
         let screen = &self.screen;
-        let (text, finished) = show(&mut answering, |piece| screen.raw(&printable(piece))).await?;
-        self.screen.line("");
+        let shown = show(&mut answering, |piece| screen.raw(&printable(piece))).await;
+        self.screen.line(""); // an error never stands on the answer's line
+        if shown.is_err() {
+            self.client.avoid(&self.peer);
+        }
+        let (text, finished) = shown?;
         let receipt = finished.receipt.receipt();
         let cost = format!(
             "{} + {} tokens · {} nanotons ({} TON) · receipt ✓",

@@ -69,14 +69,18 @@ impl NetworkFile {
 
 /// The folder of a role inside the state folder, made if missing, for its owner alone.
 pub(crate) fn role_folder(state: &Path, role: &str) -> Result<PathBuf, Failure> {
-    use std::os::unix::fs::DirBuilderExt;
     let path = state.join(role);
+    make_folder(&path)?;
+    Ok(path)
+}
+
+fn make_folder(path: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(&path)
-        .explain(|| format!("cannot make the folder {}", path.display()), "choose another with --state")?;
-    Ok(path)
+        .create(path)
+        .explain(|| format!("cannot make the folder {}", path.display()), "choose another with --state")
 }
 
 /// `--state`, or the user's state folder (XDG).
@@ -93,7 +97,7 @@ pub(crate) fn state_folder(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
                 .join("cocoon")
         }
     };
-    role_folder(&folder, ".")?;
+    make_folder(&folder)?;
     folder
         .canonicalize()
         .explain(|| format!("cannot use the folder {}", folder.display()), "choose another with --state")
@@ -119,6 +123,17 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         example().save(folder.path()).expect("it can be written");
         assert_eq!(NetworkFile::load(folder.path()).expect("it can be read"), example());
+    }
+
+    #[test]
+    fn a_state_folder_is_made_with_all_its_parents() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let new = folder.path().join("not/yet/there");
+        assert_eq!(
+            state_folder(Some(new.clone())).expect("it is made"),
+            new.canonicalize().expect("it is there")
+        );
+        assert!(role_folder(&new, "client").expect("it is made").is_dir());
     }
 
     #[test]

@@ -33,6 +33,12 @@ impl Screen {
         Self { colour, terminal, silent, pending: AtomicBool::new(false) }
     }
 
+    /// A terminal without room for what was found beside what it means.
+    fn narrow(&self) -> bool {
+        const WIDE: u16 = 130;
+        self.terminal && rustix::termios::tcgetwinsize(std::io::stdout()).is_ok_and(|size| size.ws_col < WIDE)
+    }
+
     fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
@@ -101,6 +107,7 @@ impl Screen {
         };
         let mut line = format!("   {mark} {:<22}", check.id);
         match check.status {
+            Status::Pass if self.narrow() => line.push_str(&check.why),
             Status::Pass => line.push_str(&format!(
                 "{:<56} {}",
                 check.why,

@@ -295,16 +295,25 @@ fn present() -> UnixTime {
     UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
 }
 
+/// Reads a file up to [`MAX_FILE`] bytes, whatever it says of its own length.
 fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    use std::io::Read;
+    use std::os::unix::fs::FileTypeExt;
     let unreadable = |error: std::io::Error| {
         Failure::usage(format!("cannot read {}: {error}", path.display()), "check the name")
     };
-    let length = std::fs::metadata(path).map_err(unreadable)?.len();
-    if length > MAX_FILE {
-        let what = format!("{} has {length} bytes; the limit is {MAX_FILE}", path.display());
+    let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
+    if kind.is_dir() || kind.is_fifo() || kind.is_socket() {
+        return Err(Failure::usage(format!("{} is not a file", path.display()), "name a file"));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE {
+        let what = format!("{} is longer than {MAX_FILE} bytes", path.display());
         return Err(Failure::usage(what, "this is not evidence, an endorsement or a policy"));
     }
-    std::fs::read(path).map_err(unreadable)
+    Ok(bytes)
 }
 
 fn read_endorsements(paths: &[PathBuf]) -> Result<Endorsements, Failure> {

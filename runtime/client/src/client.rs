@@ -1,7 +1,8 @@
 //! One user of one gateway.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cocoon_accounts::{PayerBook, Store};
 use cocoon_attestation::TrustAnchors;
@@ -45,6 +46,8 @@ pub struct Client {
     options: ClientOptions,
     book: PayerBook,
     seen: SeenVersion,
+    /// Workers that failed lately: looked at last.
+    avoided: std::sync::Mutex<HashMap<String, Instant>>,
     gateway: GatewayApi,
     network: NetworkInfo,
     payer: OnceCell<(OpenChannel, Arc<Payer>, FollowTask)>,
@@ -74,7 +77,15 @@ impl Client {
         }
         let book = PayerBook::open(options.store.clone())?;
         let seen = SeenVersion::open(options.store.clone(), &options.registry);
-        Ok(Self { options, book, seen, gateway, network, payer: OnceCell::new() })
+        Ok(Self {
+            options,
+            book,
+            seen,
+            avoided: std::sync::Mutex::default(),
+            gateway,
+            network,
+            payer: OnceCell::new(),
+        })
     }
 
     /// What the gateway said of itself.
@@ -109,7 +120,7 @@ impl Client {
         let mut entries = self.workers().await?;
         let available = model_names(&entries);
         entries.retain(|entry| model.is_none_or(|name| entry.models.iter().any(|m| m.name == name)));
-        entries.sort_by_key(|entry| (entry.price.completion, entry.price.prompt));
+        entries.sort_by_key(|entry| (self.is_avoided(&entry.id), entry.price.completion, entry.price.prompt));
         entries.truncate(MAX_JUDGED);
         let rules = self.rules().await?;
         let mut first = None;
@@ -125,6 +136,20 @@ impl Client {
         }
         let model = model.unwrap_or("any model").to_owned();
         Err(first.unwrap_or(ClientError::NoSuchModel { model, available }))
+    }
+
+    /// An answer of this worker failed: others are tried before it for a while. The cheapest may be a decoy.
+    pub fn avoid(&self, peer: &Peer) {
+        let mut avoided = self.avoided.lock().expect("no holder of this lock panics");
+        avoided.retain(|_, since| since.elapsed() < AVOID);
+        if avoided.len() < MAX_AVOIDED {
+            avoided.insert(peer.worker.clone(), Instant::now());
+        }
+    }
+
+    fn is_avoided(&self, worker: &str) -> bool {
+        let avoided = self.avoided.lock().expect("no holder of this lock panics");
+        avoided.get(worker).is_some_and(|since| since.elapsed() < AVOID)
     }
 
     async fn rules(&self) -> Result<Rules, ClientError> {
@@ -286,6 +311,10 @@ impl Client {
     }
 }
 
+/// How long a worker that failed is looked at last.
+const AVOID: Duration = Duration::from_secs(600);
+/// Most workers that are remembered as failed.
+const MAX_AVOIDED: usize = 1024;
 /// Most workers that are judged for one question.
 const MAX_JUDGED: usize = 16;
 /// Whether enough of a deposit is left to ask anything: a twentieth of it.

@@ -163,6 +163,15 @@ impl ClientError {
         }
     }
 
+    /// Whether this is the worker's fault, or may be: another should be tried first next time.
+    pub fn blames_worker(&self) -> bool {
+        match self {
+            Self::Interrupted { .. } | Self::Tampered { .. } => true,
+            Self::Refused { status, .. } => *status >= 500,
+            _ => false,
+        }
+    }
+
     /// Whether another try with fresh evidence may succeed, nothing having been answered yet.
     pub(crate) fn wants_fresh_evidence(&self) -> bool {
         const CODES: [&str; 5] = [

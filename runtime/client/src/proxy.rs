@@ -89,7 +89,10 @@ async fn chat_completions(State(local): State<Arc<Local>>, body: Bytes) -> Respo
         Err(error) => return client_failure(&error),
     };
     match first_event(&mut answering).await {
-        Err(error) => client_failure(&error),
+        Err(error) => {
+            local.failed(&peer, &error).await;
+            client_failure(&error)
+        }
         Ok(Event::Error { status, body }) => {
             let rest = drain(&mut answering).await;
             if let Ok(finished) = &rest {
@@ -121,12 +124,21 @@ impl Local {
     ) -> Result<(Arc<Peer>, Answering), ClientError> {
         let peer = self.peer(model, false).await?;
         match self.client.ask(&peer, Prompt::new(body.to_vec()), budget).await {
-            Err(error) if error.wants_fresh_evidence() => {
+            Err(error) if error.wants_fresh_evidence() || error.blames_worker() => {
+                self.failed(&peer, &error).await;
                 let peer = self.peer(model, true).await?;
                 let answering = self.client.ask(&peer, Prompt::new(body.to_vec()), budget).await?;
                 Ok((peer, answering))
             }
             other => other.map(|answering| (peer, answering)),
+        }
+    }
+
+    /// After a failure that may be the worker's: the next question looks for another first.
+    async fn failed(&self, peer: &Peer, error: &ClientError) {
+        if error.blames_worker() {
+            self.client.avoid(peer);
+            *self.peer.lock().await = None;
         }
     }
 
@@ -201,7 +213,10 @@ async fn next_line(local: &Local, peer: &Peer, answering: &mut Answering) -> (Ve
                 return (data(b"[DONE]"), true);
             }
             Ok(None) => return (Vec::new(), true),
-            Err(error) => return (data(&error_body(&error).1), true),
+            Err(error) => {
+                local.failed(peer, &error).await;
+                return (data(&error_body(&error).1), true);
+            }
         }
     }
 }

@@ -138,7 +138,9 @@ impl Model {
         &self.tokenizer
     }
 
-    /// Renders a conversation with the model's chat template. Encode the result with `special`.
+    /// Renders a conversation with the model's chat template. Encode the result with `special`: only the template's own
+    /// control tokens are such in it. Those that a message spells out are broken with a zero-width space, so that text
+    /// which an application quotes cannot end its message and begin another.
     ///
     /// # Errors
     /// The model has no template, or the template refuses the messages, cannot be rendered or goes over its limits.
@@ -151,7 +153,14 @@ impl Model {
             return Err(TemplateError::Absent);
         }
         match &self.template {
-            Ok(template) => template.render(messages, add_generation_prompt),
+            Ok(template) => {
+                let harmless = |message: &ChatMessage| ChatMessage {
+                    role: message.role.clone(),
+                    content: self.tokenizer.without_control_tokens(&message.content),
+                };
+                let messages: Vec<ChatMessage> = messages.iter().map(harmless).collect();
+                template.render(&messages, add_generation_prompt)
+            }
             Err(reason) => Err(TemplateError::Unusable(reason.clone())),
         }
     }

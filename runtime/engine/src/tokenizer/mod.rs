@@ -137,6 +137,20 @@ impl Tokenizer {
         ids
     }
 
+    /// The text with a zero-width space inside each control token that it spells out.
+    pub(crate) fn without_control_tokens(&self, text: &str) -> String {
+        const BREAK: char = '\u{200b}';
+        let mut out = String::with_capacity(text.len());
+        for (at, character) in text.char_indices() {
+            out.push(character);
+            let found = self.added_at(&text.as_bytes()[at..], true);
+            if found.is_some_and(|id| self.kinds[id as usize] == Kind::Control) {
+                out.push(BREAK);
+            }
+        }
+        out
+    }
+
     /// The longest added token with which `bytes` begins. Added tokens are UTF-8, so they match whole characters.
     fn added_at(&self, bytes: &[u8], special: bool) -> Option<u32> {
         let candidates = self.added.get(&bytes[0])?;
