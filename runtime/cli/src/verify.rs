@@ -29,7 +29,8 @@ Exit codes: 0 genuine or trusted, 2 usage, 3 rejected by a rule or the policy, 4
 Without --policy the verdict can be `genuine`, never `trusted`: nothing was compared with expected measurements.
 
 Exceptions for --allow: tcb:OutOfDate, tcb:SWHardeningNeeded, tcb:ConfigurationNeeded,
-tcb:ConfigurationAndSWHardeningNeeded, tcb:OutOfDateConfigurationNeeded; each may carry an expiry: tcb:OutOfDate@2026-12-31.")]
+tcb:ConfigurationAndSWHardeningNeeded, tcb:OutOfDateConfigurationNeeded, tcb:TDRelaunchAdvised,
+tcb:TDRelaunchAdvisedConfigurationNeeded; each may carry an expiry: tcb:OutOfDate@2026-12-31.")]
 pub(crate) struct Arguments {
     /// Evidence: a bundle (CMW) or a raw TDX quote
     evidence: PathBuf,
