@@ -6,6 +6,8 @@ pub(crate) const INTEL_ROOT: &[u8] = include_bytes!("../roots/intel-sgx-root-ca.
 
 /// The largest certificate taken as a simulated root, in bytes.
 const MAX_ROOT: usize = 4096;
+/// Most simulated roots: a CPU's, a GPU's, a RIM's, and room.
+const MAX_ROOTS: usize = 8;
 
 /// The roots that may stand at the end of a chain, and the rollback mark.
 ///
@@ -13,7 +15,7 @@ const MAX_ROOT: usize = 4096;
 /// file; none is built in, and no policy can name one.
 #[derive(Debug, Clone)]
 pub struct TrustAnchors {
-    simulated: Option<Vec<u8>>,
+    simulated: Vec<Vec<u8>>,
     evaluation_floor: u32,
 }
 
@@ -23,9 +25,12 @@ pub enum InvalidRoot {
     /// Not one DER sequence of at most 4096 bytes.
     #[error("the simulated root is not one DER certificate of at most {MAX_ROOT} bytes")]
     NotACertificate,
-    /// The hardware vendor's own root.
-    #[error("this is Intel's own root: it is pinned already and never simulated")]
+    /// A hardware vendor's own root.
+    #[error("this is a hardware vendor's own root: it is pinned already and never simulated")]
     HardwareRoot,
+    /// Too many.
+    #[error("at most {MAX_ROOTS} simulated roots")]
+    TooMany,
 }
 
 /// Which root a chain ends in.
@@ -38,13 +43,14 @@ pub(crate) struct Anchor<'a> {
 impl TrustAnchors {
     /// The pinned roots of real hardware only.
     pub fn hardware() -> Self {
-        Self { simulated: None, evaluation_floor: 0 }
+        Self { simulated: Vec::new(), evaluation_floor: 0 }
     }
 
-    /// Also believes a development network's simulated platform. Everything that rests on it is called SIMULATED.
+    /// Also believes a development network's simulated platform. Everything that rests on it is called SIMULATED. May be
+    /// called again, for a simulated GPU beside a simulated CPU.
     ///
     /// # Errors
-    /// If `der` is not one certificate, or is the hardware root.
+    /// If `der` is not one certificate, is a hardware vendor's root, or is one too many.
     pub fn with_simulated_root(mut self, der: &[u8]) -> Result<Self, InvalidRoot> {
         if der == INTEL_ROOT {
             return Err(InvalidRoot::HardwareRoot);
@@ -52,7 +58,10 @@ impl TrustAnchors {
         if !is_one_der_sequence(der) {
             return Err(InvalidRoot::NotACertificate);
         }
-        self.simulated = Some(der.to_vec());
+        if self.simulated.len() == MAX_ROOTS {
+            return Err(InvalidRoot::TooMany);
+        }
+        self.simulated.push(der.to_vec());
         Ok(self)
     }
 
@@ -66,12 +75,18 @@ impl TrustAnchors {
         self.evaluation_floor
     }
 
-    pub(crate) fn named_by<'a>(&'a self, root_der: &[u8]) -> Option<Anchor<'a>> {
-        if root_der == INTEL_ROOT {
-            return Some(Anchor { der: INTEL_ROOT, simulated: false });
+    /// The anchor that this certificate is: the vendor's pinned one, or a simulated one.
+    pub(crate) fn find<'a>(&'a self, pinned: &'static [u8], root_der: &[u8]) -> Option<Anchor<'a>> {
+        if root_der == pinned {
+            return Some(Anchor { der: pinned, simulated: false });
         }
-        let simulated = self.simulated.as_deref().filter(|der| *der == root_der)?;
-        Some(Anchor { der: simulated, simulated: true })
+        self.simulated_root(root_der)
+    }
+
+    /// The simulated root that this certificate is.
+    pub(crate) fn simulated_root<'a>(&'a self, root_der: &[u8]) -> Option<Anchor<'a>> {
+        let der = self.simulated.iter().find(|der| *der == root_der)?;
+        Some(Anchor { der, simulated: true })
     }
 }
 
@@ -86,7 +101,7 @@ mod tests {
 
     #[test]
     fn the_pinned_root_is_intels() {
-        let digest = ring::digest::digest(&ring::digest::SHA256, INTEL_ROOT);
+        let digest = crate::crypto::sha256(&[INTEL_ROOT]);
         assert_eq!(hex::encode(digest), "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3");
     }
 

@@ -96,7 +96,8 @@ impl Policy {
     /// # Errors
     /// A [`Refusal`] naming the register or rule that does not hold.
     pub fn appraise(&self, genuine: Genuine, context: &Context) -> Result<Trusted, Refusal> {
-        let Proven { checks: earlier, platform, registers, statement } = genuine.into_proven();
+        let Proven { checks: earlier, platform, claims, statement } = genuine.into_proven();
+        let registers = claims.registers().expect("every platform so far has registers");
         let mut list = Checklist::new(&CHECKS);
         let appraised = match &statement {
             Some((statement, _)) => self.check(statement, &registers, context, &mut list),

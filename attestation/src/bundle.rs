@@ -6,11 +6,11 @@
 //! | label | media type | content |
 //! | --- | --- | --- |
 //! | `gpu` | collection of `application/vnd.cocoon.nvidia-spdm` | GPU evidence, unchanged |
-//! | `quote` | `application/vnd.cocoon.tdx-quote` | the CPU's quote, unchanged |
+//! | `quote` | `application/vnd.cocoon.tdx-quote`, `….snp-report` or `….azure-vtpm+json` | the CPU's evidence, unchanged |
 //! | `__cmwc_t` | | `tag:cocoon.network,2026:evidence` |
 //! | `event-log` | `application/vnd.cocoon.ccel` | event log, unchanged |
 //! | `statement` | `application/vnd.cocoon.statement+cbor` | see [`crate::statement`] |
-//! | `endorsements` | collection of `application/vnd.cocoon.intel-collateral+json` | canonical, see [`crate::Endorsements`] |
+//! | `endorsements` | collection of `application/vnd.cocoon.intel-collateral+json` (canonical), `application/pkix-cert`, `application/pkix-crl`, `application/swid+xml` (RIM), `application/ocsp-response` | see [`crate::Endorsement`] |
 //!
 //! There is one encoding of a bundle: decoding refuses all others.
 
@@ -19,50 +19,104 @@ use std::collections::BTreeMap;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::Malformed;
+use crate::{Endorsement, Malformed};
 
 /// The largest bundle, in bytes.
 pub const MAX_BUNDLE: usize = 1024 * 1024;
 /// Most records in a nested collection.
-pub const MAX_RECORDS: usize = 16;
+pub const MAX_RECORDS: usize = 64;
 
 const WHAT: &str = "bundle";
 const COLLECTION: &str = "tag:cocoon.network,2026:evidence";
 const STATEMENT: &str = "application/vnd.cocoon.statement+cbor";
-const QUOTE: &str = "application/vnd.cocoon.tdx-quote";
 const GPU: &str = "application/vnd.cocoon.nvidia-spdm";
 const EVENT_LOG: &str = "application/vnd.cocoon.ccel";
-const COLLATERAL: &str = "application/vnd.cocoon.intel-collateral+json";
+
+/// The CPU that made a bundle's evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tee {
+    /// Intel TDX: a quote.
+    Tdx,
+    /// AMD SEV-SNP: a report.
+    Snp,
+    /// Azure's paravisor on either of them: vTPM evidence as JSON.
+    Azure,
+}
+
+impl Tee {
+    const ALL: [Self; 3] = [Self::Tdx, Self::Snp, Self::Azure];
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Tdx => "application/vnd.cocoon.tdx-quote",
+            Self::Snp => "application/vnd.cocoon.snp-report",
+            Self::Azure => "application/vnd.cocoon.azure-vtpm+json",
+        }
+    }
+}
+
+impl Endorsement {
+    fn media_type(&self) -> &'static str {
+        match self {
+            Self::IntelCollateral(_) => "application/vnd.cocoon.intel-collateral+json",
+            Self::Certificate(_) => "application/pkix-cert",
+            Self::Crl(_) => "application/pkix-crl",
+            Self::Rim(_) => "application/swid+xml",
+            Self::OcspResponse(_) => "application/ocsp-response",
+            Self::EventLog(_) => EVENT_LOG,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let (Self::IntelCollateral(bytes)
+        | Self::Certificate(bytes)
+        | Self::Crl(bytes)
+        | Self::Rim(bytes)
+        | Self::OcspResponse(bytes)
+        | Self::EventLog(bytes)) = self;
+        bytes
+    }
+
+    /// By its media type. An event log has a place of its own in a bundle, and is none of these.
+    fn of_record(Record(kind, ByteString(bytes)): Record) -> Result<Self, Malformed> {
+        let forms = [Self::IntelCollateral, Self::Certificate, Self::Crl, Self::Rim, Self::OcspResponse];
+        let found = forms.into_iter().find(|form| form(Vec::new()).media_type() == kind);
+        found
+            .map(|form| form(bytes))
+            .ok_or_else(|| Malformed::new(WHAT, format!("an endorsement of type {kind:?}")))
+    }
+}
 
 /// Native evidence with everything needed to verify it offline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
     /// The encoded [`crate::Statement`].
     pub statement: Vec<u8>,
-    /// The CPU's quote.
+    /// Which CPU made the quote.
+    pub tee: Tee,
+    /// The CPU's quote or report, as it gave it.
     pub quote: Vec<u8>,
     /// GPU evidence records.
     pub gpu: Vec<Vec<u8>>,
     /// The event log.
     pub event_log: Option<Vec<u8>>,
-    /// Collateral, each in its canonical form.
-    pub endorsements: Vec<Vec<u8>>,
+    /// What vendors say about the platform; Intel's collateral in its canonical form. No event logs.
+    pub endorsements: Vec<Endorsement>,
 }
 
 impl Bundle {
     /// The one encoding.
     pub fn encode(&self) -> Vec<u8> {
         let record = |kind: &str, value: &[u8]| Record(kind.to_owned(), ByteString(value.to_vec()));
-        let list = |kind: &str, values: &[Vec<u8>]| -> BTreeMap<u32, Record> {
-            (0..).zip(values).map(|(label, value)| (label, record(kind, value))).collect()
-        };
         let wire = Wire {
-            gpu: list(GPU, &self.gpu),
-            quote: record(QUOTE, &self.quote),
+            gpu: labelled(self.gpu.iter().map(|gpu| record(GPU, gpu))),
+            quote: record(self.tee.media_type(), &self.quote),
             kind: COLLECTION.to_owned(),
             event_log: self.event_log.as_ref().map(|log| record(EVENT_LOG, log)),
             statement: record(STATEMENT, &self.statement),
-            endorsements: list(COLLATERAL, &self.endorsements),
+            endorsements: labelled(
+                self.endorsements.iter().map(|item| record(item.media_type(), item.bytes())),
+            ),
         };
         serde_cbor::to_vec(&wire).expect("plain values always encode")
     }
@@ -80,12 +134,14 @@ impl Bundle {
         if wire.kind != COLLECTION {
             return Err(Malformed::new(WHAT, format!("collection type is not {COLLECTION}")));
         }
+        let tee = Tee::ALL.into_iter().find(|tee| tee.media_type() == wire.quote.0);
         let bundle = Self {
             statement: wire.statement.of_kind(STATEMENT)?,
-            quote: wire.quote.of_kind(QUOTE)?,
-            gpu: records(wire.gpu, GPU)?,
+            tee: tee.ok_or_else(|| Malformed::new(WHAT, format!("a quote of type {:?}", wire.quote.0)))?,
+            quote: wire.quote.1.0,
+            gpu: records(wire.gpu, |record| record.of_kind(GPU))?,
             event_log: wire.event_log.map(|log| log.of_kind(EVENT_LOG)).transpose()?,
-            endorsements: records(wire.endorsements, COLLATERAL)?,
+            endorsements: records(wire.endorsements, Endorsement::of_record)?,
         };
         if bundle.encode() != bytes {
             return Err(Malformed::new(WHAT, "not the deterministic encoding"));
@@ -94,11 +150,18 @@ impl Bundle {
     }
 }
 
-fn records(collection: BTreeMap<u32, Record>, kind: &str) -> Result<Vec<Vec<u8>>, Malformed> {
+fn labelled(records: impl Iterator<Item = Record>) -> BTreeMap<u32, Record> {
+    (0..).zip(records).collect()
+}
+
+fn records<T>(
+    collection: BTreeMap<u32, Record>,
+    read: impl Fn(Record) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
     if collection.len() > MAX_RECORDS {
         return Err(Malformed::new(WHAT, format!("{} records, at most {MAX_RECORDS}", collection.len())));
     }
-    collection.into_values().map(|record| record.of_kind(kind)).collect()
+    collection.into_values().map(read).collect()
 }
 
 // Fields in the order of deterministic CBOR: by encoded length of the label, then by its bytes.

@@ -5,11 +5,34 @@ use crate::{Bundle, Malformed, Refusal, RefusalKind};
 
 /// Evidence in one of the forms it travels in.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Evidence {
     /// A bundle: statement, quote and endorsements.
     Bundle(Bundle),
     /// A TDX quote alone: genuine or not, but without a statement it is never trusted.
     TdxQuote(Vec<u8>),
+}
+
+/// A CPU's evidence in any of its wrappings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cpu<'a> {
+    Tdx(&'a [u8]),
+}
+
+impl Cpu<'_> {
+    /// The checks that are made on it, in their order.
+    pub(crate) fn checks(self) -> &'static [&'static str] {
+        match self {
+            Self::Tdx(_) => &crate::tdx::CHECKS,
+        }
+    }
+
+    /// The word in the verdict.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tdx(_) => "tdx",
+        }
+    }
 }
 
 /// The largest raw quote, in bytes.
@@ -35,10 +58,17 @@ impl Evidence {
         }
     }
 
-    pub(crate) fn quote(&self) -> &[u8] {
+    pub(crate) fn bundle(&self) -> Option<&Bundle> {
         match self {
-            Self::Bundle(bundle) => &bundle.quote,
-            Self::TdxQuote(quote) => quote,
+            Self::Bundle(bundle) => Some(bundle),
+            Self::TdxQuote(_) => None,
+        }
+    }
+
+    pub(crate) fn cpu(&self) -> Cpu<'_> {
+        match self {
+            Self::Bundle(bundle) => Cpu::Tdx(&bundle.quote),
+            Self::TdxQuote(quote) => Cpu::Tdx(quote),
         }
     }
 }
@@ -68,33 +98,4 @@ fn unsupported(what: &str) -> Refusal {
         "This verifier cannot judge this platform, so it does not accept it",
         "Use a version that supports this platform",
     )
-}
-
-/// Collateral the caller has at hand. When given, it is used in place of what the bundle carries.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Endorsements {
-    pub(crate) files: Vec<Vec<u8>>,
-}
-
-/// Most endorsement files.
-const MAX_FILES: usize = crate::bundle::MAX_RECORDS;
-/// The largest endorsement file, in bytes.
-const MAX_FILE: usize = 1024 * 1024;
-
-impl Endorsements {
-    /// None: use what the bundle carries.
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    /// Files in any order: Intel's collateral as JSON, with the field names of Intel's PCS.
-    ///
-    /// # Errors
-    /// If there are more than 16 files, or one is larger than 1 MiB.
-    pub fn from_files(files: Vec<Vec<u8>>) -> Result<Self, Malformed> {
-        if files.len() > MAX_FILES || files.iter().any(|f| f.len() > MAX_FILE) {
-            return Err(Malformed::new("endorsements", "at most 16 files of at most 1 MiB"));
-        }
-        Ok(Self { files })
-    }
 }

@@ -1,21 +1,21 @@
 //! The first proof: genuine hardware made this evidence.
 
 use crate::check::{Checklist, Finding};
-use crate::tdx::{self, Body, Facts, Source, Verifier};
+use crate::evidence::Cpu;
+use crate::tdx::{self, Body};
 use crate::{
-    Bundle, Check, Endorsements, Evidence, Exceptions, Measurements, Refusal, RefusalKind, Statement,
-    TrustAnchors, UnixTime, statement,
+    Bundle, Check, Endorsements, Evidence, Exceptions, Measurements, Platform, Refusal, RefusalKind,
+    Statement, TrustAnchors, UnixTime, statement,
 };
 
 const BINDING_CHECKS: [&str; 2] = ["binding.report_data", "binding.gpu"];
 
-/// Evidence that genuine hardware made, in date, with no hard rule broken. Made by [`verify`] alone.
+/// Evidence that genuine hardware made, in date, with no hard rule broken. Made by [`Verifier::verify`] alone.
 ///
 /// It is not yet trusted: what it measured is for [`crate::Policy::appraise`].
 #[derive(Debug)]
 pub struct Genuine {
     proven: Proven,
-    body: Body,
 }
 
 /// What was proven, for the appraisal.
@@ -23,33 +23,32 @@ pub struct Genuine {
 pub(crate) struct Proven {
     pub(crate) checks: Vec<Check>,
     pub(crate) platform: Platform,
-    pub(crate) registers: Measurements,
+    pub(crate) claims: Claims,
     /// With its digest.
     pub(crate) statement: Option<(Statement, [u8; 32])>,
 }
 
-/// What the vendor says about the machine.
+/// What the hardware signed, by platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Platform {
-    pub(crate) simulated: bool,
-    /// TCB status by Intel's name.
-    pub tcb_status: String,
-    /// Security advisories that apply.
-    pub advisories: Vec<String>,
-    /// The collateral's `tcbEvaluationDataNumber`: keep the highest seen as the next floor.
-    pub evaluation_number: u32,
-    /// Family, model, stepping, platform type and custom SKU.
-    pub fmspc: [u8; 6],
-    /// Provisioning id: names this very machine.
-    pub ppid: Vec<u8>,
-    /// When the first of the endorsements runs out.
-    pub good_until: UnixTime,
+#[non_exhaustive]
+pub enum Claims {
+    /// A TD report.
+    Tdx(Body),
 }
 
-impl Platform {
-    /// The word in the verdict.
-    pub fn name(&self) -> &'static str {
-        "tdx"
+impl Claims {
+    /// What the guest bound into the report.
+    pub fn report_data(&self) -> Option<&[u8; 64]> {
+        match self {
+            Self::Tdx(body) => Some(&body.report_data),
+        }
+    }
+
+    /// The registers of a TD.
+    pub fn registers(&self) -> Option<Measurements> {
+        match self {
+            Self::Tdx(body) => Some(body.registers()),
+        }
     }
 }
 
@@ -69,14 +68,9 @@ impl Genuine {
         &self.proven.platform
     }
 
-    /// What was measured.
-    pub fn registers(&self) -> &Measurements {
-        &self.proven.registers
-    }
-
-    /// The TD report as signed.
-    pub fn report(&self) -> &Body {
-        &self.body
+    /// What the hardware signed.
+    pub fn claims(&self) -> &Claims {
+        &self.proven.claims
     }
 
     /// The statement bound into the report; a raw quote has none.
@@ -90,13 +84,15 @@ impl Genuine {
     /// A [`Refusal`] with the check `binding.expected`.
     pub fn with_report_data(mut self, expected: &[u8; 64]) -> Result<Self, Refusal> {
         const ID: &str = "binding.expected";
-        let (mut list, got) = (Checklist::new(&[ID]), &self.body.report_data);
-        list.require(expected == got, ID, "the report carries the data that was asked for", || Finding {
-            kind: RefusalKind::Rejected,
-            expected: hex::encode(expected),
-            got: hex::encode(got),
-            likely: "The quote was made for something else, or answers another challenge".into(),
-            remedy: "Compare what was hashed on both sides; ask for a new quote".into(),
+        let (mut list, got) = (Checklist::new(&[ID]), self.proven.claims.report_data());
+        list.require(got == Some(expected), ID, "the report carries the data that was asked for", || {
+            Finding {
+                kind: RefusalKind::Rejected,
+                expected: hex::encode(expected),
+                got: got.map_or("evidence without report data".to_owned(), hex::encode),
+                likely: "The quote was made for something else, or answers another challenge".into(),
+                remedy: "Compare what was hashed on both sides; ask for a new quote".into(),
+            }
         });
         let checks = std::mem::take(&mut self.proven.checks);
         let (platform, simulated) = (self.proven.platform.name(), self.proven.platform.simulated);
@@ -116,7 +112,7 @@ impl Genuine {
 
 /// Did genuine hardware make this evidence, is all of it in date, and is no hard rule broken?
 ///
-/// `endorsements`, when given, are used in place of the bundle's own. `now` is the caller's clock.
+/// As [`Verifier::verify`], with no challenge of one's own.
 ///
 /// # Errors
 /// A [`Refusal`] naming the first check that does not hold, with all the others beside it.
@@ -127,35 +123,82 @@ pub fn verify(
     exceptions: &Exceptions,
     now: UnixTime,
 ) -> Result<Genuine, Refusal> {
-    let bundle = match evidence {
-        Evidence::Bundle(bundle) => Some(bundle),
-        Evidence::TdxQuote(_) => None,
-    };
-    let carried = bundle.map_or(&[][..], |bundle| &bundle.endorsements);
-    let source = match endorsements.files.as_slice() {
-        [] => Source { files: carried, canonical: true },
-        files => Source { files, canonical: false },
-    };
-    let ids = [&tdx::CHECKS[..], &BINDING_CHECKS].concat();
-    let (mut list, mut simulated) = (Checklist::new(&ids), false);
-    let verifier = Verifier { anchors, exceptions, now };
-    let facts = tdx::verify(evidence.quote(), &source, verifier, &mut list, &mut simulated);
-    event_log(bundle, &mut list);
-    let statement = binding(bundle, facts.as_ref(), &mut list);
-    let checks = list.outcome().map_err(|refusal| refusal.about("tdx", simulated))?;
-    let Facts { body, platform } = facts.expect("no check failed, so every step was reached");
-    let registers = registers(&body);
-    Ok(Genuine { proven: Proven { checks, platform, registers, statement }, body })
+    Verifier::new(anchors, exceptions, now).verify(evidence, endorsements)
 }
 
-fn registers(body: &Body) -> Measurements {
-    Measurements {
-        mrtd: body.mrtd,
-        rtmr: body.rtmr,
-        mrconfigid: body.mrconfigid,
-        mrowner: body.mrowner,
-        mrownerconfig: body.mrownerconfig,
+/// What a relying party brings to a verification: roots, exceptions, its clock, its challenge.
+#[derive(Debug, Clone)]
+pub struct Verifier<'a> {
+    anchors: &'a TrustAnchors,
+    exceptions: &'a Exceptions,
+    now: UnixTime,
+    nonce: Option<[u8; 32]>,
+}
+
+/// What the platforms' modules are given.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) anchors: &'a TrustAnchors,
+    pub(crate) exceptions: &'a Exceptions,
+    pub(crate) now: UnixTime,
+    pub(crate) endorsements: &'a Endorsements,
+    /// The challenge that raw GPU evidence must answer.
+    pub(crate) nonce: Option<&'a [u8; 32]>,
+}
+
+impl<'a> Verifier<'a> {
+    /// `now` is the caller's clock.
+    pub fn new(anchors: &'a TrustAnchors, exceptions: &'a Exceptions, now: UnixTime) -> Self {
+        Self { anchors, exceptions, now, nonce: None }
     }
+
+    /// Raw GPU evidence and Azure's vTPM quote must answer this challenge. (A bundle's is in its statement: see
+    /// [`crate::Context`].)
+    #[must_use]
+    pub fn with_nonce(mut self, nonce: [u8; 32]) -> Self {
+        self.nonce = Some(nonce);
+        self
+    }
+
+    /// Did genuine hardware make this evidence, is all of it in date, and is no hard rule broken?
+    ///
+    /// `endorsements`, when given, are used in place of the bundle's own of the same kind.
+    ///
+    /// # Errors
+    /// A [`Refusal`] naming the first check that does not hold, with all the others beside it.
+    pub fn verify(&self, evidence: &Evidence, endorsements: &Endorsements) -> Result<Genuine, Refusal> {
+        let bundle = evidence.bundle();
+        let all = match bundle {
+            Some(bundle) => endorsements
+                .or_else(Endorsements::of_bundle(&bundle.endorsements, bundle.event_log.as_deref())),
+            None => endorsements.clone(),
+        };
+        let given = Given {
+            anchors: self.anchors,
+            exceptions: self.exceptions,
+            now: self.now,
+            endorsements: &all,
+            nonce: self.nonce.as_ref(),
+        };
+        judge(evidence, bundle, &given)
+    }
+}
+
+fn judge(evidence: &Evidence, bundle: Option<&Bundle>, given: &Given<'_>) -> Result<Genuine, Refusal> {
+    let cpu = evidence.cpu();
+    let ids = [cpu.checks(), &BINDING_CHECKS].concat();
+    let (mut list, mut simulated) = (Checklist::new(&ids), false);
+    let facts = match cpu {
+        Cpu::Tdx(quote) => {
+            let facts = tdx::verify(quote, given, &mut list, &mut simulated);
+            event_log(given.endorsements, &mut list);
+            facts.map(|(body, platform)| (Claims::Tdx(body), platform))
+        }
+    };
+    let statement = binding(bundle, facts.as_ref().map(|(claims, _)| claims), &mut list);
+    let checks = list.outcome().map_err(|refusal| refusal.about(cpu.name(), simulated))?;
+    let (claims, platform) = facts.expect("no check failed, so every step was reached");
+    Ok(Genuine { proven: Proven { checks, platform, claims, statement } })
 }
 
 fn unsupported(what: &str, got: String) -> Finding {
@@ -168,8 +211,8 @@ fn unsupported(what: &str, got: String) -> Finding {
     }
 }
 
-fn event_log(bundle: Option<&Bundle>, list: &mut Checklist) {
-    match bundle.and_then(|bundle| bundle.event_log.as_ref()) {
+fn event_log(endorsements: &Endorsements, list: &mut Checklist) {
+    match endorsements.event_logs().next() {
         Some(log) => list.fail("tdx.eventlog", unsupported("an event log", format!("{} bytes", log.len()))),
         None => list.skip("tdx.eventlog", "no event log is shown: the registers count by themselves"),
     }
@@ -178,7 +221,7 @@ fn event_log(bundle: Option<&Bundle>, list: &mut Checklist) {
 /// The statement is the one whose digest is in the report, and the GPU evidence the one it names.
 fn binding(
     bundle: Option<&Bundle>,
-    facts: Option<&Facts>,
+    claims: Option<&Claims>,
     list: &mut Checklist,
 ) -> Option<(Statement, [u8; 32])> {
     let Some(bundle) = bundle else {
@@ -187,13 +230,13 @@ fn binding(
         }
         return None;
     };
-    let facts = facts?;
+    let got = claims?.report_data();
     let expected = statement::report_data(&bundle.statement);
-    let bound = expected == facts.body.report_data;
+    let bound = Some(&expected) == got;
     list.require(bound, "binding.report_data", "the keys and claims were born in this TD", || Finding {
         kind: RefusalKind::Signature,
         expected: hex::encode(expected),
-        got: hex::encode(facts.body.report_data),
+        got: got.map_or("none".to_owned(), hex::encode),
         likely: "The statement is not the one this TD made: somebody put in another key or claim".into(),
         remedy: "Fetch the bundle again, from the guest's host if a gateway sent it".into(),
     });

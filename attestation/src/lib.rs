@@ -11,8 +11,7 @@
 //! Neither proof can be made in another way: no fields, no copies, no reading from bytes, no default.
 //!
 //! ```compile_fail,E0451
-//! let body = cocoon_attestation::tdx::Quote::parse(&[]).unwrap().body;
-//! let forged = cocoon_attestation::Genuine { proven: unimplemented!(), body };
+//! let forged = cocoon_attestation::Genuine { proven: unimplemented!() };
 //! ```
 //! ```compile_fail,E0451
 //! let forged = cocoon_attestation::Trusted {
@@ -56,45 +55,81 @@ mod appraise;
 pub mod bundle;
 mod check;
 mod collateral;
+mod crypto;
+mod der;
+mod endorsements;
 mod evidence;
 mod exceptions;
 mod genuine;
 mod measurements;
 mod pem;
+mod platform;
 mod policy;
 mod refusal;
 pub mod statement;
 pub mod tdx;
 mod time;
 mod verdict;
+mod x509;
 
 pub use anchors::{InvalidRoot, TrustAnchors};
 pub use appraise::Trusted;
-pub use bundle::Bundle;
+pub use bundle::{Bundle, Tee};
 pub use check::{Check, Status};
 pub use collateral::canonical_collateral;
-pub use evidence::{Endorsements, Evidence};
+pub use endorsements::{Endorsement, Endorsements};
+pub use evidence::Evidence;
 pub use exceptions::{Exceptions, UnknownException};
-pub use genuine::{Genuine, Platform, verify};
+pub use genuine::{Claims, Genuine, Verifier, verify};
 pub use measurements::{Measurements, extend};
+pub use platform::{Platform, PlatformId, PlatformKind, shared_ids};
 pub use policy::{Context, ImageReference, InvalidPolicy, KnownBlock, Policy};
 pub use refusal::{Explanation, Refusal, RefusalKind};
 pub use statement::Statement;
 pub use time::UnixTime;
 pub use verdict::{Reason, Verdict};
 
-/// Bytes that do not have the form they must have, with the place and the reason.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("malformed {what}: {reason}")]
+/// Bytes that do not have the form they must have: where, which field, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
     /// Which input, for example "statement".
     pub what: &'static str,
+    /// Offset of the byte at which reading failed, where the input is binary and its place is known.
+    pub offset: Option<usize>,
+    /// The field that was being read; empty where the input has none.
+    pub field: &'static str,
     /// What is wrong with it.
     pub reason: String,
 }
 
 impl Malformed {
+    /// Without a place: text formats, and limits of the whole.
     pub(crate) fn new(what: &'static str, reason: impl Into<String>) -> Self {
-        Self { what, reason: reason.into() }
+        Self { what, offset: None, field: "", reason: reason.into() }
+    }
+
+    /// At a byte, in a field.
+    pub(crate) fn at(
+        what: &'static str,
+        offset: usize,
+        field: &'static str,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self { what, offset: Some(offset), field, reason: reason.into() }
     }
 }
+
+impl std::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "malformed {}", self.what)?;
+        if let Some(offset) = self.offset {
+            write!(f, " at byte {offset}")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, " ({})", self.field)?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+impl std::error::Error for Malformed {}

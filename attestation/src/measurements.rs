@@ -1,9 +1,8 @@
 //! What was measured into the TEE's registers.
 
-use ring::digest::{SHA384, digest};
 use serde::{Deserialize, Serialize};
 
-use crate::Malformed;
+use crate::{Malformed, crypto};
 
 /// The registers that say what runs in a TD, 48 bytes (SHA-384) each. In text they are hex.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,10 +38,7 @@ impl Measurements {
 
 /// What a register holds after `measured` was extended into it: SHA-384(register ‖ measured).
 pub fn extend(register: &[u8; 48], measured: &[u8; 48]) -> [u8; 48] {
-    let mut input = [0; 96];
-    input[..48].copy_from_slice(register);
-    input[48..].copy_from_slice(measured);
-    digest(&SHA384, &input).as_ref().try_into().expect("SHA-384 is 48 bytes")
+    crypto::sha384(&[register, measured])
 }
 
 #[derive(Serialize, Deserialize)]

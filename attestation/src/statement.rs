@@ -14,11 +14,10 @@
 //! | 7 | GPU evidence | array of 32 bytes: SHA-256 of each record in the bundle |
 //! | 8 | freshness | map: 0 beacon (map: 0 seqno, 1 root hash of 32 bytes), 1 nonce (32 bytes or null), 2 serial (unsigned) |
 
-use ring::digest::{SHA256, SHA512};
 use serde::{Deserialize, Serialize};
 
-use crate::Malformed;
 use crate::bundle::{ByteString, Fixed};
+use crate::{Malformed, crypto};
 
 /// The only version there is.
 pub const VERSION: u32 = 1;
@@ -99,15 +98,12 @@ pub struct Beacon {
 
 /// What the quote must carry as report data: SHA-512("cocoon statement v1" ‖ statement).
 pub fn report_data(statement: &[u8]) -> [u8; 64] {
-    let mut context = ring::digest::Context::new(&SHA512);
-    context.update(b"cocoon statement v1");
-    context.update(statement);
-    context.finish().as_ref().try_into().expect("SHA-512 is 64 bytes")
+    crypto::sha512(&[b"cocoon statement v1", statement])
 }
 
 /// SHA-256 of the encoded statement: its name in headers and receipts.
 pub fn digest(statement: &[u8]) -> [u8; 32] {
-    ring::digest::digest(&SHA256, statement).as_ref().try_into().expect("SHA-256 is 32 bytes")
+    crypto::sha256(&[statement])
 }
 
 impl Statement {

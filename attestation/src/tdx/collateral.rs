@@ -7,8 +7,10 @@ use dcap_qvl::QuoteClaims;
 use crate::anchors::Anchor;
 use crate::check::{Checklist, Finding};
 use crate::collateral::{Collateral, Dates};
-use crate::tdx::{Quote, Source, Verifier};
-use crate::{Platform, RefusalKind, UnixTime, pem};
+use crate::genuine::Given;
+use crate::platform::{PlatformId, PlatformKind};
+use crate::tdx::Quote;
+use crate::{Endorsements, Platform, RefusalKind, UnixTime, pem};
 
 const REFETCH: &str = "Fetch fresh collateral for this platform";
 
@@ -18,7 +20,7 @@ fn finding(kind: RefusalKind, expected: &str, got: impl Into<String>, likely: &s
 
 /// Finds the one collateral, and checks that its chains are the quote's and the anchor's.
 pub(super) fn load(
-    source: &Source<'_>,
+    source: &Endorsements,
     quote: &Quote<'_>,
     anchor: Anchor<'_>,
     list: &mut Checklist,
@@ -28,11 +30,12 @@ pub(super) fn load(
         list.fail("tdx.collateral", finding(kind, expected, got, likely, REFETCH));
         None
     };
-    let [json] = source.files else {
-        let got = format!("{} endorsements", source.files.len());
+    let files: Vec<&[u8]> = source.intel().collect();
+    let [json] = files[..] else {
+        let got = format!("{} endorsements by Intel", files.len());
         return fail(RefusalKind::Unavailable, got, "The endorsements are missing, or cannot be told apart");
     };
-    let mut collateral = match Collateral::parse(json, source.canonical) {
+    let mut collateral = match Collateral::parse(json, source.canonical()) {
         Ok(collateral) => collateral,
         Err(error) => {
             return fail(RefusalKind::Malformed, error, "The collateral was cut or changed on the way");
@@ -95,20 +98,20 @@ pub(super) fn appraise(
     claims: &QuoteClaims,
     collateral: &Collateral,
     anchor: Anchor<'_>,
-    verifier: Verifier<'_>,
+    given: &Given<'_>,
     list: &mut Checklist,
 ) -> Platform {
-    all_dates(claims, verifier.now, list);
+    all_dates(claims, given.now, list);
     same_platform(claims, collateral, list);
-    tcb_status(claims, verifier, list);
-    rollback(claims, verifier.anchors.evaluation_floor(), list);
+    tcb_status(claims, given, list);
+    rollback(claims, given.anchors.evaluation_floor(), list);
     Platform {
+        kind: PlatformKind::Tdx,
         simulated: anchor.simulated,
         tcb_status: claims.tcb.status.to_string(),
         advisories: claims.tcb.advisory_ids.clone(),
-        evaluation_number: claims.tcb.eval_data_number,
-        fmspc: claims.platform.pck.fmspc,
-        ppid: claims.platform.pck.ppid.clone(),
+        evaluation_number: Some(claims.tcb.eval_data_number),
+        ids: vec![PlatformId::ppid(&claims.platform.pck.ppid)],
         good_until: UnixTime(claims.earliest_expiration_date),
     }
 }
@@ -144,14 +147,14 @@ fn same_platform(claims: &QuoteClaims, collateral: &Collateral, list: &mut Check
 }
 
 /// Every status counts by itself: the converged one, the current one of a TD 1.5, and the QE's.
-fn tcb_status(claims: &QuoteClaims, verifier: Verifier<'_>, list: &mut Checklist) {
+fn tcb_status(claims: &QuoteClaims, given: &Given<'_>, list: &mut Checklist) {
     let current = claims.platform.current_tcb_level.as_ref().map(|level| level.tcb_status);
     let statuses: BTreeSet<String> = [Some(claims.tcb.status), current, Some(claims.qe.tcb_level.tcb_status)]
         .into_iter()
         .flatten()
         .map(|status| status.to_string())
         .collect();
-    let tolerated = statuses.iter().all(|status| verifier.exceptions.tolerates_tcb(status, verifier.now));
+    let tolerated = statuses.iter().all(|status| given.exceptions.tolerates_tcb(status, given.now));
     let worst: Vec<&str> = statuses.iter().map(String::as_str).filter(|s| *s != "UpToDate").collect();
     let got = match worst.as_slice() {
         [] => "UpToDate".to_owned(),

@@ -12,12 +12,11 @@ mod qvl;
 
 pub use quote::{Body, INTEL_VENDOR, MAX_QUOTE, Quote};
 
-use ring::digest::{SHA256, digest};
-use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
-
-use crate::anchors::Anchor;
+use crate::anchors::{Anchor, INTEL_ROOT};
 use crate::check::{Checklist, Finding};
-use crate::{Exceptions, RefusalKind, TrustAnchors, UnixTime};
+use crate::crypto::{self, Scheme, sha256};
+use crate::genuine::Given;
+use crate::{Platform, RefusalKind, TrustAnchors};
 
 /// All TDX checks, in the order in which they are shown.
 pub(crate) const CHECKS: [&str; 19] = [
@@ -42,51 +41,29 @@ pub(crate) const CHECKS: [&str; 19] = [
     "tdx.eventlog",
 ];
 
-/// What a verifier brings along.
-#[derive(Clone, Copy)]
-pub(crate) struct Verifier<'a> {
-    pub(crate) anchors: &'a TrustAnchors,
-    pub(crate) exceptions: &'a Exceptions,
-    pub(crate) now: UnixTime,
-}
-
-/// Where the collateral comes from.
-pub(crate) struct Source<'a> {
-    pub(crate) files: &'a [Vec<u8>],
-    /// From a bundle: only the canonical form is accepted.
-    pub(crate) canonical: bool,
-}
-
-/// What is known about a quote once its checks were made.
-pub(crate) struct Facts {
-    pub(crate) body: Body,
-    pub(crate) platform: crate::Platform,
-}
-
 /// Makes all TDX checks. `simulated` is set as soon as the quote names the simulated root. What is returned counts only
 /// if no check in `list` failed.
 pub(crate) fn verify(
     bytes: &[u8],
-    source: &Source<'_>,
-    verifier: Verifier<'_>,
+    given: &Given<'_>,
     list: &mut Checklist,
     simulated: &mut bool,
-) -> Option<Facts> {
+) -> Option<(Body, Platform)> {
     let quote = format(bytes, list)?;
     header(&quote, list);
     signature(&quote, list);
     qe_report_data(&quote, list);
     attributes::check(&quote.body, list);
-    let anchor = root(&quote, verifier.anchors, list)?;
+    let anchor = root(&quote, given.anchors, list)?;
     *simulated = anchor.simulated;
-    let collateral = collateral::load(source, &quote, anchor, list)?;
-    collateral::validity(&collateral, verifier.now, list);
+    let collateral = collateral::load(given.endorsements, &quote, anchor, list)?;
+    collateral::validity(&collateral, given.now, list);
     if list.failed() && !only_td_rules_failed(list) {
         return None; // dcap-qvl would fail for the same reason, less clearly
     }
-    let claims = qvl::verify(bytes, &collateral, anchor, verifier.now, list)?;
-    let platform = collateral::appraise(&claims, &collateral, anchor, verifier, list);
-    Some(Facts { body: quote.body, platform })
+    let claims = qvl::verify(bytes, &collateral, anchor, given.now, list)?;
+    let platform = collateral::appraise(&claims, &collateral, anchor, given, list);
+    Some((quote.body, platform))
 }
 
 /// Rules about the TD itself are judged after the platform, so that a genuine debug TD is told from a forged one.
@@ -137,8 +114,7 @@ fn header(quote: &Quote<'_>, list: &mut Checklist) {
 fn signature(quote: &Quote<'_>, list: &mut Checklist) {
     let mut key = vec![4]; // uncompressed point
     key.extend_from_slice(quote.attestation_key);
-    let holds =
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key).verify(quote.signed, quote.signature).is_ok();
+    let holds = crypto::holds(Scheme::P256Fixed, &key, quote.signed, quote.signature);
     list.require(holds, "tdx.signature", "header and TD report are as they were signed", || Finding {
         kind: RefusalKind::Signature,
         expected: "an ECDSA P-256 signature over header and TD report".into(),
@@ -150,8 +126,7 @@ fn signature(quote: &Quote<'_>, list: &mut Checklist) {
 
 fn qe_report_data(quote: &Quote<'_>, list: &mut Checklist) {
     let mut expected = [0; 64];
-    let bound = digest(&SHA256, &[quote.attestation_key, quote.qe_auth_data].concat());
-    expected[..32].copy_from_slice(bound.as_ref());
+    expected[..32].copy_from_slice(&sha256(&[quote.attestation_key, quote.qe_auth_data]));
     let got = &quote.qe_report[320..];
     list.require(
         expected == got,
@@ -169,7 +144,7 @@ fn qe_report_data(quote: &Quote<'_>, list: &mut Checklist) {
 
 fn root<'a>(quote: &Quote<'_>, anchors: &'a TrustAnchors, list: &mut Checklist) -> Option<Anchor<'a>> {
     let named = match quote.pck_chain.as_slice() {
-        [_leaf, _intermediate, root] => anchors.named_by(root),
+        [_leaf, _intermediate, root] => anchors.find(INTEL_ROOT, root),
         _ => None,
     };
     let got = match &named {
@@ -193,6 +168,6 @@ fn root<'a>(quote: &Quote<'_>, anchors: &'a TrustAnchors, list: &mut Checklist) 
 }
 
 fn other_root(quote: &Quote<'_>) -> String {
-    let last = quote.pck_chain.last().map(|der| hex::encode(digest(&SHA256, der))).unwrap_or_default();
+    let last = quote.pck_chain.last().map(|der| hex::encode(sha256(&[der]))).unwrap_or_default();
     format!("{} certificates, the last with SHA-256 {last}", quote.pck_chain.len())
 }

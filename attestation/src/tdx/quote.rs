@@ -13,7 +13,7 @@
 //! | certification type, length | 2, 4 | 5: PCK chain in PEM |
 //! | padding | any | zero |
 
-use crate::{Malformed, pem};
+use crate::{Malformed, Measurements, pem};
 
 /// The largest quote, padding included, in bytes.
 pub const MAX_QUOTE: usize = 16 * 1024;
@@ -86,6 +86,19 @@ pub struct Body {
     pub report_data: [u8; 64],
     /// MRSERVICETD and, in 1.5ex, the service TD fields: all must be zero. Empty in 1.0.
     pub service_td: Vec<u8>,
+}
+
+impl Body {
+    /// The registers that say what runs.
+    pub fn registers(&self) -> Measurements {
+        Measurements {
+            mrtd: self.mrtd,
+            rtmr: self.rtmr,
+            mrconfigid: self.mrconfigid,
+            mrowner: self.mrowner,
+            mrownerconfig: self.mrownerconfig,
+        }
+    }
 }
 
 impl<'a> Quote<'a> {

@@ -68,7 +68,8 @@ impl Platform {
             quote,
             gpu: vec![],
             event_log: None,
-            endorsements: vec![self.root.collateral(NOW)],
+            tee: Tee::Tdx,
+            endorsements: vec![Endorsement::IntelCollateral(self.root.collateral(NOW))],
         }
     }
 

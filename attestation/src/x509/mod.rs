@@ -1,0 +1,177 @@
+//! X.509 certificates and CRLs (RFC 5280), read in place, as far as attestation needs them.
+//!
+//! There is no path building here: every vendor's chain is known, and each link is asked for by [`Certificate::issue`].
+
+mod crl;
+mod fields;
+
+pub(crate) use crl::Crl;
+pub(crate) use fields::{Extension, PublicKey, oid};
+
+use crate::crypto;
+use crate::der::{Reader, tag};
+use crate::{Malformed, UnixTime};
+use fields::{SignedParts, algorithm, extensions, time};
+
+/// The largest certificate, in bytes.
+pub(crate) const MAX_CERTIFICATE: usize = 16 * 1024;
+
+/// A certificate taken apart. Nothing in it is believed yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Certificate<'a> {
+    /// All of its bytes.
+    pub(crate) raw: &'a [u8],
+    /// Serial number, big endian, without a sign byte.
+    pub(crate) serial: &'a [u8],
+    /// Issuer name in DER.
+    pub(crate) issuer: &'a [u8],
+    /// Subject name in DER.
+    pub(crate) subject: &'a [u8],
+    /// First and last second of its validity.
+    pub(crate) validity: (UnixTime, UnixTime),
+    pub(crate) key: PublicKey<'a>,
+    /// SubjectPublicKeyInfo in DER.
+    pub(crate) spki: &'a [u8],
+    extensions: Vec<Extension<'a>>,
+    signed: SignedParts<'a>,
+}
+
+/// Why one certificate or CRL is not another's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotIssued {
+    /// The issuer's name is another.
+    Name,
+    /// The issuer may not sign certificates (RFC 5280, 4.2.1.3 and 4.2.1.9).
+    NotAnAuthority,
+    /// A critical extension that this verifier does not know (RFC 5280, 4.2).
+    UnknownCritical,
+    /// The signature does not hold, or its algorithm is not one that any vendor uses.
+    Signature,
+}
+
+impl std::fmt::Display for NotIssued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Name => "it names another issuer",
+            Self::NotAnAuthority => "its issuer is not a certificate authority",
+            Self::UnknownCritical => "it has a critical extension that is not known",
+            Self::Signature => "its signature does not hold",
+        })
+    }
+}
+
+impl<'a> Certificate<'a> {
+    /// Reads one certificate of at most [`MAX_CERTIFICATE`] bytes; nothing may follow it.
+    pub(crate) fn parse(der: &'a [u8]) -> Result<Self, Malformed> {
+        const WHAT: &str = "certificate";
+        if der.len() > MAX_CERTIFICATE {
+            return Err(Malformed::at(
+                WHAT,
+                0,
+                "length",
+                format!("{} bytes, at most {MAX_CERTIFICATE}", der.len()),
+            ));
+        }
+        let (signed, mut tbs) = SignedParts::parse(der, WHAT)?;
+        if let Some(version) = tbs.optional(tag::context(0), "version")? {
+            let mut version = version.reader(WHAT);
+            version.number("version")?;
+            version.end("version")?;
+        }
+        let serial = tbs.unsigned("serialNumber")?;
+        signed.same_algorithm(tbs.expect(tag::SEQUENCE, "signature")?.raw)?;
+        let issuer = tbs.expect(tag::SEQUENCE, "issuer")?.raw;
+        let mut dates = tbs.sequence("validity")?;
+        let validity = (time(&mut dates, "notBefore")?, time(&mut dates, "notAfter")?);
+        dates.end("validity")?;
+        let subject = tbs.expect(tag::SEQUENCE, "subject")?.raw;
+        let spki = tbs.expect(tag::SEQUENCE, "subjectPublicKeyInfo")?;
+        let key = PublicKey::parse(spki.reader(WHAT))?;
+        for unique_id in [1, 2] {
+            tbs.optional(tag::context_primitive(unique_id), "uniqueID")?;
+        }
+        let extensions = match tbs.optional(tag::context(3), "extensions")? {
+            Some(list) => extensions(list.reader(WHAT))?,
+            None => Vec::new(),
+        };
+        tbs.end("tbsCertificate")?;
+        Ok(Self { raw: der, serial, issuer, subject, validity, key, spki: spki.raw, extensions, signed })
+    }
+
+    /// An extension's value (the content of its octet string).
+    pub(crate) fn extension(&self, oid: &[u8]) -> Option<&'a [u8]> {
+        self.extensions.iter().find(|extension| extension.oid == oid).map(|extension| extension.value)
+    }
+
+    /// All extensions, in their order.
+    pub(crate) fn extensions(&self) -> &[Extension<'a>] {
+        &self.extensions
+    }
+
+    pub(crate) fn in_date(&self, now: UnixTime) -> bool {
+        self.validity.0 <= now && now <= self.validity.1
+    }
+
+    /// Did this authority sign that certificate? Dates are the caller's to judge: see [`Certificate::in_date`].
+    pub(crate) fn issue(&self, child: &Certificate<'_>) -> Result<(), NotIssued> {
+        if child.issuer != self.subject {
+            return Err(NotIssued::Name);
+        }
+        if !self.is_authority() {
+            return Err(NotIssued::NotAnAuthority);
+        }
+        if [self, child].iter().any(|certificate| certificate.has_unknown_critical()) {
+            return Err(NotIssued::UnknownCritical);
+        }
+        self.sign(&child.signed)
+    }
+
+    fn sign(&self, signed: &SignedParts<'_>) -> Result<(), NotIssued> {
+        let scheme = algorithm(signed.algorithm)
+            .filter(|scheme| self.key.fits(*scheme))
+            .ok_or(NotIssued::Signature)?;
+        let holds = crypto::holds(scheme, self.key.bytes(), signed.tbs, signed.signature);
+        holds.then_some(()).ok_or(NotIssued::Signature)
+    }
+
+    /// Basic constraints say CA, and key usage, where it stands, allows signing certificates.
+    fn is_authority(&self) -> bool {
+        self.basic_constraints_ca() == Some(true) && self.key_usage_allows(fields::KEY_CERT_SIGN)
+    }
+
+    fn basic_constraints_ca(&self) -> Option<bool> {
+        let value = self.extension(oid::BASIC_CONSTRAINTS)?;
+        let mut sequence = Reader::new(value, "certificate").sequence("basicConstraints").ok()?;
+        if sequence.is_empty() { Some(false) } else { sequence.boolean("cA").ok() }
+    }
+
+    pub(crate) fn key_usage_allows(&self, bit: u8) -> bool {
+        let Some(value) = self.extension(oid::KEY_USAGE) else { return true };
+        let Ok(element) = Reader::new(value, "certificate").expect(tag::BIT_STRING, "keyUsage") else {
+            return false;
+        };
+        // Bit 0 is the highest bit of the first byte; the first content byte counts unused bits.
+        element.content.get(1 + usize::from(bit / 8)).is_some_and(|byte| byte & (0x80 >> (bit % 8)) != 0)
+    }
+
+    fn has_unknown_critical(&self) -> bool {
+        self.extensions.iter().any(|extension| extension.critical && !oid::KNOWN.contains(&extension.oid))
+    }
+
+    /// The common name, for people; empty if there is none. Not to be compared with anything.
+    pub(crate) fn common_name(&self) -> String {
+        fields::common_name(self.subject)
+    }
+
+    /// The issuer's common name, for people.
+    pub(crate) fn issuer_common_name(&self) -> String {
+        fields::common_name(self.issuer)
+    }
+
+    /// A signature by this certificate's key over `message`, under the algorithm of this AlgorithmIdentifier.
+    pub(crate) fn holds(&self, algorithm_identifier: &[u8], message: &[u8], signature: &[u8]) -> bool {
+        algorithm(algorithm_identifier)
+            .filter(|scheme| self.key.fits(*scheme))
+            .is_some_and(|scheme| crypto::holds(scheme, self.key.bytes(), message, signature))
+    }
+}
