@@ -73,6 +73,19 @@ impl Exceptions {
         names.into_iter().try_fold(Self::none(), Self::with)
     }
 
+    /// What both tolerate, each only as long as both do.
+    pub(crate) fn both(&self, other: &Self) -> Self {
+        let pairs = self.entries.iter().flat_map(|a| other.entries.iter().map(move |b| (a, b)));
+        let entries = pairs
+            .filter(|(a, b)| a.status == b.status)
+            .map(|(a, b)| Exception {
+                status: a.status,
+                until: [a.until, b.until].into_iter().flatten().min(),
+            })
+            .collect();
+        Self { entries }
+    }
+
     pub(crate) fn tolerates_tcb(&self, status: &str, now: UnixTime) -> bool {
         let in_force = |e: &Exception| e.status == status && e.until.is_none_or(|until| now <= until);
         status == "UpToDate" || self.entries.iter().any(in_force)

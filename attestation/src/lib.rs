@@ -51,7 +51,6 @@
 //! None of it has a meaning. Never use a hash of a quote or bundle as its name: use the statement's digest.
 
 mod anchors;
-mod appraise;
 pub mod bundle;
 mod check;
 mod collateral;
@@ -73,7 +72,6 @@ mod verdict;
 mod x509;
 
 pub use anchors::{InvalidRoot, TrustAnchors};
-pub use appraise::Trusted;
 pub use bundle::{Bundle, Tee};
 pub use check::{Check, Status};
 pub use collateral::canonical_collateral;
@@ -83,7 +81,10 @@ pub use exceptions::{Exceptions, UnknownException};
 pub use genuine::{Claims, Genuine, Verifier, verify};
 pub use measurements::{Measurements, extend};
 pub use platform::{Platform, PlatformId, PlatformKind, shared_ids};
-pub use policy::{Context, ImageReference, InvalidPolicy, KnownBlock, Policy};
+pub use policy::{
+    Context, Floor, ImageReference, InvalidPolicy, KnownBlock, Mask, Pin, Platforms, Policy, Release, Switch,
+    TdxReference, TdxRules, Trusted,
+};
 pub use refusal::{Explanation, Refusal, RefusalKind};
 pub use statement::Statement;
 pub use time::UnixTime;

@@ -1,5 +1,8 @@
 //! What the vendor says about the machine.
 
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+
 use crate::UnixTime;
 
 /// Whose evidence it is: the word in the verdict.
@@ -65,7 +68,8 @@ impl Platform {
 /// A name that one machine or device has, and no other.
 ///
 /// In text: `ppid:HEX`, `chip:HEX` or `gpu:HEX`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(into = "String")]
 pub struct PlatformId {
     kind: &'static str,
     value: Vec<u8>,
@@ -101,6 +105,20 @@ impl PlatformId {
 impl std::fmt::Display for PlatformId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", self.kind, hex::encode(&self.value))
+    }
+}
+
+impl<'de> Deserialize<'de> for PlatformId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let wrong = || D::Error::custom(format!("{text:?} is not ppid:HEX, chip:HEX or gpu:HEX"));
+        Self::parse(&text).ok_or_else(wrong)
+    }
+}
+
+impl From<PlatformId> for String {
+    fn from(id: PlatformId) -> Self {
+        id.to_string()
     }
 }
 

@@ -4,8 +4,8 @@ mod common;
 
 use cocoon_attestation::RefusalKind::{Rejected, Unavailable};
 use cocoon_attestation::{
-    Context, Endorsements, Evidence, Exceptions, KnownBlock, Measurements, Policy, Refusal, Trusted,
-    UnixTime, Verdict, verify,
+    Context, Endorsements, Evidence, Exceptions, ImageReference, KnownBlock, Mask, Measurements, Pin, Policy,
+    Refusal, Release, Trusted, UnixTime, Verdict, verify,
 };
 use common::{NETWORK, NOW, Platform, context, policy, registers, statement};
 
@@ -14,8 +14,8 @@ fn appraise(policy: &Policy, context: &Context) -> Result<Trusted, Refusal> {
     policy.appraise(platform.verify(&platform.bundle()).expect("genuine"), context)
 }
 
-fn refused_by(result: Result<Trusted, Refusal>) -> &'static str {
-    let refusal = result.expect_err("must be refused");
+fn refused_by(result: Result<impl Sized, Refusal>) -> &'static str {
+    let refusal = result.err().expect("must be refused");
     assert_eq!(refusal.kind, Rejected, "{refusal}");
     assert!(refusal.simulated, "simulated is said in refusals too");
     refusal.check
@@ -37,7 +37,7 @@ fn what_the_policy_names_is_trusted() {
 fn trust_ends_no_later_than_the_endorsements() {
     let platform = Platform::new();
     let genuine = platform.verify(&platform.bundle()).expect("genuine");
-    let patient = Policy { max_age_seconds: u64::MAX, ..policy() };
+    let patient = changed(|policy| policy.max_age_seconds = u64::MAX);
     let trusted = patient.appraise(genuine, &context()).expect("trusted");
     assert_eq!(trusted.fresh_until(), trusted.platform().good_until);
     assert!(trusted.fresh_until() > NOW);
@@ -64,40 +64,50 @@ fn a_changed_register_is_refused_by_its_name() {
     }
 }
 
+fn changed(change: impl FnOnce(&mut Policy)) -> Policy {
+    let mut policy = policy();
+    change(&mut policy);
+    policy
+}
+
 #[test]
 fn the_closest_of_several_images_is_named() {
     let mut policy = policy();
     let mut far = policy.images[0].clone();
     far.name = "far".into();
-    far.measurements.rtmr = [[9; 48]; 4];
-    policy.images[0].measurements.rtmr[2][0] ^= 1;
+    let mut others = registers();
+    others.rtmr = [[9; 48]; 4];
+    far.tdx = Some((&others).into());
+    let mut near = registers();
+    near.rtmr[2][0] ^= 1;
+    policy.images[0].tdx = Some((&near).into());
     policy.images.insert(0, far);
     let refusal = appraise(&policy, &context()).expect_err("neither is it");
     assert_eq!(refusal.check, "policy.rtmr2");
-    assert!(refusal.expected.contains("(guest)"), "{}", refusal.expected);
+    assert!(refusal.expected.contains("(policy, guest)"), "{}", refusal.expected);
 }
 
 #[test]
 fn an_empty_list_allows_nothing() {
-    assert_eq!(refused_by(appraise(&Policy::new(NETWORK, 3_600), &context())), "policy.mrtd");
+    assert_eq!(refused_by(appraise(&Policy::new(NETWORK, 3_600), &context())), "policy.image");
     let mut no_models = policy();
     no_models.models.clear();
     assert_eq!(refused_by(appraise(&no_models, &context())), "policy.model");
     let mut no_images = policy();
     no_images.images.clear();
-    assert_eq!(refused_by(appraise(&no_images, &context())), "policy.mrtd");
-    let no_age = Policy { max_age_seconds: 0, ..policy() };
+    assert_eq!(refused_by(appraise(&no_images, &context())), "policy.image");
+    let no_age = changed(|policy| policy.max_age_seconds = 0);
     assert_eq!(refused_by(appraise(&no_age, &context())), "freshness");
 }
 
 #[test]
 fn another_network_configuration_or_model_is_refused() {
-    let other_network = Policy { network: -3, ..policy() };
+    let other_network = changed(|policy| policy.network = -3);
     assert_eq!(refused_by(appraise(&other_network, &context())), "policy.network");
     let mut other_configuration = policy();
     other_configuration.images[0].configuration = Some([0; 32]);
     assert_eq!(refused_by(appraise(&other_configuration, &context())), "policy.configuration");
-    let other_model = Policy { models: vec![[1; 32]], ..policy() };
+    let other_model = changed(|policy| policy.models = vec![[1; 32]]);
     assert_eq!(refused_by(appraise(&other_model, &context())), "policy.model");
 
     let platform = Platform::new();
@@ -151,11 +161,85 @@ fn a_raw_quote_is_genuine_and_never_trusted() {
     let platform = Platform::new();
     let bundle = platform.bundle();
     let evidence = Evidence::detect(&bundle.quote).expect("a TDX quote");
-    let own = Endorsements::from_files(bundle.endorsements).expect("one small file");
+    let own = Endorsements::from_files([common::collateral_of(&bundle).to_vec()]).expect("one small file");
     let genuine = verify(&evidence, &own, &platform.anchors(), &Exceptions::none(), NOW).expect("genuine");
     assert!(genuine.statement().is_none());
-    assert_eq!(genuine.registers(), &registers());
+    assert_eq!(genuine.claims().registers(), Some(registers()));
     assert_eq!(refused_by(policy().appraise(genuine, &context())), "policy.network");
+}
+
+#[test]
+fn of_several_sources_the_strictest_wins() {
+    let accepts = |policy: &Policy| appraise(policy, &context()).map(drop);
+    let joined = |change: fn(&mut Policy)| policy().with(changed(change).named("registry"));
+    accepts(&joined(|_| {})).expect("both accept it");
+    type Change = fn(&mut Policy);
+    let rows: [(&str, Change); 7] = [
+        ("policy.network", |p| p.network = -3),
+        ("policy.image", |p| p.images.clear()),
+        ("policy.mrtd", |p| p.images[0].tdx.as_mut().expect("TDX").mrtd = Pin::to([1; 48])),
+        ("policy.configuration", |p| p.images[0].configuration = Some([0; 32])),
+        ("policy.mr_seam", |p| p.tdx.as_mut().expect("TDX").mr_seam = Pin::to([1; 48])),
+        ("policy.model", |p| p.models.clear()),
+        ("freshness", |p| p.max_age_seconds = 1),
+    ];
+    for (check, change) in rows {
+        assert_eq!(refused_by(appraise(&joined(change), &context())), check);
+        assert_eq!(
+            refused_by(appraise(&changed(change).with(policy()), &context())),
+            check,
+            "either way round"
+        );
+    }
+    let release = |images: Vec<ImageReference>| Release { name: "0.2.0".into(), images };
+    accepts(&policy().with_release(release(policy().images))).expect("the release has the image");
+    let other = policy().with_release(release(vec![]));
+    assert_eq!(refused_by(appraise(&other, &context())), "policy.image");
+    // Exceptions count where every source makes them, and end with the first.
+    let lenient =
+        changed(|p| p.exceptions = vec!["tcb:OutOfDate@2027-12-31".into(), "tcb:SWHardeningNeeded".into()]);
+    let other = changed(|p| p.exceptions = vec!["tcb:OutOfDate@2026-12-31".into()]);
+    let both = lenient.with(other.clone()).exceptions().expect("known names");
+    assert_eq!(both, other.exceptions().expect("known names"));
+}
+
+#[test]
+fn every_rule_of_a_policy_has_a_bad_row() {
+    type Change = fn(&mut Policy);
+    let rows: [(&str, Change); 6] = [
+        ("policy.mr_seam", |p| p.tdx.as_mut().expect("TDX").mr_seam = Pin::OneOf(vec![])),
+        ("policy.mr_seam", |p| p.tdx = None),
+        ("policy.tee_tcb_svn", |p| p.tdx.as_mut().expect("TDX").tee_tcb_svn[0] = 200),
+        ("policy.xfam", |p| p.tdx.as_mut().expect("TDX").xfam = Mask::Within(3)),
+        ("policy.platform", |p| p.platforms.only = Some(vec![])),
+        ("policy.mrowner", |p| p.images[0].tdx.as_mut().expect("TDX").mrowner = Pin::to([1; 48])),
+    ];
+    for (check, change) in rows {
+        assert_eq!(refused_by(appraise(&changed(change), &context())), check);
+    }
+    let platform = Platform::new();
+    let with_pks = platform.bundle_of_td(|td| td.attributes |= 1 << 30);
+    let narrow = changed(|p| p.tdx.as_mut().expect("TDX").attributes = Mask::Within(0));
+    let genuine = |bundle| platform.verify(bundle).expect("genuine");
+    policy().appraise(genuine(&with_pks), &context()).expect("free by the policy");
+    assert_eq!(refused_by(narrow.appraise(genuine(&with_pks), &context())), "policy.attributes");
+    narrow.appraise(genuine(&platform.bundle()), &context()).expect("nothing beyond SEPT_VE_DISABLE");
+}
+
+#[test]
+fn a_machine_is_named_or_barred() {
+    let platform = Platform::new();
+    let trusted = platform.trust(&platform.bundle().encode()).expect("trusted");
+    let id = trusted.platform().ids[0].clone();
+    let verdict = |change: &dyn Fn(&mut Policy)| {
+        let mut policy = policy();
+        change(&mut policy);
+        policy.appraise(platform.verify(&platform.bundle()).expect("genuine"), &context()).map(drop)
+    };
+    verdict(&|p| p.platforms.only = Some(vec![id.clone()])).expect("it is named");
+    assert_eq!(refused_by(verdict(&|p| p.platforms.bar = vec![id.clone()])), "policy.platform");
+    let other = cocoon_attestation::PlatformId::parse("ppid:00").expect("an id");
+    assert_eq!(refused_by(verdict(&|p| p.platforms.only = Some(vec![other.clone()]))), "policy.platform");
 }
 
 #[test]

@@ -4,7 +4,8 @@ mod common;
 
 use cocoon_attestation::RefusalKind::{self, Malformed, Rejected, Signature, Unavailable};
 use cocoon_attestation::{
-    Bundle, Endorsements, Evidence, Exceptions, Refusal, Status, TrustAnchors, UnixTime, statement, verify,
+    Bundle, Endorsement, Endorsements, Evidence, Exceptions, Refusal, Status, TrustAnchors, UnixTime,
+    statement, verify,
 };
 use cocoon_simulated_tee::{Documents, Draft};
 use common::{NOW, Platform};
@@ -24,7 +25,10 @@ fn refused(what: &str, result: Result<impl Sized, Refusal>, check: &str, kind: R
 fn with_documents(platform: &Platform, change: impl FnOnce(&mut Documents)) -> Bundle {
     let mut documents = platform.root.documents(NOW);
     change(&mut documents);
-    Bundle { endorsements: vec![platform.root.endorse(&documents)], ..platform.bundle() }
+    Bundle {
+        endorsements: vec![Endorsement::IntelCollateral(platform.root.endorse(&documents))],
+        ..platform.bundle()
+    }
 }
 
 fn replace(text: &mut String, from: &str, to: &str) {
@@ -138,10 +142,10 @@ fn documents_that_the_issuer_did_not_sign_are_refused() {
     for (field, check) in [("\\\"isvprodid\\\":2", "tdx.qe_identity"), ("\\\"pcesvn\\\":11", "tdx.tcb_info")]
     {
         let mut bundle = platform.bundle();
-        let mut text = String::from_utf8(bundle.endorsements[0].clone()).expect("JSON");
+        let mut text = String::from_utf8(common::collateral_of(&bundle).to_vec()).expect("JSON");
         let changed = field.replace("11", "10").replace(":2", ":1");
         replace(&mut text, field, &changed);
-        bundle.endorsements[0] = text.into_bytes();
+        bundle.endorsements[0] = Endorsement::IntelCollateral(text.into_bytes());
         refused(field, platform.verify(&bundle), check, Signature);
     }
 }
@@ -226,7 +230,10 @@ fn a_tcb_status_is_tolerated_only_by_its_name_and_revoked_never() {
 fn a_revoked_platform_is_refused() {
     let platform = Platform::new();
     let documents = platform.root.documents_revoking_the_platform(NOW);
-    let bundle = Bundle { endorsements: vec![platform.root.endorse(&documents)], ..platform.bundle() };
+    let bundle = Bundle {
+        endorsements: vec![Endorsement::IntelCollateral(platform.root.endorse(&documents))],
+        ..platform.bundle()
+    };
     refused("revoked PCK", platform.verify(&bundle), "tdx.crl", Rejected);
 }
 
@@ -266,7 +273,10 @@ fn everything_must_be_in_date() {
         refused(&format!("an old {which} CRL"), platform.verify(&old_crl), "tdx.crl", Unavailable);
     }
     let in_8_years = UnixTime(NOW.0 + 8 * 365 * DAY);
-    let bundle = Bundle { endorsements: vec![platform.root.collateral(in_8_years)], ..bundle };
+    let bundle = Bundle {
+        endorsements: vec![Endorsement::IntelCollateral(platform.root.collateral(in_8_years))],
+        ..bundle
+    };
     refused("an old PCK", verify_at(&platform, &bundle, in_8_years), "tdx.validity", Unavailable);
 }
 
@@ -292,8 +302,8 @@ fn without_exactly_one_collateral_nothing_is_genuine() {
     refused("none", platform.verify(&none), "tdx.collateral", Unavailable);
     let two = Bundle { endorsements: vec![bundle.endorsements[0].clone(); 2], ..bundle.clone() };
     refused("two", platform.verify(&two), "tdx.collateral", Unavailable);
-    let spaced = [b" ", bundle.endorsements[0].as_slice()].concat();
-    let loose = Bundle { endorsements: vec![spaced.clone()], ..bundle.clone() };
+    let spaced = [b" ", common::collateral_of(&bundle)].concat();
+    let loose = Bundle { endorsements: vec![Endorsement::IntelCollateral(spaced.clone())], ..bundle.clone() };
     refused("another form of the same JSON", platform.verify(&loose), "tdx.collateral", Malformed);
     // The caller's own file may be in any form, and is used in the bundle's place.
     let own = Endorsements::from_files(vec![spaced]).expect("one small file");
@@ -312,7 +322,7 @@ fn a_pck_chain_beside_the_quote_must_be_the_one_in_it() {
     };
     let with_chain = |chain: String| {
         let mut collateral: serde_json::Value =
-            serde_json::from_slice(&bundle.endorsements[0]).expect("collateral");
+            serde_json::from_slice(common::collateral_of(&bundle)).expect("collateral");
         collateral["pck_certificate_chain"] = chain.into();
         let own =
             Endorsements::from_files(vec![collateral.to_string().into_bytes()]).expect("one small file");

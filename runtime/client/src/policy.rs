@@ -2,7 +2,7 @@
 //! the network takes. A user may name a policy of his own in place of the registry's.
 
 use cocoon_accounts::Store;
-use cocoon_attestation::{Exceptions, ImageReference, Measurements, Policy};
+use cocoon_attestation::{Exceptions, ImageReference, Measurements, Policy, TdxRules};
 use cocoon_chain::{Chain, read_registry};
 use cocoon_contracts::Address;
 use cocoon_contracts::registry::Registry;
@@ -131,19 +131,21 @@ pub fn policy_from_registry(
     network: i32,
     max_age_seconds: u64,
 ) -> Result<Policy, PolicyError> {
-    let mut policy = Policy::new(network, max_age_seconds);
+    let mut policy = Policy::new(network, max_age_seconds).named("registry");
+    policy.tdx = Some(TdxRules::by_vendor());
     policy.images = registry
         .images()
-        .map(|image| ImageReference {
-            name: image.name.clone(),
-            configuration: image.configuration,
-            measurements: Measurements {
-                mrtd: image.measurements.mrtd,
-                rtmr: image.measurements.rtmr,
-                mrconfigid: [0; 48],
-                mrowner: [0; 48],
-                mrownerconfig: [0; 48],
-            },
+        .map(|image| {
+            let ours = &image.measurements;
+            let zero = [0; 48];
+            let registers = Measurements {
+                mrtd: ours.mrtd,
+                rtmr: ours.rtmr,
+                mrconfigid: zero,
+                mrowner: zero,
+                mrownerconfig: zero,
+            };
+            ImageReference::on_tdx(&image.name, image.configuration, &registers)
         })
         .collect();
     policy.models = registry.models().map(|model| model.weights).collect();

@@ -1,6 +1,6 @@
 //! What the registry demands of a worker before money is locked for it: the same appraisal that clients make.
 
-use cocoon_attestation::{ImageReference, Measurements, Policy};
+use cocoon_attestation::{ImageReference, Measurements, Policy, TdxRules};
 use cocoon_contracts::registry::Registry;
 use cocoon_protocol::Price;
 
@@ -10,19 +10,21 @@ pub const MAX_PRICE_FACTOR: u64 = 10;
 /// What the registry's present version allows, on this network, with evidence at most `max_age_seconds` old. A registry
 /// that allows nothing makes a policy that refuses everything.
 pub(crate) fn of(registry: &Registry, network: i32, max_age_seconds: u64) -> Policy {
-    let mut policy = Policy::new(network, max_age_seconds);
+    let mut policy = Policy::new(network, max_age_seconds).named("registry");
+    policy.tdx = Some(TdxRules::by_vendor());
     policy.images = registry
         .images()
-        .map(|image| ImageReference {
-            name: image.name.clone(),
-            configuration: image.configuration,
-            measurements: Measurements {
-                mrtd: image.measurements.mrtd,
-                rtmr: image.measurements.rtmr,
-                mrconfigid: [0; 48],
-                mrowner: [0; 48],
-                mrownerconfig: [0; 48],
-            },
+        .map(|image| {
+            let ours = &image.measurements;
+            let zero = [0; 48];
+            let registers = Measurements {
+                mrtd: ours.mrtd,
+                rtmr: ours.rtmr,
+                mrconfigid: zero,
+                mrowner: zero,
+                mrownerconfig: zero,
+            };
+            ImageReference::on_tdx(&image.name, image.configuration, &registers)
         })
         .collect();
     policy.models = registry.models().map(|model| model.weights).collect();

@@ -2,7 +2,7 @@
 
 use crate::{Guest, TeeError};
 use cocoon_attestation::statement::{self, Beacon, Freshness, Keys, ModelIdentity};
-use cocoon_attestation::{Bundle, Statement};
+use cocoon_attestation::{Bundle, Statement, Tee};
 use cocoon_protocol::http::AttestRequest;
 use std::sync::atomic::Ordering;
 use thiserror::Error;
@@ -40,6 +40,7 @@ impl Guest {
         Ok(Bundle {
             statement,
             quote: quote.quote,
+            tee: Tee::Tdx,
             gpu: Vec::new(),
             event_log: None,
             endorsements: quote.endorsements,

@@ -26,7 +26,7 @@ use cocoon_accounts::{
     server::{Limits, Server, bind},
 };
 use cocoon_attestation::{
-    Bundle, Measurements, Statement,
+    Bundle, Endorsement, Measurements, Statement, Tee,
     statement::{Beacon, Freshness, Keys, ModelIdentity, digest, report_data},
 };
 use cocoon_contracts::Nanotons;
@@ -190,8 +190,15 @@ impl FakeHost {
         let statement = statement.encode();
         guest.guard.issue(digest(&statement));
         let quote = guest.emulator.quote_with_collateral(&report_data(&statement), now());
-        let endorsements = vec![quote.endorsements];
-        let bundle = Bundle { statement, quote: quote.quote, gpu: Vec::new(), event_log: None, endorsements };
+        let endorsements = vec![Endorsement::IntelCollateral(quote.endorsements)];
+        let bundle = Bundle {
+            statement,
+            tee: Tee::Tdx,
+            quote: quote.quote,
+            gpu: Vec::new(),
+            event_log: None,
+            endorsements,
+        };
         *self.shared.registered.lock().expect("no test panics in here") = bundle.encode();
         bundle
     }

@@ -1,5 +1,6 @@
 //! Who becomes a worker, and who does not.
 
+use cocoon_attestation::Endorsement;
 use cocoon_attestation::statement::Beacon;
 use cocoon_protocol::{Price, http::RegisterWorker};
 
@@ -87,7 +88,8 @@ async fn bad_registrations_are_refused_and_lock_no_money() {
         let mut bundle = cocoon_attestation::Bundle::decode(&good).expect("it is a bundle");
         let data = cocoon_attestation::statement::report_data(&bundle.statement);
         let quote = other.quote_with_collateral(&data, crate::world::now());
-        (bundle.quote, bundle.endorsements) = (quote.quote, vec![quote.endorsements]);
+        (bundle.quote, bundle.endorsements) =
+            (quote.quote, vec![Endorsement::IntelCollateral(quote.endorsements)]);
         bundle.encode()
     };
     let put = scene_put(&gateway.url(), &with_bundle(&another_image)).await;

@@ -332,7 +332,8 @@ async fn trust(world: &World, host: &FakeHost) -> Trusted {
     let mut policy = Policy::new(NETWORK, 600);
     policy.models.push(MODEL);
     let measurements = host.registers();
-    policy.images.push(ImageReference { name: "test".into(), configuration: None, measurements });
+    policy.tdx = Some(cocoon_attestation::TdxRules::by_vendor());
+    policy.images.push(ImageReference::on_tdx("test", None, &measurements));
     let (evidence, none) = (Evidence::Bundle(bundle), Endorsements::none());
     let genuine = verify(&evidence, &none, &world.anchors(), &Exceptions::none(), now()).expect("genuine");
     let beacon = genuine.statement().expect("a bundle has one").freshness.beacon.clone();

@@ -4,6 +4,7 @@ mod simulated;
 
 pub use simulated::Simulated;
 
+use cocoon_attestation::Endorsement;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -32,7 +33,7 @@ pub struct Quote {
     /// As the platform gives it.
     pub quote: Vec<u8>,
     /// Collateral, in the form that bundles carry; may be empty.
-    pub endorsements: Vec<Vec<u8>>,
+    pub endorsements: Vec<Endorsement>,
 }
 
 /// A trusted execution environment, from inside.

@@ -7,6 +7,7 @@
 //! | payload | register ‖ digest; report data; nothing | payload | nothing; quote; JSON; or the reason |
 
 use super::{Quote, Register, Tee, TeeError, real_tee};
+use cocoon_attestation::Endorsement;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -84,7 +85,7 @@ impl Tee for Simulated {
         let collateral = self.ask(COLLATERAL, &[])?;
         let collateral = cocoon_attestation::canonical_collateral(&collateral)
             .map_err(|error| TeeError::Malformed(error.to_string()))?;
-        Ok(Quote { quote, endorsements: vec![collateral] })
+        Ok(Quote { quote, endorsements: vec![Endorsement::IntelCollateral(collateral)] })
     }
 }
 

@@ -187,7 +187,8 @@ impl Running {
         let mut policy = Policy::new(NETWORK, 600);
         policy.models.push(self.setup.weights());
         let configuration = None;
-        policy.images.push(ImageReference { name: "test".into(), configuration, measurements: reference });
+        policy.tdx = Some(cocoon_attestation::TdxRules::by_vendor());
+        policy.images.push(ImageReference::on_tdx("test", configuration, &reference));
         let (evidence, now) = (Evidence::Bundle(bundle), now());
         let genuine = verify(&evidence, &Endorsements::none(), &anchors, &Exceptions::none(), now)?;
         let beacon = genuine.statement().expect("a bundle has one").freshness.beacon.clone();

@@ -2,7 +2,7 @@
 //! client sealed, and what the TEE replies. `COCOON_FUZZ_ITERATIONS` is the budget, `COCOON_FUZZ_SEED` another start.
 
 use crate::common::{Setup, config, header, hear, now, question, sealed};
-use cocoon_attestation::canonical_collateral;
+use cocoon_attestation::{Endorsement, canonical_collateral};
 use cocoon_guest::{Config, Simulated, Tee};
 use cocoon_protocol::http::SEALED;
 use cocoon_simulated_tee::{Emulator, SimulatedRoot};
@@ -155,7 +155,9 @@ fn replies_of_the_tee_are_taken_or_refused() {
             Ok(quote) => {
                 taken += 1;
                 // What goes into a bundle is collateral in its one form, whatever came.
-                let [collateral] = quote.endorsements.as_slice() else { panic!("one piece of collateral") };
+                let [Endorsement::IntelCollateral(collateral)] = quote.endorsements.as_slice() else {
+                    panic!("one piece of collateral")
+                };
                 assert_eq!(canonical_collateral(collateral).as_ref(), Ok(collateral), "round {round}");
             }
             Err(error) => assert!(error.to_string().len() < 2 << 20, "round {round}"),

@@ -149,7 +149,8 @@ impl World {
         policy.models.push(expected.weights);
         let measurements = expected.measurements.clone();
         let configuration = Some(expected.configuration_digest());
-        policy.images.push(ImageReference { name: "guest".into(), configuration, measurements });
+        policy.tdx = Some(cocoon_attestation::TdxRules::by_vendor());
+        policy.images.push(ImageReference::on_tdx("guest", configuration, &measurements));
         let anchors = TrustAnchors::hardware().with_simulated_root(self.root.root_der()).expect("a root");
         let evidence = Evidence::detect(bundle).expect("it is a bundle");
         let genuine = verify(&evidence, &Endorsements::none(), &anchors, &Exceptions::none(), now());

@@ -2,8 +2,8 @@
 
 use cocoon_attestation::statement::{Beacon, Freshness, Keys, ModelIdentity, digest, report_data};
 use cocoon_attestation::{
-    Bundle, Context, Endorsements, Evidence, Exceptions, ImageReference, KnownBlock, Policy, Statement,
-    TrustAnchors, Trusted, UnixTime, verify,
+    Bundle, Context, Endorsement, Endorsements, Evidence, Exceptions, ImageReference, KnownBlock, Policy,
+    Statement, Tee, TrustAnchors, Trusted, UnixTime, verify,
 };
 use cocoon_protocol::{
     Answer, AnswerEvent, AnswerSealer, Budget, Ending, Expected, Opened, Outcome, Price, Prompt, ReceiptKey,
@@ -49,14 +49,16 @@ impl Guest {
         let bundle = Bundle {
             statement,
             quote: quote.quote,
+            tee: Tee::Tdx,
             gpu: Vec::new(),
             event_log: None,
-            endorsements: vec![quote.endorsements],
+            endorsements: vec![Endorsement::IntelCollateral(quote.endorsements)],
         };
         let mut policy = Policy::new(NETWORK, 600);
         policy.models.push(MODEL);
         let measurements = emulator.registers().clone();
-        policy.images.push(ImageReference { name: "test".into(), configuration: None, measurements });
+        policy.tdx = Some(cocoon_attestation::TdxRules::by_vendor());
+        policy.images.push(ImageReference::on_tdx("test", None, &measurements));
         let anchors = TrustAnchors::hardware().with_simulated_root(root.root_der()).expect("a root");
         let evidence = Evidence::Bundle(bundle);
         let genuine =
