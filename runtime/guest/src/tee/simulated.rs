@@ -75,6 +75,14 @@ fn exchange(stream: &mut UnixStream, operation: u8, payload: &[u8]) -> io::Resul
 }
 
 impl Tee for Simulated {
+    fn name(&self) -> &'static str {
+        "SIMULATED"
+    }
+
+    fn has_registers(&self) -> bool {
+        true
+    }
+
     fn extend(&self, register: Register, digest: &[u8; 48]) -> Result<(), TeeError> {
         self.ask(EXTEND, &[&[register.index()], digest.as_slice()].concat()).map(drop)
     }
