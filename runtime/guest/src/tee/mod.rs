@@ -1,6 +1,7 @@
 //! The TEE as the guest sees it: extend a register, quote report data.
 //!
-//! [`open_real_tee`] finds the one that this machine has. Nobody chooses: where there is a real TEE, the simulated one refuses.
+//! [`open_real_tee`] finds the one that this machine has. Nobody chooses: where there is a real TEE, the simulated one
+//! refuses.
 //!
 //! | machine | quotes | run-time registers |
 //! | --- | --- | --- |
