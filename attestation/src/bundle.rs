@@ -5,7 +5,7 @@
 //!
 //! | label | media type | content |
 //! | --- | --- | --- |
-//! | `gpu` | collection of `application/vnd.cocoon.nvidia-spdm` | GPU evidence, unchanged |
+//! | `gpu` | collection of `application/vnd.cocoon.nvidia-spdm` | GPU evidence, see [`crate::GpuRecord`] |
 //! | `quote` | `application/vnd.cocoon.tdx-quote`, `….snp-report` or `….azure-vtpm+json` | the CPU's evidence, unchanged |
 //! | `__cmwc_t` | | `tag:cocoon.network,2026:evidence` |
 //! | `event-log` | `application/vnd.cocoon.ccel` | event log, unchanged |

@@ -60,6 +60,7 @@ mod endorsements;
 mod evidence;
 mod exceptions;
 mod genuine;
+mod gpu_record;
 mod measurements;
 mod pem;
 mod platform;
@@ -79,6 +80,7 @@ pub use endorsements::{Endorsement, Endorsements};
 pub use evidence::Evidence;
 pub use exceptions::{Exceptions, UnknownException};
 pub use genuine::{Claims, Genuine, Verifier, verify};
+pub use gpu_record::GpuRecord;
 pub use measurements::{Measurements, extend};
 pub use platform::{Platform, PlatformId, PlatformKind, shared_ids};
 pub use policy::{

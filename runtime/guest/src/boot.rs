@@ -1,6 +1,6 @@
 //! Boot: read, measure, load, make keys.
 
-use crate::{Config, ConfigError, Register, Tee, TeeError};
+use crate::{Config, ConfigError, Gpus, Register, Tee, TeeError};
 use cocoon_engine::{Engine, EngineOptions, Model};
 use cocoon_protocol::{ReceiptKey, ReplayGuard, SealKey};
 use ring::digest::{Context, SHA256, SHA384, digest};
@@ -88,6 +88,7 @@ pub struct Guest {
     pub(crate) config: Config,
     pub(crate) engine: Engine,
     pub(crate) tee: Box<dyn Tee>,
+    pub(crate) gpus: Box<dyn Gpus>,
     pub(crate) seal: SealKey,
     pub(crate) receipt: ReceiptKey,
     pub(crate) guard: ReplayGuard,
@@ -109,15 +110,21 @@ pub struct Guest {
 
 /// Boots from a run folder: measures the configuration and the model into `tee`, and makes the keys.
 ///
-/// `executable` is the SHA-256 of the running program, see [`executable_digest`].
+/// `executable` is the SHA-256 of the running program, see [`executable_digest`]. `gpus` are all that the engine may use;
+/// every statement carries evidence of each.
 ///
 /// # Errors
 /// [`BootError`]. What was measured by then stays measured.
-pub fn boot(folder: &Path, tee: Box<dyn Tee>, executable: [u8; 32]) -> Result<Guest, BootError> {
+pub fn boot(
+    folder: &Path,
+    tee: Box<dyn Tee>,
+    gpus: Box<dyn Gpus>,
+    executable: [u8; 32],
+) -> Result<Guest, BootError> {
     let config_path = folder.join(CONFIG);
     let bytes = read_limited(&config_path, crate::MAX_CONFIG as u64 + 1)?;
     // Measured before it is read: nothing acts on bytes that no register knows.
-    tee.extend(Register::Configuration, &sha384(&[&bytes]))?;
+    measure(tee.as_ref(), Register::Configuration, &[&bytes])?;
     let config = Config::parse(&bytes).map_err(|source| BootError::Config { path: config_path, source })?;
     let engine = load(&folder.join(MODEL), &config, tee.as_ref())?;
     let configuration = sha256(&[&bytes]);
@@ -129,6 +136,7 @@ pub fn boot(folder: &Path, tee: Box<dyn Tee>, executable: [u8; 32]) -> Result<Gu
         config,
         engine,
         tee,
+        gpus,
         seal: SealKey::generate(),
         receipt: ReceiptKey::generate(),
         guard: ReplayGuard::new(STATEMENTS, REQUESTS_PER_STATEMENT),
@@ -148,12 +156,18 @@ fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Engine, BootError
         let (expected, got) = (hex::encode(config.model.weights), hex::encode(weights));
         return Err(BootError::WrongWeights { path: path.to_path_buf(), expected, got });
     }
-    tee.extend(Register::Weights, &sha384(&[WEIGHTS_DOMAIN, &weights]))?;
+    measure(tee, Register::Weights, &[WEIGHTS_DOMAIN, &weights])?;
     let model =
         Model::from_bytes(bytes).map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
     let mut options = EngineOptions::with_threads(config.threads);
     options.max_context = config.max_context;
     Ok(Engine::new(Arc::new(model), options))
+}
+
+/// Extends a register with the SHA-384 of `parts`. A platform without registers has the statement for it, see
+/// [`Tee::has_registers`]; one whose registers cannot be reached does not boot.
+fn measure(tee: &dyn Tee, register: Register, parts: &[&[u8]]) -> Result<(), TeeError> {
+    if tee.has_registers() { tee.extend(register, &sha384(parts)) } else { Ok(()) }
 }
 
 fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, BootError> {

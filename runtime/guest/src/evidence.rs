@@ -1,8 +1,8 @@
 //! Evidence: a statement of keys, models and digests, fresh by a public block, under a quote.
 
-use crate::{Guest, TeeError};
+use crate::{GpuError, Guest, TeeError, gpu};
 use cocoon_attestation::statement::{self, Beacon, Freshness, Keys, ModelIdentity};
-use cocoon_attestation::{Bundle, Statement, Tee};
+use cocoon_attestation::{Bundle, GpuRecord, Statement};
 use cocoon_protocol::http::AttestRequest;
 use std::sync::atomic::Ordering;
 use thiserror::Error;
@@ -16,13 +16,17 @@ pub enum AttestError {
     /// The TEE does not quote.
     #[error(transparent)]
     Tee(#[from] TeeError),
+    /// A GPU does not attest.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
 }
 
 impl Guest {
     /// A bundle over a new statement: the same keys, new freshness, and a serial number that no other has. Requests
     /// sealed under the last few statements are still taken.
     ///
-    /// Blocks until the TEE has answered.
+    /// The GPUs are asked first, with a nonce made of the same keys and freshness, and the digests of their records are in
+    /// the statement that the quote is over. Blocks until GPUs and TEE have answered.
     ///
     /// # Errors
     /// [`AttestError`].
@@ -33,30 +37,33 @@ impl Guest {
         let beacon = Beacon { seqno: request.seqno, root_hash };
         let nonce = nonce.transpose()?;
         let serial = self.issued.fetch_add(1, Ordering::Relaxed);
-        let statement = self.statement(Freshness { beacon, nonce, serial }).encode();
+        let freshness = Freshness { beacon, nonce, serial };
+        let keys = Keys { seal: self.seal.public_bytes().to_vec(), receipt: *self.receipt.public_bytes() };
+        let gpu = gpu::records(self.gpus.as_ref(), &statement::gpu_nonce(&keys, &freshness))?;
+        let statement = self.statement(keys, &gpu, freshness).encode();
         let quote = self.tee.quote(&statement::report_data(&statement))?;
         self.guard.issue(statement::digest(&statement));
         self.attested.store(true, Ordering::Relaxed);
         Ok(Bundle {
             statement,
+            tee: quote.tee,
             quote: quote.quote,
-            tee: Tee::Tdx,
-            gpu: Vec::new(),
+            gpu,
             event_log: None,
             endorsements: quote.endorsements,
         })
     }
 
-    fn statement(&self, freshness: Freshness) -> Statement {
+    fn statement(&self, keys: Keys, gpu: &[Vec<u8>], freshness: Freshness) -> Statement {
         let model = &self.config.model;
         Statement {
             network: self.config.network,
-            keys: Keys { seal: self.seal.public_bytes().to_vec(), receipt: *self.receipt.public_bytes() },
+            keys,
             models: vec![ModelIdentity { name: model.name.clone(), weights: model.weights }],
             configuration: self.configuration,
             engine: self.executable,
             kernels: Vec::new(),
-            gpu_evidence: Vec::new(),
+            gpu_evidence: gpu.iter().map(|record| GpuRecord::digest(record)).collect(),
             freshness,
         }
     }
@@ -67,3 +74,7 @@ fn digest(text: &str) -> Option<[u8; 32]> {
     hex::decode_to_slice(text, &mut digest).ok()?;
     Some(digest)
 }
+
+#[cfg(test)]
+#[path = "evidence_tests.rs"]
+mod tests;

@@ -4,7 +4,11 @@
 //! no client and no long-lived secret: its keys are born at boot and die with it.
 //!
 //! Everything that steers it is measured before it acts: the binary and its command line by the TEE module, the bytes
-//! of `config.toml` into RTMR2, the digest of the model file into RTMR3. It takes no arguments and no environment.
+//! of `config.toml` into RTMR2, the digest of the model file into RTMR3. It takes no arguments and no environment. On
+//! SEV-SNP, which has no such registers, the statement alone says both digests; see [`Tee::has_registers`].
+//!
+//! Where it runs, it finds out: [`open_real_tee`] takes Intel TDX or AMD SEV-SNP through Linux's interfaces, [`Nvidia`]
+//! the GPUs through NVIDIA's library. Only a machine without a TEE gets the [`Simulated`] one.
 //!
 //! - [`boot`]: reads the run folder, measures, makes keys.
 //! - [`Guest::attest`]: a statement of all of it under a quote, for one public block.
@@ -17,6 +21,7 @@ mod boot;
 mod chat;
 mod config;
 mod evidence;
+mod gpu;
 mod openai;
 mod server;
 mod sink;
@@ -27,5 +32,6 @@ pub use boot::{
 };
 pub use config::{Config, ConfigError, MAX_CONFIG, ModelConfig};
 pub use evidence::AttestError;
+pub use gpu::{GpuError, GpuEvidence, Gpus, MAX_GPUS, NoGpus, Nvidia};
 pub use server::serve;
-pub use tee::{Quote, Register, Simulated, Tee, TeeError, real_tee};
+pub use tee::{Quote, Register, Simulated, Tee, TeeError, open_real_tee, real_tee};

@@ -1,7 +1,10 @@
 //! `cocoon-guest`: no arguments, no environment. It reads its run folder, which is its working directory, and ends
 //! when its standard input does.
 
-use cocoon_guest::{GUEST_SOCKET, Guest, Simulated, TEE_SOCKET, boot, executable_digest, serve};
+use cocoon_guest::{
+    GUEST_SOCKET, GpuError, Gpus, Guest, NoGpus, Nvidia, Simulated, TEE_SOCKET, Tee, boot, executable_digest,
+    open_real_tee, serve,
+};
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,6 +16,8 @@ use tokio::sync::oneshot;
 /// The only command line there is; it is measured.
 const COMMAND_LINE: &str = "cocoon-guest";
 
+/// The CPU's TEE, and the GPUs beside it.
+type Hardware = (Box<dyn Tee>, Box<dyn Gpus>);
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
@@ -65,10 +70,27 @@ fn refuse_unmeasured_inputs() -> Result<(), Failure> {
 fn boot_here() -> Result<Guest, Failure> {
     let here = Path::new(".");
     let executable = executable_digest().map_err(|error| format!("/proc/self/exe: {error}"))?;
-    let tee = Simulated::connect(&here.join(TEE_SOCKET))?;
-    let guest = boot(here, Box::new(tee), executable)?;
-    tracing::info!(model = guest.config().model.name, "measured and loaded; the TEE is SIMULATED");
+    let (tee, gpus) = hardware(here)?;
+    let name = tee.name();
+    let guest = boot(here, tee, gpus, executable)?;
+    tracing::info!(model = guest.config().model.name, "measured and loaded; the TEE is {name}");
     Ok(guest)
+}
+
+/// What the machine has decides, and nothing that a host writes: a real TEE wherever there is one, else the simulated one
+/// of a development network. Beside a simulated TEE no GPU is asked: its evidence would prove nothing.
+fn hardware(here: &Path) -> Result<Hardware, Failure> {
+    let Some(tee) = open_real_tee(Path::new("/"))? else {
+        return Ok((Box::new(Simulated::connect(&here.join(TEE_SOCKET))?), Box::new(NoGpus)));
+    };
+    match Nvidia::open() {
+        Ok(gpus) => Ok((tee, Box::new(gpus))),
+        Err(error @ GpuError::NoDriver(_)) => {
+            tracing::info!(%error, "statements carry no GPU evidence");
+            Ok((tee, Box::new(NoGpus)))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// No core dumps, no peeking by processes of the same user, no files for others.

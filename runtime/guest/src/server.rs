@@ -127,6 +127,10 @@ async fn attest(State(guest): State<Arc<Guest>>, request: Request) -> Response {
             tracing::error!(%error, "no quote");
             failure(StatusCode::BAD_GATEWAY, ApiError::server("tee", error.to_string()))
         }
+        Ok(Err(AttestError::Gpu(error))) => {
+            tracing::error!(%error, "no GPU evidence");
+            failure(StatusCode::BAD_GATEWAY, ApiError::server("gpu", error.to_string()))
+        }
         Err(_) => {
             failure(StatusCode::INTERNAL_SERVER_ERROR, ApiError::server("internal", "the guest failed"))
         }

@@ -76,6 +76,14 @@ fn exchange(stream: &mut UnixStream, operation: u8, payload: &[u8]) -> io::Resul
 }
 
 impl Tee for Simulated {
+    fn name(&self) -> &'static str {
+        "SIMULATED"
+    }
+
+    fn has_registers(&self) -> bool {
+        true
+    }
+
     fn extend(&self, register: Register, digest: &[u8; 48]) -> Result<(), TeeError> {
         self.ask(EXTEND, &[&[register.index()], digest.as_slice()].concat()).map(drop)
     }
@@ -85,7 +93,11 @@ impl Tee for Simulated {
         let collateral = self.ask(COLLATERAL, &[])?;
         let collateral = cocoon_attestation::canonical_collateral(&collateral)
             .map_err(|error| TeeError::Malformed(error.to_string()))?;
-        Ok(Quote { quote, endorsements: vec![Endorsement::IntelCollateral(collateral)] })
+        Ok(Quote {
+            tee: cocoon_attestation::Tee::Tdx,
+            quote,
+            endorsements: vec![Endorsement::IntelCollateral(collateral)],
+        })
     }
 }
 
