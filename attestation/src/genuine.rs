@@ -4,7 +4,7 @@ use crate::check::{Checklist, Finding};
 use crate::tdx::{self, Body, Facts, Source, Verifier};
 use crate::{
     Bundle, Check, Endorsements, Evidence, Exceptions, Measurements, Refusal, RefusalKind, Statement,
-    TrustAnchors, UnixTime, statement,
+    TrustAnchors, UnixTime, eventlog, statement,
 };
 
 const BINDING_CHECKS: [&str; 2] = ["binding.report_data", "binding.gpu"];
@@ -140,7 +140,7 @@ pub fn verify(
     let (mut list, mut simulated) = (Checklist::new(&ids), false);
     let verifier = Verifier { anchors, exceptions, now };
     let facts = tdx::verify(evidence.quote(), &source, verifier, &mut list, &mut simulated);
-    event_log(bundle, &mut list);
+    event_log(bundle, facts.as_ref(), &mut list);
     let statement = binding(bundle, facts.as_ref(), &mut list);
     let checks = list.outcome().map_err(|refusal| refusal.about("tdx", simulated))?;
     let Facts { body, platform } = facts.expect("no check failed, so every step was reached");
@@ -168,10 +168,17 @@ fn unsupported(what: &str, got: String) -> Finding {
     }
 }
 
-fn event_log(bundle: Option<&Bundle>, list: &mut Checklist) {
-    match bundle.and_then(|bundle| bundle.event_log.as_ref()) {
-        Some(log) => list.fail("tdx.eventlog", unsupported("an event log", format!("{} bytes", log.len()))),
-        None => list.skip("tdx.eventlog", "no event log is shown: the registers count by themselves"),
+/// The log that is shown must replay to the registers of the report that was signed.
+fn event_log(bundle: Option<&Bundle>, facts: Option<&Facts>, list: &mut Checklist) {
+    const ID: &str = "tdx.eventlog";
+    let Some(log) = bundle.and_then(|bundle| bundle.event_log.as_ref()) else {
+        list.skip(ID, "no event log is shown: the registers count by themselves");
+        return;
+    };
+    let Some(facts) = facts else { return };
+    match eventlog::judge(log, &facts.body.rtmr) {
+        Ok((got, why)) => list.pass(ID, eventlog::EXPECTED, got, why),
+        Err(finding) => list.fail(ID, *finding),
     }
 }
 
