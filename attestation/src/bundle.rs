@@ -94,6 +94,12 @@ impl Bundle {
     }
 }
 
+/// Does this look like our collection, or one that claims to be? It may still not decode.
+pub(crate) fn is_ours(cbor: &[u8]) -> bool {
+    let label = COLLECTION.as_bytes();
+    matches!(cbor.first(), Some(0xa0..=0xb7)) && cbor.windows(label.len()).any(|window| window == label)
+}
+
 fn records(collection: BTreeMap<u32, Record>, kind: &str) -> Result<Vec<Vec<u8>>, Malformed> {
     if collection.len() > MAX_RECORDS {
         return Err(Malformed::new(WHAT, format!("{} records, at most {MAX_RECORDS}", collection.len())));

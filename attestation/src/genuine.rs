@@ -88,7 +88,7 @@ impl Genuine {
     ///
     /// # Errors
     /// A [`Refusal`] with the check `binding.expected`.
-    pub fn with_report_data(mut self, expected: &[u8; 64]) -> Result<Self, Refusal> {
+    pub fn with_report_data(self, expected: &[u8; 64]) -> Result<Self, Refusal> {
         const ID: &str = "binding.expected";
         let (mut list, got) = (Checklist::new(&[ID]), &self.body.report_data);
         list.require(expected == got, ID, "the report carries the data that was asked for", || Finding {
@@ -98,6 +98,30 @@ impl Genuine {
             likely: "The quote was made for something else, or answers another challenge".into(),
             remedy: "Compare what was hashed on both sides; ask for a new quote".into(),
         });
+        self.with(list)
+    }
+
+    /// The same proof, if the statement names this TLS key (DER SubjectPublicKeyInfo): for certificates that carry a bundle.
+    ///
+    /// # Errors
+    /// A [`Refusal`] with the check `binding.tls_key`.
+    pub fn with_tls_key(self, spki: &[u8]) -> Result<Self, Refusal> {
+        const ID: &str = "binding.tls_key";
+        let mut list = Checklist::new(&[ID]);
+        let named = self.statement().and_then(|statement| statement.keys.tls.clone());
+        let holds = named.as_deref() == Some(spki);
+        list.require(holds, ID, "the peer's TLS key was born in this TEE", || Finding {
+            kind: RefusalKind::Signature,
+            expected: named.map_or("no TLS key: the statement names none".to_owned(), hex::encode),
+            got: hex::encode(spki),
+            likely: "Somebody put genuine evidence into a certificate of his own: a relay".into(),
+            remedy: "Do not send anything over this connection; connect to the guest itself".into(),
+        });
+        self.with(list)
+    }
+
+    /// Adds checks that were made later.
+    fn with(mut self, list: Checklist) -> Result<Self, Refusal> {
         let checks = std::mem::take(&mut self.proven.checks);
         let (platform, simulated) = (self.proven.platform.name(), self.proven.platform.simulated);
         match list.outcome() {

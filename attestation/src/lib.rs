@@ -63,6 +63,7 @@ mod genuine;
 mod measurements;
 mod pem;
 mod policy;
+pub mod ratls;
 mod refusal;
 pub mod statement;
 pub mod tdx;

@@ -124,7 +124,8 @@ fn every_way_to_hash_a_text_is_found() {
     let section = utf16(".linux\0");
     let command_line = utf16("quiet splash\0");
     let agent = tagged(0x4141_454c, b"domain operation content");
-    let table: [(&str, Vec<u8>, Vec<u8>, u32, Origin); 7] = [
+    type Row = (&'static str, Vec<u8>, Vec<u8>, u32, Origin);
+    let table: [Row; 7] = [
         ("GRUB", b"module_cmdline: x".to_vec(), b"x".to_vec(), IPL, Origin::Recomputed),
         ("name of a section", section.clone(), b".linux\0".to_vec(), IPL, Origin::Recomputed),
         ("contents of a section", section, b"a kernel".to_vec(), IPL, Origin::External),

@@ -50,7 +50,11 @@ impl Guest {
         let model = &self.config.model;
         Statement {
             network: self.config.network,
-            keys: Keys { seal: self.seal.public_bytes().to_vec(), receipt: *self.receipt.public_bytes() },
+            keys: Keys {
+                seal: self.seal.public_bytes().to_vec(),
+                receipt: *self.receipt.public_bytes(),
+                tls: None,
+            },
             models: vec![ModelIdentity { name: model.name.clone(), weights: model.weights }],
             configuration: self.configuration,
             engine: self.executable,
