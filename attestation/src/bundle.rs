@@ -150,6 +150,12 @@ impl Bundle {
     }
 }
 
+/// Does this look like our collection, or one that claims to be? It may still not decode.
+pub(crate) fn is_ours(cbor: &[u8]) -> bool {
+    let label = COLLECTION.as_bytes();
+    matches!(cbor.first(), Some(0xa0..=0xb7)) && cbor.windows(label.len()).any(|window| window == label)
+}
+
 fn labelled(records: impl Iterator<Item = Record>) -> BTreeMap<u32, Record> {
     (0..).zip(records).collect()
 }

@@ -12,8 +12,42 @@ pub enum Status {
     Pass,
     /// It does not hold.
     Fail,
-    /// It was not made; `why` says why. Never counts as passed.
+    /// It could have been made and was not; `why` says what was missing. Never counts as passed.
     Skip,
+    /// There is nothing in this evidence that it is about. For machines it is a skip: `why` tells them apart for people.
+    #[serde(rename = "skip")]
+    NotApplicable,
+}
+
+/// What a check is about, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Is it genuine hardware, in a state that its vendor stands by?
+    Hardware,
+    /// Is it in date and recent?
+    Freshness,
+    /// What runs there, and is it accepted?
+    Software,
+    /// The GPUs.
+    Gpu,
+    /// Do the keys belong to it?
+    Binding,
+}
+
+impl Group {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 5] = [Self::Hardware, Self::Freshness, Self::Software, Self::Gpu, Self::Binding];
+
+    /// Its heading.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hardware => "Hardware",
+            Self::Freshness => "Freshness",
+            Self::Software => "Software",
+            Self::Gpu => "GPU",
+            Self::Binding => "Binding",
+        }
+    }
 }
 
 /// One check, as shown to people and machines.
@@ -29,6 +63,25 @@ pub struct Check {
     pub got: String,
     /// What it means.
     pub why: String,
+}
+
+impl Check {
+    /// What it is about.
+    pub fn group(&self) -> Group {
+        let (family, name) = self.id.split_once('.').unwrap_or((self.id, ""));
+        match (family, name) {
+            ("freshness", _) | (_, "validity" | "crl" | "rollback" | "revocation" | "nonce") => {
+                Group::Freshness
+            }
+            ("gpu", _) | ("policy", "gpus") => Group::Gpu,
+            ("binding", _) => Group::Binding,
+            ("policy", "platform") => Group::Hardware,
+            ("policy", _) | (_, "eventlog" | "debug" | "attributes" | "xfam" | "policy" | "pcrs") => {
+                Group::Software
+            }
+            _ => Group::Hardware,
+        }
+    }
 }
 
 /// Why a check failed, for the refusal.
@@ -93,11 +146,23 @@ impl Checklist {
         (entry.check.expected, entry.check.got, entry.check.why) = (expected.into(), got.into(), why.into());
     }
 
-    /// Marks a check as not applicable, with the reason that is shown.
+    /// Marks a check that could have been made and was not: `why` says what was missing.
     pub(crate) fn skip(&mut self, id: &str, why: impl Into<String>) {
+        self.leave_out(id, Status::Skip, why.into());
+    }
+
+    /// Marks a check that this evidence has nothing for.
+    pub(crate) fn not_applicable(&mut self, id: &str, why: impl Into<String>) {
+        self.leave_out(id, Status::NotApplicable, why.into());
+    }
+
+    /// What was passed or failed before stays as it is.
+    fn leave_out(&mut self, id: &str, status: Status, why: String) {
         let entry = self.entry(id);
-        entry.made = true;
-        entry.check.why = why.into();
+        if !entry.made {
+            entry.made = true;
+            (entry.check.status, entry.check.why) = (status, why);
+        }
     }
 
     pub(crate) fn fail(&mut self, id: &str, finding: Finding) {

@@ -73,6 +73,14 @@ impl Exceptions {
         names.into_iter().try_fold(Self::none(), Self::with)
     }
 
+    /// Their names, as they are written.
+    pub fn names(&self) -> Vec<String> {
+        let day = |until: &UnixTime| format!("@{}", &until.to_string()[..10]);
+        let name =
+            |e: &Exception| format!("tcb:{}{}", e.status, e.until.as_ref().map(day).unwrap_or_default());
+        self.entries.iter().map(name).collect()
+    }
+
     /// What both tolerate, each only as long as both do.
     pub(crate) fn both(&self, other: &Self) -> Self {
         let pairs = self.entries.iter().flat_map(|a| other.entries.iter().map(move |b| (a, b)));

@@ -5,7 +5,7 @@ use crate::evidence::Cpu;
 use crate::tdx::{self, Body};
 use crate::{
     Bundle, Check, Endorsements, Evidence, Exceptions, Measurements, Platform, Refusal, RefusalKind,
-    Statement, TrustAnchors, UnixTime, statement,
+    Statement, TrustAnchors, UnixTime, eventlog, statement,
 };
 
 const BINDING_CHECKS: [&str; 2] = ["binding.report_data", "binding.gpu"];
@@ -82,7 +82,7 @@ impl Genuine {
     ///
     /// # Errors
     /// A [`Refusal`] with the check `binding.expected`.
-    pub fn with_report_data(mut self, expected: &[u8; 64]) -> Result<Self, Refusal> {
+    pub fn with_report_data(self, expected: &[u8; 64]) -> Result<Self, Refusal> {
         const ID: &str = "binding.expected";
         let (mut list, got) = (Checklist::new(&[ID]), self.proven.claims.report_data());
         list.require(got == Some(expected), ID, "the report carries the data that was asked for", || {
@@ -94,6 +94,30 @@ impl Genuine {
                 remedy: "Compare what was hashed on both sides; ask for a new quote".into(),
             }
         });
+        self.with(list)
+    }
+
+    /// The same proof, if the statement names this TLS key (DER SubjectPublicKeyInfo): for certificates that carry a bundle.
+    ///
+    /// # Errors
+    /// A [`Refusal`] with the check `binding.tls_key`.
+    pub fn with_tls_key(self, spki: &[u8]) -> Result<Self, Refusal> {
+        const ID: &str = "binding.tls_key";
+        let mut list = Checklist::new(&[ID]);
+        let named = self.statement().and_then(|statement| statement.keys.tls.clone());
+        let holds = named.as_deref() == Some(spki);
+        list.require(holds, ID, "the peer's TLS key was born in this TEE", || Finding {
+            kind: RefusalKind::Signature,
+            expected: named.map_or("no TLS key: the statement names none".to_owned(), hex::encode),
+            got: hex::encode(spki),
+            likely: "Somebody put genuine evidence into a certificate of his own: a relay".into(),
+            remedy: "Do not send anything over this connection; connect to the guest itself".into(),
+        });
+        self.with(list)
+    }
+
+    /// Adds checks that were made later.
+    fn with(mut self, list: Checklist) -> Result<Self, Refusal> {
         let checks = std::mem::take(&mut self.proven.checks);
         let (platform, simulated) = (self.proven.platform.name(), self.proven.platform.simulated);
         match list.outcome() {
@@ -191,7 +215,7 @@ fn judge(evidence: &Evidence, bundle: Option<&Bundle>, given: &Given<'_>) -> Res
     let facts = match cpu {
         Cpu::Tdx(quote) => {
             let facts = tdx::verify(quote, given, &mut list, &mut simulated);
-            event_log(given.endorsements, &mut list);
+            event_log(given.endorsements, facts.as_ref().map(|(body, _)| body), &mut list);
             facts.map(|(body, platform)| (Claims::Tdx(body), platform))
         }
     };
@@ -211,10 +235,27 @@ fn unsupported(what: &str, got: String) -> Finding {
     }
 }
 
-fn event_log(endorsements: &Endorsements, list: &mut Checklist) {
-    match endorsements.event_logs().next() {
-        Some(log) => list.fail("tdx.eventlog", unsupported("an event log", format!("{} bytes", log.len()))),
-        None => list.skip("tdx.eventlog", "no event log is shown: the registers count by themselves"),
+/// The log that is shown must replay to the registers of the report that was signed.
+fn event_log(endorsements: &Endorsements, body: Option<&Body>, list: &mut Checklist) {
+    const ID: &str = "tdx.eventlog";
+    let logs: Vec<&[u8]> = endorsements.event_logs().collect();
+    match (&logs[..], body) {
+        ([], _) => list.skip(ID, "no event log is shown: the registers count by themselves"),
+        (_, None) => {} // not reached
+        ([log], Some(body)) => match eventlog::judge(log, &body.rtmr) {
+            Ok((got, why)) => list.pass(ID, eventlog::EXPECTED, got, why),
+            Err(finding) => list.fail(ID, *finding),
+        },
+        (several, Some(_)) => list.fail(
+            ID,
+            Finding {
+                kind: RefusalKind::Malformed,
+                expected: "one event log".into(),
+                got: format!("{} event logs", several.len()),
+                likely: "Logs of several machines or boots lie together".into(),
+                remedy: "Name the one that was read beside this quote".into(),
+            },
+        ),
     }
 }
 
@@ -226,7 +267,7 @@ fn binding(
 ) -> Option<(Statement, [u8; 32])> {
     let Some(bundle) = bundle else {
         for id in BINDING_CHECKS {
-            list.skip(id, "a raw quote carries no statement");
+            list.not_applicable(id, "a raw quote carries no statement");
         }
         return None;
     };
@@ -261,7 +302,7 @@ fn decode(bytes: &[u8], list: &mut Checklist) -> Option<Statement> {
 
 fn gpu(statement: &Statement, bundle: &Bundle, list: &mut Checklist) {
     if statement.gpu_evidence.is_empty() && bundle.gpu.is_empty() {
-        list.skip("binding.gpu", "no GPU is claimed");
+        list.not_applicable("binding.gpu", "no GPU is claimed");
     } else {
         let got = format!("{} claimed, {} shown", statement.gpu_evidence.len(), bundle.gpu.len());
         list.fail("binding.gpu", unsupported("GPU evidence", got));

@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | 0 | version | unsigned, 1 |
 //! | 1 | network | integer: TON global id |
-//! | 2 | keys | map: 0 seal (1216 bytes, X-Wing), 1 receipt (32 bytes, Ed25519) |
+//! | 2 | keys | map: 0 seal (1216 bytes, X-Wing), 1 receipt (32 bytes, Ed25519), 2 TLS (1 to 128 bytes, DER SubjectPublicKeyInfo, or null) |
 //! | 3 | models | array of maps: 0 name (text), 1 weights (32 bytes) |
 //! | 4 | configuration | 32 bytes |
 //! | 5 | engine | 32 bytes |
@@ -25,6 +25,8 @@ pub const VERSION: u32 = 1;
 pub const MAX_STATEMENT: usize = 16 * 1024;
 /// Length of the seal key (X-Wing public key), in bytes.
 pub const SEAL_KEY: usize = 1216;
+/// Longest TLS key (DER SubjectPublicKeyInfo), in bytes: enough for P-384.
+pub const MAX_TLS_KEY: usize = 128;
 /// Most models in one statement.
 pub const MAX_MODELS: usize = 16;
 /// Most kernel digests in one statement.
@@ -64,6 +66,9 @@ pub struct Keys {
     pub seal: Vec<u8>,
     /// Ed25519 public key that signs receipts.
     pub receipt: [u8; 32],
+    /// Key of its TLS certificate, as DER SubjectPublicKeyInfo of at most [`MAX_TLS_KEY`] bytes; `None` if it speaks no
+    /// attested TLS. See [`crate::ratls`].
+    pub tls: Option<Vec<u8>>,
 }
 
 /// A model by name and by content.
@@ -180,6 +185,7 @@ struct Wire {
 struct WireKeys {
     seal: ByteString,
     receipt: Fixed<32>,
+    tls: Option<ByteString>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -208,7 +214,11 @@ impl From<&Statement> for Wire {
         Self {
             version: VERSION,
             network: s.network,
-            keys: WireKeys { seal: ByteString(s.keys.seal.clone()), receipt: Fixed(s.keys.receipt) },
+            keys: WireKeys {
+                seal: ByteString(s.keys.seal.clone()),
+                receipt: Fixed(s.keys.receipt),
+                tls: s.keys.tls.clone().map(ByteString),
+            },
             models: s.models.iter().map(model).collect(),
             configuration: Fixed(s.configuration),
             engine: Fixed(s.engine),
@@ -238,6 +248,11 @@ impl Wire {
             let got = self.keys.seal.0.len();
             return Err(Malformed::new(WHAT, format!("seal key of {got} bytes, must be {SEAL_KEY}")));
         }
+        if let Some(ByteString(tls)) = &self.keys.tls
+            && !(1..=MAX_TLS_KEY).contains(&tls.len())
+        {
+            return Err(Malformed::new(WHAT, format!("TLS key of {} bytes, 1 to {MAX_TLS_KEY}", tls.len())));
+        }
         let counts = [
             ("models", self.models.len(), MAX_MODELS),
             ("kernels", self.kernels.len(), MAX_KERNELS),
@@ -260,7 +275,11 @@ impl Wire {
         let model = |m: WireModel| ModelIdentity { name: m.name, weights: m.weights.0 };
         Ok(Statement {
             network: self.network,
-            keys: Keys { seal: self.keys.seal.0, receipt: self.keys.receipt.0 },
+            keys: Keys {
+                seal: self.keys.seal.0,
+                receipt: self.keys.receipt.0,
+                tls: self.keys.tls.map(|key| key.0),
+            },
             models: self.models.into_iter().map(model).collect(),
             configuration: self.configuration.0,
             engine: self.engine.0,

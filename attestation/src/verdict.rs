@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{Check, Genuine, Refusal, Trusted};
+use crate::{Check, Exceptions, Genuine, Refusal, Trusted};
 
 /// What `cocoon verify --json` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -13,6 +13,8 @@ pub struct Verdict {
     pub platform: &'static str,
     /// True if a simulated root vouches for it.
     pub simulated: bool,
+    /// Exceptions that were named, in force or not.
+    pub exceptions: Vec<String>,
     /// All checks, in their fixed order.
     pub checks: Vec<Check>,
     /// Why not, when not.
@@ -38,6 +40,13 @@ pub struct Reason {
 }
 
 impl Verdict {
+    /// Repeats the exceptions that were named, whether or not they made a difference.
+    #[must_use]
+    pub fn with_exceptions(mut self, exceptions: &Exceptions) -> Self {
+        self.exceptions = exceptions.names();
+        self
+    }
+
     /// Exit code of `cocoon verify`: 0, 3, 4, 5 or 6.
     pub fn exit_code(&self) -> u8 {
         self.exit_code
@@ -50,6 +59,7 @@ impl From<&Genuine> for Verdict {
             verdict: "genuine",
             platform: genuine.platform().name(),
             simulated: genuine.simulated(),
+            exceptions: Vec::new(),
             checks: genuine.checks().to_vec(),
             refusal: None,
             exit_code: 0,
@@ -63,6 +73,7 @@ impl From<&Trusted> for Verdict {
             verdict: "trusted",
             platform: trusted.platform().name(),
             simulated: trusted.simulated(),
+            exceptions: Vec::new(),
             checks: trusted.checks().to_vec(),
             refusal: None,
             exit_code: 0,
@@ -76,6 +87,7 @@ impl From<&Refusal> for Verdict {
             verdict: refusal.kind.word(),
             platform: refusal.platform,
             simulated: refusal.simulated,
+            exceptions: Vec::new(),
             checks: refusal.checks.clone(),
             refusal: Some(Reason {
                 check: refusal.check,

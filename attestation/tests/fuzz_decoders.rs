@@ -7,7 +7,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use cocoon_attestation::statement::{Beacon, Freshness, Keys, ModelIdentity, SEAL_KEY};
+use cocoon_attestation::statement::{Beacon, Freshness, Keys, MAX_TLS_KEY, ModelIdentity, SEAL_KEY};
 use cocoon_attestation::tdx::Quote;
 use cocoon_attestation::{
     Bundle, Endorsement, Evidence, Exceptions, Policy, Statement, Tee, UnixTime, canonical_collateral,
@@ -119,8 +119,12 @@ fn any_statement() -> impl Strategy<Value = Statement> {
     let freshness = (any::<u32>(), any::<[u8; 32]>(), any::<Option<[u8; 32]>>(), any::<u64>()).prop_map(
         |(seqno, root_hash, nonce, serial)| Freshness { beacon: Beacon { seqno, root_hash }, nonce, serial },
     );
-    let keys =
-        (vec(any::<u8>(), SEAL_KEY), any::<[u8; 32]>()).prop_map(|(seal, receipt)| Keys { seal, receipt });
+    let keys = (
+        vec(any::<u8>(), SEAL_KEY),
+        any::<[u8; 32]>(),
+        proptest::option::of(vec(any::<u8>(), 1..=MAX_TLS_KEY)),
+    )
+        .prop_map(|(seal, receipt, tls)| Keys { seal, receipt, tls });
     let lists = (vec(any::<[u8; 32]>(), 0..64), vec(any::<[u8; 32]>(), 0..16));
     (any::<i32>(), keys, vec(model, 0..16), any::<[u8; 32]>(), any::<[u8; 32]>(), lists, freshness).prop_map(
         |(network, keys, models, configuration, engine, (kernels, gpu_evidence), freshness)| Statement {
@@ -179,6 +183,8 @@ fn limits_of_a_statement_hold() {
     for error in [
         too(|s| s.keys.seal.push(0)),
         too(|s| s.keys.seal.truncate(32)),
+        too(|s| s.keys.tls = Some(vec![])),
+        too(|s| s.keys.tls = Some(vec![0; MAX_TLS_KEY + 1])),
         too(|s| s.kernels = vec![[0; 32]; 65]),
         too(|s| s.gpu_evidence = vec![[0; 32]; 17]),
         too(|s| s.models = vec![s.models[0].clone(); 17]),
@@ -198,10 +204,16 @@ fn a_statement_starts_with_these_bytes() {
         "a9",       // map of 9
         "0001",     // version: 1
         "0138ee",   // network: -239
-        "02a2",     // keys: map of 2
+        "02a3",     // keys: map of 3
         "005904c0", // seal: 1216 bytes
     ];
     assert!(hex::encode(&bytes).starts_with(&expected.concat()), "{}", hex::encode(&bytes[..16]));
+    let keys = [
+        &format!("015820{}", "05".repeat(32)), // receipt: 32 bytes
+        "02f6",                                // TLS: null
+        "0381",                                // models: array of 1
+    ];
+    assert!(hex::encode(&bytes).contains(&keys.concat()));
     let tail = [
         "08a3",                                // freshness: map of 3
         "00a2",                                // beacon: map of 2

@@ -379,7 +379,7 @@ fn platform_report_data(bundle: &Bundle) -> [u8; 64] {
 fn what_cannot_be_judged_is_not_accepted() {
     let platform = Platform::new();
     let log = Bundle { event_log: Some(vec![1]), ..platform.bundle() };
-    refused("an event log", platform.verify(&log), "tdx.eventlog", Unavailable);
+    refused("not an event log", platform.verify(&log), "tdx.eventlog", Malformed);
     let gpu = Bundle { gpu: vec![vec![1]], ..platform.bundle() };
     refused("GPU evidence", platform.verify(&gpu), "binding.gpu", Unavailable);
     let mut claims = common::statement();

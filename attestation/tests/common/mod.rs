@@ -31,7 +31,7 @@ pub fn registers() -> Measurements {
 pub fn statement() -> Statement {
     Statement {
         network: NETWORK,
-        keys: Keys { seal: (0..SEAL_KEY).map(|i| i as u8).collect(), receipt: [5; 32] },
+        keys: Keys { seal: (0..SEAL_KEY).map(|i| i as u8).collect(), receipt: [5; 32], tls: None },
         models: vec![ModelIdentity { name: "tiny".into(), weights: WEIGHTS }],
         configuration: CONFIGURATION,
         engine: [6; 32],

@@ -103,7 +103,8 @@ impl Screen {
         let mark = match check.status {
             Status::Pass => self.good("✓"),
             Status::Fail => self.bad("✗"),
-            Status::Skip => self.dim("–"),
+            Status::Skip => self.warn("–"),
+            Status::NotApplicable => self.dim("·"),
         };
         let mut line = format!("   {mark} {:<22}", check.id);
         match check.status {
@@ -114,6 +115,7 @@ impl Screen {
                 self.dim(&printable(&abridge(&check.got, 44)))
             )),
             Status::Skip => line.push_str(&self.dim(&format!("skipped: {}", check.why))),
+            Status::NotApplicable => line.push_str(&self.dim(&format!("not applicable: {}", check.why))),
             Status::Fail => {
                 let _ = write!(
                     line,

@@ -38,7 +38,8 @@ impl Guest {
         let nonce = nonce.transpose()?;
         let serial = self.issued.fetch_add(1, Ordering::Relaxed);
         let freshness = Freshness { beacon, nonce, serial };
-        let keys = Keys { seal: self.seal.public_bytes().to_vec(), receipt: *self.receipt.public_bytes() };
+        let (seal, receipt) = (self.seal.public_bytes().to_vec(), *self.receipt.public_bytes());
+        let keys = Keys { seal, receipt, tls: None };
         let gpu = gpu::records(self.gpus.as_ref(), &statement::gpu_nonce(&keys, &freshness))?;
         let statement = self.statement(keys, &gpu, freshness).encode();
         let quote = self.tee.quote(&statement::report_data(&statement))?;

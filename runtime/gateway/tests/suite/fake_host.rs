@@ -176,7 +176,11 @@ impl FakeHost {
 
     pub(crate) fn bundle_of(&self, network: i32, beacon: Beacon) -> Bundle {
         let guest = &self.shared.guest;
-        let keys = Keys { seal: guest.seal.public_bytes().to_vec(), receipt: *guest.receipt.public_bytes() };
+        let keys = Keys {
+            seal: guest.seal.public_bytes().to_vec(),
+            receipt: *guest.receipt.public_bytes(),
+            tls: None,
+        };
         let statement = Statement {
             network,
             keys,

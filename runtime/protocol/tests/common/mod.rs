@@ -35,7 +35,11 @@ impl Guest {
         let beacon = Beacon { seqno: 7, root_hash: [8; 32] };
         let statement = Statement {
             network: NETWORK,
-            keys: Keys { seal: self.seal.public_bytes().to_vec(), receipt: *self.receipt.public_bytes() },
+            keys: Keys {
+                seal: self.seal.public_bytes().to_vec(),
+                receipt: *self.receipt.public_bytes(),
+                tls: None,
+            },
             models: vec![ModelIdentity { name: "tiny".into(), weights: MODEL }],
             configuration: [4; 32],
             engine: [5; 32],
