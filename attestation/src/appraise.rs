@@ -97,11 +97,14 @@ impl Policy {
     /// A [`Refusal`] naming the register or rule that does not hold.
     pub fn appraise(&self, genuine: Genuine, context: &Context) -> Result<Trusted, Refusal> {
         let Proven { checks: earlier, platform, claims, statement } = genuine.into_proven();
-        let registers = claims.registers().expect("every platform so far has registers");
         let mut list = Checklist::new(&CHECKS);
-        let appraised = match &statement {
-            Some((statement, _)) => self.check(statement, &registers, context, &mut list),
-            None => {
+        let appraised = match (&statement, claims.registers()) {
+            (Some((statement, _)), Some(registers)) => self.check(statement, &registers, context, &mut list),
+            (Some(_), None) => {
+                list.fail("policy.network", no_registers(platform.name()));
+                None
+            }
+            (None, _) => {
                 list.fail("policy.network", no_statement());
                 None
             }
@@ -317,6 +320,16 @@ fn no_statement() -> Finding {
         "A quote alone says nothing about keys, so nothing can be sealed to it",
         "Fetch the guest's bundle",
     )
+}
+
+fn no_registers(platform: &str) -> Finding {
+    Finding {
+        kind: RefusalKind::Unavailable,
+        expected: "a platform whose measurements a policy can name".into(),
+        got: platform.to_owned(),
+        likely: "Policies of this version name TDX registers only".into(),
+        remedy: "Use a version whose policies know this platform".into(),
+    }
 }
 
 fn unknown_beacon(seqno: u32) -> Finding {

@@ -1,7 +1,7 @@
 //! What is handed to the verifier.
 
 use crate::check::{Checklist, Finding};
-use crate::{Bundle, Malformed, Refusal, RefusalKind};
+use crate::{Bundle, Malformed, Refusal, RefusalKind, Tee};
 
 /// Evidence in one of the forms it travels in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,12 +11,15 @@ pub enum Evidence {
     Bundle(Bundle),
     /// A TDX quote alone: genuine or not, but without a statement it is never trusted.
     TdxQuote(Vec<u8>),
+    /// An SEV-SNP report alone: as a quote alone, never trusted.
+    SnpReport(Vec<u8>),
 }
 
 /// A CPU's evidence in any of its wrappings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cpu<'a> {
     Tdx(&'a [u8]),
+    Snp(&'a [u8]),
 }
 
 impl Cpu<'_> {
@@ -24,6 +27,7 @@ impl Cpu<'_> {
     pub(crate) fn checks(self) -> &'static [&'static str] {
         match self {
             Self::Tdx(_) => &crate::tdx::CHECKS,
+            Self::Snp(_) => &crate::snp::CHECKS,
         }
     }
 
@@ -31,6 +35,7 @@ impl Cpu<'_> {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tdx(_) => "tdx",
+            Self::Snp(_) => "snp",
         }
     }
 }
@@ -47,28 +52,36 @@ impl Evidence {
         match bytes {
             // A CBOR map of 3 to 6 entries.
             [0xa3..=0xa6, ..] => Bundle::decode(bytes).map(Self::Bundle).map_err(|e| malformed(&e)),
+            // Versions that are not known are told so by the check of the form.
+            [0..=15, 0, 0, 0, ..] if bytes.len() == crate::snp::REPORT => Ok(Self::SnpReport(bytes.to_vec())),
             [4 | 5, 0, _, 0, 0x81, 0, 0, 0, ..] if bytes.len() <= MAX_RAW => {
                 Ok(Self::TdxQuote(bytes.to_vec()))
             }
             [3..=5, 0, _, 0, 0, 0, 0, 0, ..] => Err(unsupported("an SGX quote")),
-            [2 | 3 | 5, 0, 0, 0, ..] if bytes.len() == 1184 => Err(unsupported("an SEV-SNP report")),
             [0x11, 0xe0, ..] => Err(unsupported("an NVIDIA SPDM report")),
             [b'{' | b'[', ..] => Err(unsupported("JSON evidence")),
-            _ => Err(malformed(&Malformed::new("evidence", "neither a bundle nor a TDX quote"))),
+            _ => {
+                Err(malformed(&Malformed::new("evidence", "neither a bundle, a TDX quote nor an SNP report")))
+            }
         }
     }
 
     pub(crate) fn bundle(&self) -> Option<&Bundle> {
         match self {
             Self::Bundle(bundle) => Some(bundle),
-            Self::TdxQuote(_) => None,
+            Self::TdxQuote(_) | Self::SnpReport(_) => None,
         }
     }
 
     pub(crate) fn cpu(&self) -> Cpu<'_> {
         match self {
-            Self::Bundle(bundle) => Cpu::Tdx(&bundle.quote),
+            Self::Bundle(bundle) => match bundle.tee {
+                Tee::Tdx => Cpu::Tdx(&bundle.quote),
+                // Azure's JSON is not judged yet: it is refused, as no report.
+                Tee::Snp | Tee::Azure => Cpu::Snp(&bundle.quote),
+            },
             Self::TdxQuote(quote) => Cpu::Tdx(quote),
+            Self::SnpReport(report) => Cpu::Snp(report),
         }
     }
 }
@@ -83,7 +96,7 @@ fn refusal(kind: RefusalKind, expected: &str, got: String, likely: &str, remedy:
 fn malformed(error: &Malformed) -> Refusal {
     refusal(
         RefusalKind::Malformed,
-        "an evidence bundle or a TDX quote",
+        "an evidence bundle, a TDX quote or an SNP report",
         error.to_string(),
         "The bytes were cut, changed on the way, or are something else",
         "Fetch the evidence again, from the guest's host if a gateway sent it",
@@ -93,7 +106,7 @@ fn malformed(error: &Malformed) -> Refusal {
 fn unsupported(what: &str) -> Refusal {
     refusal(
         RefusalKind::Unavailable,
-        "an evidence bundle or a TDX quote",
+        "an evidence bundle, a TDX quote or an SNP report",
         format!("{what}, not yet supported"),
         "This verifier cannot judge this platform, so it does not accept it",
         "Use a version that supports this platform",

@@ -2,6 +2,7 @@
 
 use crate::check::{Checklist, Finding};
 use crate::evidence::Cpu;
+use crate::snp::{self, Report};
 use crate::tdx::{self, Body};
 use crate::{
     Bundle, Check, Endorsements, Evidence, Exceptions, Measurements, Platform, Refusal, RefusalKind,
@@ -34,6 +35,8 @@ pub(crate) struct Proven {
 pub enum Claims {
     /// A TD report.
     Tdx(Body),
+    /// An SEV-SNP attestation report.
+    Snp(Report),
 }
 
 impl Claims {
@@ -41,6 +44,7 @@ impl Claims {
     pub fn report_data(&self) -> Option<&[u8; 64]> {
         match self {
             Self::Tdx(body) => Some(&body.report_data),
+            Self::Snp(report) => Some(&report.report_data),
         }
     }
 
@@ -48,6 +52,7 @@ impl Claims {
     pub fn registers(&self) -> Option<Measurements> {
         match self {
             Self::Tdx(body) => Some(body.registers()),
+            Self::Snp(_) => None,
         }
     }
 }
@@ -194,6 +199,8 @@ fn judge(evidence: &Evidence, bundle: Option<&Bundle>, given: &Given<'_>) -> Res
             event_log(given.endorsements, &mut list);
             facts.map(|(body, platform)| (Claims::Tdx(body), platform))
         }
+        Cpu::Snp(report) => snp::verify(report, given, &mut list, &mut simulated)
+            .map(|(report, platform)| (Claims::Snp(report), platform)),
     };
     let statement = binding(bundle, facts.as_ref().map(|(claims, _)| claims), &mut list);
     let checks = list.outcome().map_err(|refusal| refusal.about(cpu.name(), simulated))?;

@@ -66,6 +66,7 @@ mod pem;
 mod platform;
 mod policy;
 mod refusal;
+pub mod snp;
 pub mod statement;
 pub mod tdx;
 mod time;
