@@ -1,5 +1,6 @@
 //! The first proof: genuine hardware made this evidence.
 
+use crate::azure::{self, Vtpm};
 use crate::check::{Checklist, Finding};
 use crate::evidence::Cpu;
 use crate::snp::{self, Report};
@@ -37,6 +38,10 @@ pub enum Claims {
     Tdx(Body),
     /// An SEV-SNP attestation report.
     Snp(Report),
+    /// Azure: the report of the paravisor on SEV-SNP, and what its virtual TPM says about the guest.
+    AzureSnp(Report, Box<Vtpm>),
+    /// The same on TDX.
+    AzureTdx(Body, Box<Vtpm>),
 }
 
 impl Claims {
@@ -45,6 +50,7 @@ impl Claims {
         match self {
             Self::Tdx(body) => Some(&body.report_data),
             Self::Snp(report) => Some(&report.report_data),
+            Self::AzureSnp(_, vtpm) | Self::AzureTdx(_, vtpm) => vtpm.report_data.as_ref(),
         }
     }
 
@@ -52,7 +58,8 @@ impl Claims {
     pub fn registers(&self) -> Option<Measurements> {
         match self {
             Self::Tdx(body) => Some(body.registers()),
-            Self::Snp(_) => None,
+            // The paravisor's registers say nothing about the guest.
+            Self::Snp(_) | Self::AzureSnp(..) | Self::AzureTdx(..) => None,
         }
     }
 }
@@ -201,6 +208,13 @@ fn judge(evidence: &Evidence, bundle: Option<&Bundle>, given: &Given<'_>) -> Res
         }
         Cpu::Snp(report) => snp::verify(report, given, &mut list, &mut simulated)
             .map(|(report, platform)| (Claims::Snp(report), platform)),
+        Cpu::Azure(json, kind) => {
+            let facts = azure::verify(json, kind, bundle.is_some(), given, &mut list, &mut simulated);
+            if kind == azure::Kind::Tdx {
+                event_log(given.endorsements, &mut list);
+            }
+            facts
+        }
     };
     let statement = binding(bundle, facts.as_ref().map(|(claims, _)| claims), &mut list);
     let checks = list.outcome().map_err(|refusal| refusal.about(cpu.name(), simulated))?;

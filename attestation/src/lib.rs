@@ -47,11 +47,13 @@
 //!
 //! A changed byte of statement, quote or bundle is always refused; `tests/flips.rs` tries each. What may differ between
 //! two accepted forms of the same evidence: zero bytes after a quote (Google pads to 8000), the equally valid twin
-//! (r, n − s) of an ECDSA signature, and, in files that the caller itself brings, white space in JSON and the case of hex.
+//! (r, n − s) of an ECDSA signature, the CPUSVN and MAC of a TDREPORT that Azure sends beside the quote made of it (for the
+//! processor alone), zero bytes after Azure's runtime data, and, in files that the caller itself brings, white space in JSON and the case of hex.
 //! None of it has a meaning. Never use a hash of a quote or bundle as its name: use the statement's digest.
 
 mod anchors;
 mod appraise;
+mod azure;
 pub mod bundle;
 mod check;
 mod collateral;
@@ -75,6 +77,7 @@ mod x509;
 
 pub use anchors::{InvalidRoot, TrustAnchors};
 pub use appraise::Trusted;
+pub use azure::{VmConfiguration, Vtpm, canonical_azure};
 pub use bundle::{Bundle, Tee};
 pub use check::{Check, Status};
 pub use collateral::canonical_collateral;

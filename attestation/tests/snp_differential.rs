@@ -119,7 +119,8 @@ fn bytes_that_sev_does_not_look_at_are_known_by_number() {
 /// What sev accepts of a look-alike and we refuse, each with the check that refuses it.
 #[test]
 fn sev_alone_accepts_what_we_refuse() {
-    let rows: [(&str, fn(&mut Guest), &str); 16] = [
+    type Row = (&'static str, fn(&mut Guest), &'static str);
+    let rows: [Row; 16] = [
         ("a root that nobody named", |g| g.unnamed = true, "snp.root"),
         ("a certificate out of date", |g| g.vek.to = NOW - 1, "snp.validity"),
         ("a root out of date", |g| g.ark.to = NOW - 1, "snp.validity"),

@@ -48,8 +48,10 @@ fn healthy_guests_of_every_product_key_and_version_are_genuine() {
     }
 }
 
+/// Changes one thing of a guest.
+type Change = fn(&mut Guest);
 /// What is changed, how, what it is refused by, and who is to blame for the first of these.
-type Row = (&'static str, fn(&mut Guest), &'static [&'static str], RefusalKind);
+type Row = (&'static str, Change, &'static [&'static str], RefusalKind);
 
 /// On a Genoa with a VCEK, report version 5.
 const ROWS: &[Row] = &[
@@ -209,7 +211,7 @@ fn every_rule_refuses_what_breaks_it_and_nothing_else_does() {
 }
 
 /// What is changed without being wrong.
-const GOOD: &[(&str, fn(&mut Guest))] = &[
+const GOOD: &[(&str, Change)] = &[
     ("a list in date", |g| g.crls = vec![g.crl()]),
     ("an old list beside a new one", |g| g.crls = vec![CrlDraft { to: NOW - 1, ..g.crl() }, g.crl()]),
     ("a list that names somebody else", |g| g.crls = vec![CrlDraft { revoked: vec![8], ..g.crl() }]),
@@ -238,7 +240,7 @@ fn what_is_not_wrong_is_genuine() {
 
 #[test]
 fn turin_and_vleks_have_rules_of_their_own() {
-    let rows: [(&str, Product, KeyKind, fn(&mut Guest), &[&str]); 7] = [
+    let rows: [(&str, Product, KeyKind, Change, &[&str]); 7] = [
         ("another FMC", Turin, Vcek, |g| g.extensions.set(&[3, 9], der::integer(2)), &["snp.tcb"]),
         ("no FMC", Turin, Vcek, |g| g.extensions.remove(&[3, 9]), &["snp.vek"]),
         ("a hardware id of 64 bytes", Turin, Vcek, |g| g.extensions.set(&[4], vec![1; 64]), &["snp.vek"]),
@@ -257,7 +259,7 @@ fn turin_and_vleks_have_rules_of_their_own() {
 
 #[test]
 fn exceptions_excuse_what_they_name_and_nothing_else() {
-    let rows: [(&str, fn(&mut Guest), &str, &str); 4] = [
+    let rows: [(&str, Change, &str, &str); 4] = [
         ("no alias check", |g| g.put(0x40, &[0x05]), "snp:no-alias-check", "snp.platform_info"),
         ("VMPL 1", |g| g.put(0x30, &[1]), "snp:vmpl1", "snp.vmpl"),
         ("VMPL 2", |g| g.put(0x30, &[2]), "snp:vmpl2", "snp.vmpl"),

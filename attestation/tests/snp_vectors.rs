@@ -1,7 +1,7 @@
 //! Real SEV-SNP reports get the verdict they must get, and no changed byte of them is accepted.
 
 #[path = "common/mutate.rs"]
-#[allow(dead_code, reason = "shared by several test files")]
+#[allow(dead_code, unreachable_pub, reason = "shared by several test files")]
 mod mutate;
 #[path = "common/vectors.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared by several test files")]
