@@ -48,8 +48,8 @@
 //! A changed byte of statement, quote or bundle is always refused; `tests/flips.rs` tries each. What may differ between
 //! two accepted forms of the same evidence: zero bytes after a quote (Google pads to 8000), the equally valid twin
 //! (r, n − s) of an ECDSA signature, the CPUSVN and MAC of a TDREPORT that Azure sends beside the quote made of it (for the
-//! processor alone), zero bytes after Azure's runtime data, and, in files that the caller itself brings, white space in JSON and the case of hex.
-//! None of it has a meaning. Never use a hash of a quote or bundle as its name: use the statement's digest.
+//! processor alone), zero bytes after Azure's runtime data, and, in files that the caller itself brings, white space in
+//! JSON and the case of hex. None of it has a meaning. Never use a hash of a quote or bundle as its name: use the statement's digest.
 
 mod anchors;
 mod appraise;

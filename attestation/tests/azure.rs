@@ -272,7 +272,7 @@ fn bundles_of_snp_and_azure_bind_their_statement() {
     let loose = Bundle {
         statement,
         tee: Tee::Azure,
-        quote: json,
+        quote: [&json[..], b"\n"].concat(),
         gpu: vec![],
         event_log: None,
         endorsements: of_machine.items().to_vec(),
