@@ -254,7 +254,7 @@ fn runtime_data(
     parsed.ok()
 }
 
-/// TPM_GENERATED_VALUE and TPM_ST_ATTEST_QUOTE (TPM 2.0 Library, part 2, 10.12.8 and 6.9).
+/// TPM_GENERATED_VALUE and TPM_ST_ATTEST_QUOTE (TPM 2.0 Library, part 2, TPMS_ATTEST).
 fn tpm_quote<'a>(evidence: &'a AzureEvidence, list: &mut Checklist) -> Option<Attest<'a>> {
     let expected = "TPMS_ATTEST made by a TPM (0xff544347), of type quote (0x8018)";
     match Attest::parse(&evidence.message) {
@@ -282,7 +282,7 @@ fn tpm_quote<'a>(evidence: &'a AzureEvidence, list: &mut Checklist) -> Option<At
     }
 }
 
-/// RSASSA-PKCS1-v1_5 with SHA-256 by the attestation key over TPMS_ATTEST (TPM 2.0 Library, part 3, 18.4).
+/// RSASSA-PKCS1-v1_5 with SHA-256 by the attestation key over TPMS_ATTEST (TPM 2.0 Library, part 3, TPM2_Quote).
 fn tpm_signature(evidence: &AzureEvidence, claims: &RuntimeClaims, list: &mut Checklist) {
     let (key, message) = (&claims.attestation_key, &evidence.message);
     let holds = crypto::holds(Scheme::RsaPkcs1Sha256, key, message, &evidence.signature);
@@ -318,7 +318,7 @@ fn nonce(quote: &Attest<'_>, bundled: bool, given: &Given<'_>, list: &mut Checkl
     }
 }
 
-/// All 24 registers of the SHA-256 bank, and the digest over them (TPM 2.0 Library, part 2, 10.12.1).
+/// All 24 registers of the SHA-256 bank, and the digest over them (TPM 2.0 Library, part 2, TPMS_QUOTE_INFO).
 fn pcrs(quote: &Attest<'_>, evidence: &AzureEvidence, list: &mut Checklist) {
     let (all, agree) = (quote.selects_all(), quote.agrees_with(&evidence.pcrs));
     list.require(all && agree, "azure.pcrs", "the registers shown are those that were quoted", || {

@@ -1,4 +1,4 @@
-//! What a TPM signs about itself: TPMS_ATTEST with TPMS_QUOTE_INFO (TPM 2.0 Library, part 2, 10.12).
+//! What a TPM signs about itself: TPMS_ATTEST with TPMS_QUOTE_INFO (TPM 2.0 Library, part 2).
 
 use crate::Malformed;
 use crate::crypto::sha256;

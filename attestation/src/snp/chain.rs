@@ -1,4 +1,4 @@
-//! VEK ← ASK or ASVK ← ARK: who vouches for the key that signed (AMD 57230, chapters 2 and 3).
+//! VEK ← ASK or ASVK ← ARK: who vouches for the key that signed (AMD 57230).
 //!
 //! AMD's own ARKs, ASKs and ASVKs are pinned, and each ARK's signature over its two intermediates is a test of this crate:
 //! a check costs one RSA signature. An intermediate that AMD issues anew can be given as an endorsement, and so can a
@@ -210,7 +210,7 @@ pub(crate) fn validity(vek: &Vek<'_>, chain: &Chain<'_>, now: UnixTime, list: &m
     });
 }
 
-/// Revocation lists, where they are given: by the ARK over intermediates, by an intermediate over VEKs (AMD 57230, 4.3).
+/// Revocation lists, where they are given: by the ARK over intermediates, by an intermediate over VEKs (AMD 57230, chapter 4).
 /// Lists of other issuers are not about this chain. Returns when the first of those that count must be renewed.
 pub(crate) fn revocation(
     vek: &Vek<'_>,

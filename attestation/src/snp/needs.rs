@@ -1,4 +1,4 @@
-//! Which endorsements a report needs from AMD's key service (AMD 57230, 4).
+//! Which endorsements a report needs from AMD's key service (AMD 57230, chapter 4).
 
 use super::product::{KeyKind, Product};
 use super::report::Report;

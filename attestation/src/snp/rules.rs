@@ -129,7 +129,7 @@ pub(crate) fn signature(bytes: &[u8], report: &Report, vek: &Vek<'_>, list: &mut
     });
 }
 
-/// SIGNING_KEY and MASK_CHIP_KEY (AMD 56860, 7.3), the certificate's kind, and the kind its issuer signs (AMD 57230, 2).
+/// SIGNING_KEY and MASK_CHIP_KEY (AMD 56860, 7.3), the certificate's kind, and the kind its issuer signs (AMD 57230).
 pub(crate) fn signing_key(report: &Report, vek: &Vek<'_>, chain: Option<&Chain<'_>>, list: &mut Checklist) {
     let issuer_signs = chain.and_then(|chain| chain.product).map(|(_, kind)| kind);
     let named = report.signing_key();
@@ -182,7 +182,7 @@ pub(crate) fn product(report: &Report, vek: &Vek<'_>, chain: &Chain<'_>, list: &
     });
 }
 
-/// CHIP_ID is the certificate's hardware id (AMD 57230, 3; AMD 56860, 7.3). A VLEK is not bound to a chip.
+/// CHIP_ID is the certificate's hardware id (AMD 57230, chapter 3; AMD 56860, 7.3). A VLEK is not bound to a chip.
 pub(crate) fn chip(report: &Report, vek: &Vek<'_>, list: &mut Checklist) {
     if vek.kind == KeyKind::Vlek {
         let got = format!("a VLEK of {}", vek.cloud.escape_debug());
@@ -207,7 +207,7 @@ pub(crate) fn chip(report: &Report, vek: &Vek<'_>, list: &mut Checklist) {
     });
 }
 
-/// TCB: the certificate's is the report's REPORTED_TCB (AMD 57230, 3), for which the key was derived, so that this much is
+/// TCB: the certificate's is the report's REPORTED_TCB (AMD 57230, chapter 3), for which the key was derived, so that this much is
 /// proven. CURRENT is at or above REPORTED and COMMITTED, as firmware keeps it (SNP_CONFIG, SNP_COMMIT in AMD 56860, 8). No
 /// order holds for LAUNCH_TCB: the guest may come from a machine ahead of this one. Floors are the policy's.
 pub(crate) fn tcb(report: &Report, vek: &Vek<'_>, list: &mut Checklist) {
