@@ -52,7 +52,7 @@ impl TrustAnchors {
     /// # Errors
     /// If `der` is not one certificate, is a hardware vendor's root, or is one too many.
     pub fn with_simulated_root(mut self, der: &[u8]) -> Result<Self, InvalidRoot> {
-        if der == INTEL_ROOT {
+        if der == INTEL_ROOT || crate::snp::is_root(der) {
             return Err(InvalidRoot::HardwareRoot);
         }
         if !is_one_der_sequence(der) {

@@ -1,7 +1,8 @@
 //! What is handed to the verifier.
 
+use crate::azure;
 use crate::check::{Checklist, Finding};
-use crate::{Bundle, Malformed, Refusal, RefusalKind};
+use crate::{Bundle, Malformed, Refusal, RefusalKind, Tee};
 
 /// Evidence in one of the forms it travels in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,12 +12,18 @@ pub enum Evidence {
     Bundle(Bundle),
     /// A TDX quote alone: genuine or not, but without a statement it is never trusted.
     TdxQuote(Vec<u8>),
+    /// An SEV-SNP report alone: as a quote alone, never trusted.
+    SnpReport(Vec<u8>),
+    /// Azure's vTPM evidence as JSON alone.
+    AzureVtpm(Vec<u8>),
 }
 
 /// A CPU's evidence in any of its wrappings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cpu<'a> {
     Tdx(&'a [u8]),
+    Snp(&'a [u8]),
+    Azure(&'a [u8], azure::Kind),
 }
 
 impl Cpu<'_> {
@@ -24,6 +31,9 @@ impl Cpu<'_> {
     pub(crate) fn checks(self) -> &'static [&'static str] {
         match self {
             Self::Tdx(_) => &crate::tdx::CHECKS,
+            Self::Snp(_) => &crate::snp::CHECKS,
+            Self::Azure(_, azure::Kind::Snp) => &azure::SNP_CHECKS,
+            Self::Azure(_, azure::Kind::Tdx) => &azure::TDX_CHECKS,
         }
     }
 
@@ -31,6 +41,9 @@ impl Cpu<'_> {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tdx(_) => "tdx",
+            Self::Snp(_) => "snp",
+            Self::Azure(_, azure::Kind::Snp) => "azure-snp",
+            Self::Azure(_, azure::Kind::Tdx) => "azure-tdx",
         }
     }
 }
@@ -44,33 +57,52 @@ impl Evidence {
     /// # Errors
     /// `Malformed` for unknown bytes, `Unavailable` for evidence of a platform this verifier does not know yet.
     pub fn detect(bytes: &[u8]) -> Result<Self, Refusal> {
+        let bytes = if bytes.trim_ascii_start().starts_with(b"{") { bytes.trim_ascii_start() } else { bytes };
         match bytes {
             // A CBOR map of 3 to 6 entries.
             [0xa3..=0xa6, ..] => Bundle::decode(bytes).map(Self::Bundle).map_err(|e| malformed(&e)),
+            // Versions that are not known are told so by the check of the form.
+            [0..=15, 0, 0, 0, ..] if bytes.len() == crate::snp::REPORT => Ok(Self::SnpReport(bytes.to_vec())),
             [4 | 5, 0, _, 0, 0x81, 0, 0, 0, ..] if bytes.len() <= MAX_RAW => {
                 Ok(Self::TdxQuote(bytes.to_vec()))
             }
             [3..=5, 0, _, 0, 0, 0, 0, 0, ..] => Err(unsupported("an SGX quote")),
-            [2 | 3 | 5, 0, 0, 0, ..] if bytes.len() == 1184 => Err(unsupported("an SEV-SNP report")),
             [0x11, 0xe0, ..] => Err(unsupported("an NVIDIA SPDM report")),
+            [b'{', ..] if is_azure(bytes) => Ok(Self::AzureVtpm(bytes.to_vec())),
             [b'{' | b'[', ..] => Err(unsupported("JSON evidence")),
-            _ => Err(malformed(&Malformed::new("evidence", "neither a bundle nor a TDX quote"))),
+            _ => Err(malformed(&Malformed::new(
+                "evidence",
+                "neither a bundle, a TDX quote, an SNP report nor Azure's evidence",
+            ))),
         }
     }
 
     pub(crate) fn bundle(&self) -> Option<&Bundle> {
         match self {
             Self::Bundle(bundle) => Some(bundle),
-            Self::TdxQuote(_) => None,
+            Self::TdxQuote(_) | Self::SnpReport(_) | Self::AzureVtpm(_) => None,
         }
     }
 
     pub(crate) fn cpu(&self) -> Cpu<'_> {
         match self {
-            Self::Bundle(bundle) => Cpu::Tdx(&bundle.quote),
+            Self::Bundle(bundle) => match bundle.tee {
+                Tee::Tdx => Cpu::Tdx(&bundle.quote),
+                Tee::Snp => Cpu::Snp(&bundle.quote),
+                Tee::Azure => Cpu::Azure(&bundle.quote, azure::kind(&bundle.quote)),
+            },
             Self::TdxQuote(quote) => Cpu::Tdx(quote),
+            Self::SnpReport(report) => Cpu::Snp(report),
+            Self::AzureVtpm(json) => Cpu::Azure(json, azure::kind(json)),
         }
     }
+}
+
+/// Azure's JSON has an HCL report in one of its two names beside a TPM's quote. (Whitespace before it was cut off.)
+fn is_azure(json: &[u8]) -> bool {
+    let has = |name: &[u8]| json.windows(name.len()).any(|window| window == name);
+    let named = has(b"\"tpm_quote\"") || (has(b"\"quote\"") && has(b"\"report\"") && has(b"\"vcek\""));
+    json.len() <= azure::MAX_JSON && named
 }
 
 fn refusal(kind: RefusalKind, expected: &str, got: String, likely: &str, remedy: &str) -> Refusal {
@@ -83,7 +115,7 @@ fn refusal(kind: RefusalKind, expected: &str, got: String, likely: &str, remedy:
 fn malformed(error: &Malformed) -> Refusal {
     refusal(
         RefusalKind::Malformed,
-        "an evidence bundle or a TDX quote",
+        "an evidence bundle, a TDX quote, an SNP report or Azure's evidence",
         error.to_string(),
         "The bytes were cut, changed on the way, or are something else",
         "Fetch the evidence again, from the guest's host if a gateway sent it",
@@ -93,7 +125,7 @@ fn malformed(error: &Malformed) -> Refusal {
 fn unsupported(what: &str) -> Refusal {
     refusal(
         RefusalKind::Unavailable,
-        "an evidence bundle or a TDX quote",
+        "an evidence bundle, a TDX quote, an SNP report or Azure's evidence",
         format!("{what}, not yet supported"),
         "This verifier cannot judge this platform, so it does not accept it",
         "Use a version that supports this platform",

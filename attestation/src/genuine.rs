@@ -1,7 +1,9 @@
 //! The first proof: genuine hardware made this evidence.
 
+use crate::azure::{self, Vtpm};
 use crate::check::{Checklist, Finding};
 use crate::evidence::Cpu;
+use crate::snp::{self, Report};
 use crate::tdx::{self, Body};
 use crate::{
     Bundle, Check, Endorsements, Evidence, Exceptions, Measurements, Platform, Refusal, RefusalKind,
@@ -34,6 +36,12 @@ pub(crate) struct Proven {
 pub enum Claims {
     /// A TD report.
     Tdx(Body),
+    /// An SEV-SNP attestation report.
+    Snp(Report),
+    /// Azure: the report of the paravisor on SEV-SNP, and what its virtual TPM says about the guest.
+    AzureSnp(Report, Box<Vtpm>),
+    /// The same on TDX.
+    AzureTdx(Body, Box<Vtpm>),
 }
 
 impl Claims {
@@ -41,6 +49,8 @@ impl Claims {
     pub fn report_data(&self) -> Option<&[u8; 64]> {
         match self {
             Self::Tdx(body) => Some(&body.report_data),
+            Self::Snp(report) => Some(&report.report_data),
+            Self::AzureSnp(_, vtpm) | Self::AzureTdx(_, vtpm) => vtpm.report_data.as_ref(),
         }
     }
 
@@ -48,6 +58,8 @@ impl Claims {
     pub fn registers(&self) -> Option<Measurements> {
         match self {
             Self::Tdx(body) => Some(body.registers()),
+            // The paravisor's registers say nothing about the guest.
+            Self::Snp(_) | Self::AzureSnp(..) | Self::AzureTdx(..) => None,
         }
     }
 }
@@ -217,6 +229,19 @@ fn judge(evidence: &Evidence, bundle: Option<&Bundle>, given: &Given<'_>) -> Res
             let facts = tdx::verify(quote, given, &mut list, &mut simulated);
             event_log(given.endorsements, facts.as_ref().map(|(body, _)| body), &mut list);
             facts.map(|(body, platform)| (Claims::Tdx(body), platform))
+        }
+        Cpu::Snp(report) => snp::verify(report, given, &mut list, &mut simulated)
+            .map(|(report, platform)| (Claims::Snp(report), platform)),
+        Cpu::Azure(json, kind) => {
+            let facts = azure::verify(json, kind, bundle.is_some(), given, &mut list, &mut simulated);
+            if kind == azure::Kind::Tdx {
+                let body = facts.as_ref().and_then(|(claims, _)| match claims {
+                    Claims::AzureTdx(body, _) => Some(body),
+                    _ => None,
+                });
+                event_log(given.endorsements, body, &mut list);
+            }
+            facts
         }
     };
     let statement = binding(bundle, facts.as_ref().map(|(claims, _)| claims), &mut list);

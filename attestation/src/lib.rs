@@ -47,10 +47,12 @@
 //!
 //! A changed byte of statement, quote or bundle is always refused; `tests/flips.rs` tries each. What may differ between
 //! two accepted forms of the same evidence: zero bytes after a quote (Google pads to 8000), the equally valid twin
-//! (r, n − s) of an ECDSA signature, and, in files that the caller itself brings, white space in JSON and the case of hex.
-//! None of it has a meaning. Never use a hash of a quote or bundle as its name: use the statement's digest.
+//! (r, n − s) of an ECDSA signature, the CPUSVN and MAC of a TDREPORT that Azure sends beside the quote made of it (for the
+//! processor alone), zero bytes after Azure's runtime data, and, in files that the caller itself brings, white space in
+//! JSON and the case of hex. None of it has a meaning. Never use a hash of a quote or bundle as its name: use the statement's digest.
 
 mod anchors;
+mod azure;
 pub mod bundle;
 mod check;
 mod collateral;
@@ -68,6 +70,7 @@ mod platform;
 mod policy;
 pub mod ratls;
 mod refusal;
+pub mod snp;
 pub mod statement;
 pub mod tdx;
 mod time;
@@ -75,6 +78,7 @@ mod verdict;
 mod x509;
 
 pub use anchors::{InvalidRoot, TrustAnchors};
+pub use azure::{VmConfiguration, Vtpm, canonical_azure};
 pub use bundle::{Bundle, Tee};
 pub use check::{Check, Group, Status};
 pub use collateral::canonical_collateral;

@@ -41,6 +41,8 @@ impl PlatformKind {
 pub struct Platform {
     pub(crate) kind: PlatformKind,
     pub(crate) simulated: bool,
+    /// Product line: `Milan`, `Genoa` or `Turin` for AMD; empty for others.
+    pub product: &'static str,
     /// TCB status by Intel's name; for others `UpToDate`, since a TCB below the floor is refused.
     pub tcb_status: String,
     /// Security advisories that apply.
@@ -145,6 +147,7 @@ mod tests {
         Platform {
             kind: PlatformKind::Tdx,
             simulated: false,
+            product: "",
             tcb_status: "UpToDate".into(),
             advisories: vec![],
             evaluation_number: None,

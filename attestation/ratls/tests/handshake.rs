@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use cocoon_attestation::{
-    Bundle, KnownBlock, Policy, Refusal, Statement, TrustAnchors, Trusted, UnixTime, statement,
+    Bundle, KnownBlock, Pin, Policy, Refusal, Statement, Tee, TrustAnchors, Trusted, UnixTime, statement,
 };
 use cocoon_ratls::{
     CannotIssue, Identity, Knowledge, NotAttested, Peer, TlsKey, Verifier, client, issue, server,
@@ -149,6 +149,7 @@ fn server_showing(
     statement.keys.tls = Some(key.spki());
     let bundle = Bundle {
         statement: statement.encode(),
+        tee: Tee::Tdx,
         quote: vec![],
         gpu: vec![],
         event_log: None,
@@ -231,8 +232,8 @@ fn every_refusal_of_verify_and_appraise_ends_the_handshake() {
         ("freshness", |_, known| known.block = None),
         ("freshness", |_, known| known.nonce = Some([8; 32])),
         ("tdx.validity", |_, known| known.now = UnixTime(NOW.0 + 40 * 365 * 86_400)),
-        ("policy.mrtd", |policy, _| policy.images.clear()),
-        ("policy.rtmr3", |policy, _| policy.images[0].measurements.rtmr[3][0] ^= 1),
+        ("policy.image", |policy, _| policy.images.clear()),
+        ("policy.rtmr3", |policy, _| policy.images[0].tdx.as_mut().expect("TDX").rtmr3 = Pin::to([1; 48])),
         ("policy.model", |policy, _| policy.models.clear()),
         ("policy.network", |policy, _| policy.network = -3),
     ];

@@ -5,6 +5,8 @@ use super::compare::Comparison;
 use super::{Context, ImageReference, Part, Policy, Trusted, freshness, rejected};
 use crate::check::Checklist;
 use crate::genuine::{Claims, Proven};
+use crate::policy::azure;
+use crate::policy::snp::{SnpReference, SnpRules};
 use crate::policy::tdx::{TdxReference, TdxRules};
 use crate::{Genuine, Platform, Refusal, Statement, UnixTime};
 
@@ -45,7 +47,7 @@ impl Policy {
             parts.iter().map(|part| image(part, statement, claims, list)).collect();
         for part in &parts {
             if let Some(policy) = part.policy {
-                policy.rules(part.source, claims, list);
+                policy.rules(part.source, claims, platform, list);
                 policy.platform_ids(part.source, platform, list);
             }
         }
@@ -63,10 +65,16 @@ impl Policy {
     }
 
     /// What is accepted of machines of this kind, whatever image they run.
-    fn rules(&self, source: &str, claims: &Claims, list: &mut Checklist) {
-        match (claims, &self.tdx) {
-            (Claims::Tdx(body), Some(rules)) => rules.check(body, source, list),
-            (Claims::Tdx(_), None) => list.fail("policy.mr_seam", no_rules("TDX", "[tdx]")),
+    fn rules(&self, source: &str, claims: &Claims, platform: &Platform, list: &mut Checklist) {
+        match claims {
+            Claims::Tdx(body) | Claims::AzureTdx(body, _) => match &self.tdx {
+                Some(rules) => rules.check(body, source, list),
+                None => list.fail(TdxRules::CHECKS[0], no_rules("TDX", "[tdx]")),
+            },
+            Claims::Snp(report) | Claims::AzureSnp(report, _) => match &self.snp {
+                Some(rules) => rules.check(report, platform.product, source, list),
+                None => list.fail(SnpRules::CHECKS[0], no_rules("SEV-SNP", "[snp]")),
+            },
         }
     }
 
@@ -102,19 +110,35 @@ impl Policy {
 /// The checks of an appraisal, in their order.
 fn checks_on(claims: &Claims) -> Vec<&'static str> {
     let (fields, rules) = match claims {
-        Claims::Tdx(_) => (&TdxReference::CHECKS[..], &TdxRules::CHECKS[..]),
+        Claims::Tdx(_) | Claims::AzureTdx(..) => (&TdxReference::CHECKS[..], &TdxRules::CHECKS[..]),
+        Claims::Snp(_) | Claims::AzureSnp(..) => (&SnpReference::CHECKS[..], &SnpRules::CHECKS[..]),
     };
-    let (before, middle, after) = (
-        ["policy.network", "policy.image"],
-        ["policy.configuration"],
-        ["policy.platform", "policy.model", "freshness"],
-    );
-    [&before[..], fields, &middle, rules, &after].concat()
+    let pcrs = match claims {
+        Claims::AzureTdx(..) | Claims::AzureSnp(..) => &[azure::CHECK][..],
+        Claims::Tdx(_) | Claims::Snp(_) => &[],
+    };
+    let before = &["policy.network", "policy.image"][..];
+    let after = &["policy.platform", "policy.model", "freshness"][..];
+    [before, fields, pcrs, &["policy.configuration"], rules, after].concat()
 }
 
+/// The image's values for this platform beside the report's; `None` for an image that does not run there.
 fn compare<'a>(image: &'a ImageReference, claims: &'a Claims) -> Option<Vec<Comparison<'a>>> {
     match claims {
         Claims::Tdx(body) => image.tdx.as_ref().map(|reference| reference.compare(body).into()),
+        Claims::Snp(report) => image.snp.as_ref().map(|reference| reference.compare(report)),
+        Claims::AzureTdx(body, vtpm) => {
+            let azure = image.azure.as_ref()?;
+            let mut rows: Vec<_> = azure.tdx.as_ref()?.compare(body).into();
+            rows.push(azure.pcrs(vtpm));
+            Some(rows)
+        }
+        Claims::AzureSnp(report, vtpm) => {
+            let azure = image.azure.as_ref()?;
+            let mut rows = azure.snp.as_ref()?.compare(report);
+            rows.push(azure.pcrs(vtpm));
+            Some(rows)
+        }
     }
 }
 
@@ -139,7 +163,7 @@ fn image<'a>(
     let source = format!("{}, {}", part.source, image.name);
     rows.into_iter().for_each(|row| row.file(&source, list));
     if let Some(statement) = statement {
-        configuration(image, statement, list);
+        configuration(image, statement, claims, list);
     }
     Some(&image.name)
 }
@@ -185,9 +209,14 @@ fn models(part: &Part<'_>, statement: &Statement, list: &mut Checklist) {
     });
 }
 
-fn configuration(image: &ImageReference, statement: &Statement, list: &mut Checklist) {
+fn configuration(image: &ImageReference, statement: &Statement, claims: &Claims, list: &mut Checklist) {
+    const ID: &str = "policy.configuration";
     let Some(expected) = image.configuration else {
-        list.skip("policy.configuration", "the policy pins the configuration by its register alone");
+        // SEV-SNP has no register that a running guest extends: the statement alone says what was loaded.
+        match claims {
+            Claims::Snp(_) => list.fail(ID, no_configuration(&image.name)),
+            _ => list.skip(ID, "the policy pins the configuration by its register alone"),
+        }
         return;
     };
     let same = expected == statement.configuration;
@@ -207,6 +236,15 @@ fn no_image(part: &Part<'_>) -> crate::check::Finding {
         format!("none among {}", part.images.len()),
         "An empty list allows nothing",
         "Add the images you accept to the policy, with their values for this platform",
+    )
+}
+
+fn no_configuration(image: &str) -> crate::check::Finding {
+    rejected(
+        format!("a configuration pinned for {image:?}"),
+        "none".to_owned(),
+        "SEV-SNP has no register for the configuration, so nothing would hold it",
+        "Add the configuration's SHA-256 to the image in the policy",
     )
 }
 

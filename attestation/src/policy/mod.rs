@@ -1,13 +1,17 @@
 //! What a relying party accepts. An empty list allows nothing.
 
 mod appraise;
+mod azure;
 mod compare;
 mod field;
 mod freshness;
+mod snp;
 mod tdx;
 mod trusted;
 
+pub use azure::AzureReference;
 pub use field::{Floor, Mask, Pin, Switch};
+pub use snp::{GuestPolicyRules, PlatformInfoRules, SnpReference, SnpRules, TcbFloor, TcbFloors};
 pub use tdx::{TdxReference, TdxRules};
 pub use trusted::Trusted;
 
@@ -71,6 +75,9 @@ pub struct Policy {
     /// What is accepted of TDX machines; without it, none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tdx: Option<TdxRules>,
+    /// What is accepted of SEV-SNP machines; without it, none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snp: Option<SnpRules>,
     /// Machines and devices by name.
     #[serde(default, skip_serializing_if = "Platforms::is_free")]
     pub platforms: Platforms,
@@ -98,6 +105,13 @@ pub struct ImageReference {
     /// On TDX; without it, the image is not accepted there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tdx: Option<TdxReference>,
+    /// On SEV-SNP; without it, the image is not accepted there. SEV-SNP has no run-time registers, so `configuration` must
+    /// be given too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snp: Option<SnpReference>,
+    /// Behind Azure's paravisor; without it, the image is not accepted there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub azure: Option<AzureReference>,
 }
 
 impl ImageReference {
@@ -107,7 +121,7 @@ impl ImageReference {
         configuration: Option<[u8; 32]>,
         registers: &Measurements,
     ) -> Self {
-        Self { name: name.into(), configuration, tdx: Some(registers.into()) }
+        Self { name: name.into(), configuration, tdx: Some(registers.into()), snp: None, azure: None }
     }
 }
 
@@ -192,6 +206,7 @@ impl Policy {
             exceptions: Vec::new(),
             images: Vec::new(),
             tdx: None,
+            snp: None,
             platforms: Platforms::default(),
             source: own(),
             also: Vec::new(),
@@ -263,18 +278,22 @@ impl Policy {
     /// What accepts an image on a platform also says which machines of it: nothing is left to a default.
     fn check_whole(&self) -> Result<(), InvalidPolicy> {
         for image in &self.images {
-            if image.tdx.is_none() {
-                return Err(InvalidPolicy(format!(
-                    "image {:?} has values for no platform: add [images.tdx]",
-                    image.name
-                )));
-            }
-            if image.tdx.is_some() && self.tdx.is_none() {
-                let name = &image.name;
-                return Err(InvalidPolicy(format!(
-                    "image {name:?} is for TDX, but [tdx] is missing: say which machines"
-                )));
-            }
+            let ImageReference { name, configuration, tdx, snp, azure } = image;
+            let below = azure.as_ref();
+            let on_tdx = tdx.is_some() || below.is_some_and(|azure| azure.tdx.is_some());
+            let on_snp = snp.is_some() || below.is_some_and(|azure| azure.snp.is_some());
+            let wrong = if !on_tdx && !on_snp {
+                "has values for no platform: add [images.tdx], [images.snp] or [images.azure]"
+            } else if on_tdx && self.tdx.is_none() {
+                "is for TDX, but [tdx] is missing: say which machines"
+            } else if on_snp && self.snp.is_none() {
+                "is for SEV-SNP, but [snp] is missing: say which machines"
+            } else if snp.is_some() && configuration.is_none() {
+                "is for SEV-SNP, which has no register for the configuration: add `configuration`"
+            } else {
+                continue;
+            };
+            return Err(InvalidPolicy(format!("image {name:?} {wrong}")));
         }
         Ok(())
     }

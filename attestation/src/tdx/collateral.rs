@@ -108,6 +108,7 @@ pub(super) fn appraise(
     Platform {
         kind: PlatformKind::Tdx,
         simulated: anchor.simulated,
+        product: "",
         tcb_status: claims.tcb.status.to_string(),
         advisories: claims.tcb.advisory_ids.clone(),
         evaluation_number: Some(claims.tcb.eval_data_number),

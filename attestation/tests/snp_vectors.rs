@@ -1,0 +1,196 @@
+//! Real SEV-SNP reports get the verdict they must get, and no changed byte of them is accepted.
+
+#[path = "common/mutate.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by several test files")]
+mod mutate;
+#[path = "common/vectors.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared by several test files")]
+mod vectors;
+
+use cocoon_attestation::snp::{KeyKind, Product, amd_needs};
+use cocoon_attestation::{
+    Claims, Endorsements, Evidence, Exceptions, Genuine, Refusal, RefusalKind, TrustAnchors, UnixTime, verify,
+};
+use mutate::{Random, mutate};
+use vectors::Vectors;
+
+const AT: u64 = 1_785_000_000;
+
+/// What refuses each case, and what else is wrong with it. Cases that are not here must be genuine.
+const REFUSED_BY: [(&str, &[&str]); 11] = [
+    ("snp-milan-denied", &["snp.milan"]),
+    ("snp-milan-v2-alias", &["snp.platform_info"]),
+    ("snp-debug-policy", &["snp.debug"]),
+    ("snp-vlek-vmpl1", &["snp.vmpl"]),
+    ("snp-bad-vcek-legacy", &["snp.signature", "snp.chain", "snp.chip", "snp.tcb"]),
+    ("snp-vcek-too-early", &["snp.validity"]),
+    ("neg-snp-measurement", &["snp.signature"]),
+    ("neg-snp-policy-debug", &["snp.signature", "snp.debug"]),
+    ("neg-snp-reportdata", &["snp.signature"]),
+    ("neg-snp-sigalgo", &["snp.signature"]),
+    ("neg-snp-tcb-reserved", &["snp.format", "snp.signature"]),
+];
+
+fn check(report: &[u8], certificate: &[u8], at: u64, allow: &[&str]) -> Result<Genuine, Refusal> {
+    let endorsements =
+        Endorsements::from_files(vec![certificate.to_vec()]).map_err(|_| ()).unwrap_or_default();
+    let exceptions = Exceptions::parse(allow.iter().copied()).expect("known names");
+    verify(&Evidence::detect(report)?, &endorsements, &TrustAnchors::hardware(), &exceptions, UnixTime(at))
+}
+
+#[test]
+fn every_snp_case_gets_its_verdict() {
+    let Some(vectors) = Vectors::find() else { return };
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for case in vectors.cases() {
+        let text = |key: &str| case[key].as_str().expect("text").to_owned();
+        if text("kind") != "snp" {
+            continue;
+        }
+        seen += 1;
+        let allow: Vec<&str> =
+            case["allow"].as_array().into_iter().flatten().filter_map(|name| name.as_str()).collect();
+        let certificate = vectors.read(case["endorsements"][0].as_str().expect("a file name"));
+        let at = case["at"].as_u64().expect("seconds");
+        let result = check(&vectors.read(&text("evidence")), &certificate, at, &allow);
+        let got: Vec<&str> = match &result {
+            Ok(genuine) => {
+                assert!(!genuine.simulated() && genuine.platform().name() == "snp");
+                Vec::new()
+            }
+            Err(refusal) => {
+                println!("{}: {refusal}", text("id"));
+                refusal.failed().collect()
+            }
+        };
+        let because =
+            REFUSED_BY.iter().find(|(id, _)| *id == text("id")).map_or(&[][..], |(_, checks)| checks);
+        if got != because || got.is_empty() != (text("expect") == "genuine") {
+            wrong.push(format!("{}: got {got:?}, expected {because:?}", text("id")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(seen >= REFUSED_BY.len() + 4, "{seen} cases");
+}
+
+/// Genuine reports, each with its certificate and the exceptions without which it is refused.
+const GENUINE: [(&str, &str, &[&str], u64); 5] = [
+    ("snp/ms_genoa_report.bin", "snp/ms_genoa_vcek.pem", &[], AT),
+    ("snp/ms_turin_report.bin", "snp/ms_turin_vcek.pem", &[], AT),
+    ("snp/ms_milan_report.bin", "snp/ms_milan_vcek.pem", &["snp:milan"], AT),
+    ("snp/sev_milan_report.bin", "snp/sev_milan_vcek.der", &["snp:milan", "snp:no-alias-check"], AT),
+    ("snp/trustee_vlek_report.bin", "snp/trustee_vlek.der", &["snp:milan", "snp:vmpl1"], 1_762_000_000),
+];
+
+#[test]
+fn genuine_reports_of_every_product_and_key_are_genuine() {
+    let Some(vectors) = Vectors::find() else { return };
+    for (report, certificate, allow, at) in GENUINE {
+        let genuine = check(&vectors.read(report), &vectors.read(certificate), at, allow);
+        let genuine = genuine.unwrap_or_else(|refusal| panic!("{report}: {refusal}"));
+        assert!(matches!(genuine.claims(), Claims::Snp(_)), "{report}");
+        for left_out in 0..allow.len() {
+            let rest: Vec<&str> =
+                allow.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, name)| *name).collect();
+            let refusal =
+                check(&vectors.read(report), &vectors.read(certificate), at, &rest).expect_err(report);
+            assert_eq!(
+                (refusal.kind, refusal.failed().count()),
+                (RefusalKind::Rejected, 1),
+                "{report}: {refusal}"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_changed_byte_of_a_report_is_genuine() {
+    let Some(vectors) = Vectors::find() else { return };
+    for (report, certificate, allow, at) in GENUINE {
+        let (report, certificate) = (vectors.read(report), vectors.read(certificate));
+        for byte in 0..report.len() {
+            for mask in [0x01, 0x80, 1 << (byte % 8)] {
+                let mut changed = report.clone();
+                changed[byte] ^= mask;
+                assert!(check(&changed, &certificate, at, allow).is_err(), "byte {byte:#x} ^ {mask:#x}");
+            }
+        }
+        for length in 0..report.len() {
+            assert!(check(&report[..length], &certificate, at, allow).is_err(), "cut to {length}");
+        }
+    }
+}
+
+#[test]
+fn no_changed_byte_of_a_certificate_is_genuine() {
+    let Some(vectors) = Vectors::find() else { return };
+    for (report, certificate, allow, at) in GENUINE {
+        let (report, der) = (vectors.read(report), der(vectors.read(certificate)));
+        assert!(check(&report, &der, at, allow).is_ok());
+        for byte in 0..der.len() {
+            let mut changed = der.clone();
+            changed[byte] ^= 1 << (byte % 8);
+            assert!(check(&report, &changed, at, allow).is_err(), "byte {byte}");
+        }
+    }
+}
+
+fn der(certificate: Vec<u8>) -> Vec<u8> {
+    use base64::Engine;
+    if !certificate.starts_with(b"-----") {
+        return certificate;
+    }
+    let text = std::str::from_utf8(&certificate).expect("text");
+    let base64: String = text.lines().filter(|line| !line.starts_with('-')).collect();
+    base64::engine::general_purpose::STANDARD.decode(base64).expect("base64")
+}
+
+#[test]
+fn mutations_never_panic_and_are_never_genuine() {
+    const SEED: u64 = 0x0c0c_0057_e5ee_d111;
+    let Some(vectors) = Vectors::find() else { return };
+    println!("seed {SEED:#x}");
+    let mut random = Random(SEED);
+    for (name, certificate, allow, at) in GENUINE {
+        let (report, certificate) = (vectors.read(name), der(vectors.read(certificate)));
+        for round in 0..1_000 {
+            let changed = mutate(&report, &mut random);
+            assert!(
+                check(&changed, &certificate, at, allow).is_err() || changed == report,
+                "{name}, round {round}"
+            );
+            let changed = mutate(&certificate, &mut random);
+            assert!(
+                check(&report, &changed, at, allow).is_err() || changed == certificate,
+                "{name}, round {round}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_report_says_what_to_fetch_from_amd() {
+    let Some(vectors) = Vectors::find() else { return };
+    let needs = |name: &str| amd_needs(&vectors.read(name)).expect("a report");
+    let turin = needs("snp/ms_turin_report.bin");
+    assert_eq!((&turin.products[..], turin.key), (&[Product::Turin][..], KeyKind::Vcek));
+    assert_eq!(
+        turin.vcek_path(Product::Turin).as_deref(),
+        Some("/vcek/v1/Turin/59790fb1c39f35c1?fmcSPL=01&blSPL=01&teeSPL=01&snpSPL=04&ucodeSPL=81")
+    );
+    let genoa = needs("snp/ms_genoa_report.bin");
+    let path = genoa.vcek_path(Product::Genoa).expect("a VCEK");
+    assert!(
+        path.starts_with("/vcek/v1/Genoa/b1e24a27")
+            && path.ends_with("?blSPL=10&teeSPL=00&snpSPL=23&ucodeSPL=84"),
+        "{path}"
+    );
+    assert_eq!(genoa.crl_path(Product::Genoa), "/vcek/v1/Genoa/crl");
+    let second = needs("snp/sev_milan_report.bin");
+    assert_eq!(second.products, [Product::Milan, Product::Genoa], "version 2 does not name the processor");
+    let vlek = needs("snp/trustee_vlek_report.bin");
+    assert_eq!(
+        (vlek.key, vlek.chip_id.as_deref(), vlek.vcek_path(Product::Milan)),
+        (KeyKind::Vlek, None, None)
+    );
+}
