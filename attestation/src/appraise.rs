@@ -1,7 +1,7 @@
 //! The second proof: the evidence is what this relying party accepts, for it, now.
 
 use crate::check::{Checklist, Finding};
-use crate::genuine::Proven;
+use crate::genuine::{Claims, Proven};
 use crate::statement::ModelIdentity;
 use crate::{
     Check, Context, Genuine, ImageReference, KnownBlock, Measurements, Platform, Policy, Refusal,
@@ -96,12 +96,12 @@ impl Policy {
     /// # Errors
     /// A [`Refusal`] naming the register or rule that does not hold.
     pub fn appraise(&self, genuine: Genuine, context: &Context) -> Result<Trusted, Refusal> {
-        let Proven { checks: earlier, platform, claims, statement } = genuine.into_proven();
-        let registers = claims.registers().expect("every platform so far has registers");
+        let Proven { checks: earlier, platform, claims, statement, .. } = genuine.into_proven();
+        let registers = claims.as_ref().and_then(Claims::registers);
         let mut list = Checklist::new(&CHECKS);
-        let appraised = match &statement {
-            Some((statement, _)) => self.check(statement, &registers, context, &mut list),
-            None => {
+        let appraised = match (&statement, &registers) {
+            (Some((statement, _)), Some(registers)) => self.check(statement, registers, context, &mut list),
+            _ => {
                 list.fail("policy.network", no_statement());
                 None
             }

@@ -1,7 +1,7 @@
 //! What is handed to the verifier.
 
 use crate::check::{Checklist, Finding};
-use crate::{Bundle, Malformed, Refusal, RefusalKind};
+use crate::{Bundle, Malformed, Refusal, RefusalKind, nvidia};
 
 /// Evidence in one of the forms it travels in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Evidence {
     Bundle(Bundle),
     /// A TDX quote alone: genuine or not, but without a statement it is never trusted.
     TdxQuote(Vec<u8>),
+    /// Reports of NVIDIA GPUs and switches by themselves: genuine or not, but never trusted without a statement.
+    Nvidia(nvidia::Evidence),
 }
 
 /// A CPU's evidence in any of its wrappings.
@@ -52,23 +54,30 @@ impl Evidence {
             }
             [3..=5, 0, _, 0, 0, 0, 0, 0, ..] => Err(unsupported("an SGX quote")),
             [2 | 3 | 5, 0, 0, 0, ..] if bytes.len() == 1184 => Err(unsupported("an SEV-SNP report")),
-            [0x11, 0xe0, ..] => Err(unsupported("an NVIDIA SPDM report")),
+            _ if nvidia::Evidence::looks_like(bytes) => {
+                nvidia::Evidence::parse(bytes).map(Self::Nvidia).map_err(|e| malformed(&e))
+            }
             [b'{' | b'[', ..] => Err(unsupported("JSON evidence")),
-            _ => Err(malformed(&Malformed::new("evidence", "neither a bundle nor a TDX quote"))),
+            _ => Err(malformed(&Malformed::new(
+                "evidence",
+                "neither a bundle, nor a TDX quote, nor a GPU's report",
+            ))),
         }
     }
 
     pub(crate) fn bundle(&self) -> Option<&Bundle> {
         match self {
             Self::Bundle(bundle) => Some(bundle),
-            Self::TdxQuote(_) => None,
+            Self::TdxQuote(_) | Self::Nvidia(_) => None,
         }
     }
 
-    pub(crate) fn cpu(&self) -> Cpu<'_> {
+    /// GPUs by themselves have none.
+    pub(crate) fn cpu(&self) -> Option<Cpu<'_>> {
         match self {
-            Self::Bundle(bundle) => Cpu::Tdx(&bundle.quote),
-            Self::TdxQuote(quote) => Cpu::Tdx(quote),
+            Self::Bundle(bundle) => Some(Cpu::Tdx(&bundle.quote)),
+            Self::TdxQuote(quote) => Some(Cpu::Tdx(quote)),
+            Self::Nvidia(_) => None,
         }
     }
 }
@@ -83,7 +92,7 @@ fn refusal(kind: RefusalKind, expected: &str, got: String, likely: &str, remedy:
 fn malformed(error: &Malformed) -> Refusal {
     refusal(
         RefusalKind::Malformed,
-        "an evidence bundle or a TDX quote",
+        "an evidence bundle, a TDX quote or GPU reports",
         error.to_string(),
         "The bytes were cut, changed on the way, or are something else",
         "Fetch the evidence again, from the guest's host if a gateway sent it",
@@ -93,7 +102,7 @@ fn malformed(error: &Malformed) -> Refusal {
 fn unsupported(what: &str) -> Refusal {
     refusal(
         RefusalKind::Unavailable,
-        "an evidence bundle or a TDX quote",
+        "an evidence bundle, a TDX quote or GPU reports",
         format!("{what}, not yet supported"),
         "This verifier cannot judge this platform, so it does not accept it",
         "Use a version that supports this platform",

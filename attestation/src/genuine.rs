@@ -2,10 +2,12 @@
 
 use crate::check::{Checklist, Finding};
 use crate::evidence::Cpu;
+use crate::nvidia::{self, Challenge, Gpu};
+use crate::platform::PlatformKind;
 use crate::tdx::{self, Body};
 use crate::{
-    Bundle, Check, Endorsements, Evidence, Exceptions, Measurements, Platform, Refusal, RefusalKind,
-    Statement, TrustAnchors, UnixTime, statement,
+    Bundle, Check, Endorsements, Evidence, Exceptions, GpuRecord, Measurements, Platform, PlatformId,
+    Refusal, RefusalKind, Statement, TrustAnchors, UnixTime, statement,
 };
 
 const BINDING_CHECKS: [&str; 2] = ["binding.report_data", "binding.gpu"];
@@ -23,7 +25,10 @@ pub struct Genuine {
 pub(crate) struct Proven {
     pub(crate) checks: Vec<Check>,
     pub(crate) platform: Platform,
-    pub(crate) claims: Claims,
+    /// None from GPUs by themselves.
+    pub(crate) claims: Option<Claims>,
+    /// Every GPU and switch, in the evidence's order.
+    pub(crate) gpus: Vec<Gpu>,
     /// With its digest.
     pub(crate) statement: Option<(Statement, [u8; 32])>,
 }
@@ -68,9 +73,14 @@ impl Genuine {
         &self.proven.platform
     }
 
-    /// What the hardware signed.
-    pub fn claims(&self) -> &Claims {
-        &self.proven.claims
+    /// What the CPU signed; GPUs by themselves have none.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.proven.claims.as_ref()
+    }
+
+    /// The GPUs and switches, in the evidence's order.
+    pub fn gpus(&self) -> &[Gpu] {
+        &self.proven.gpus
     }
 
     /// The statement bound into the report; a raw quote has none.
@@ -84,7 +94,7 @@ impl Genuine {
     /// A [`Refusal`] with the check `binding.expected`.
     pub fn with_report_data(mut self, expected: &[u8; 64]) -> Result<Self, Refusal> {
         const ID: &str = "binding.expected";
-        let (mut list, got) = (Checklist::new(&[ID]), self.proven.claims.report_data());
+        let (mut list, got) = (Checklist::new(&[ID]), self.claims().and_then(Claims::report_data));
         list.require(got == Some(expected), ID, "the report carries the data that was asked for", || {
             Finding {
                 kind: RefusalKind::Rejected,
@@ -186,19 +196,93 @@ impl<'a> Verifier<'a> {
 
 fn judge(evidence: &Evidence, bundle: Option<&Bundle>, given: &Given<'_>) -> Result<Genuine, Refusal> {
     let cpu = evidence.cpu();
-    let ids = [cpu.checks(), &BINDING_CHECKS].concat();
+    let with_gpus =
+        matches!(evidence, Evidence::Nvidia(_)) || bundle.is_some_and(|bundle| !bundle.gpu.is_empty());
+    let gpu_checks: &[&str] = if with_gpus { &nvidia::CHECKS } else { &[] };
+    let ids = [cpu.map_or(&[][..], Cpu::checks), gpu_checks, &BINDING_CHECKS].concat();
     let (mut list, mut simulated) = (Checklist::new(&ids), false);
-    let facts = match cpu {
+    let facts = cpu.and_then(|cpu| verify_cpu(cpu, given, &mut list, &mut simulated));
+    let statement = binding(bundle, facts.as_ref().map(|(claims, _)| claims), &mut list);
+    let gpus = match (evidence, bundle) {
+        (Evidence::Nvidia(raw), _) => {
+            let challenge = given.nonce.map_or(Challenge::Free, |nonce| Challenge::Exactly(*nonce));
+            nvidia::verify(raw, challenge, given, &mut list, &mut simulated)
+        }
+        (_, Some(bundle)) if with_gpus => bundled_gpus(
+            bundle,
+            statement.as_ref().map(|(statement, _)| statement),
+            given,
+            &mut list,
+            &mut simulated,
+        ),
+        _ => None,
+    };
+    let name = cpu.map_or(PlatformKind::Nvidia.name(), Cpu::name);
+    let checks = list.outcome().map_err(|refusal| refusal.about(name, simulated))?;
+    let (claims, platform) = facts.unzip();
+    let platform = joined(platform, gpus.as_ref(), simulated);
+    let gpus = gpus.map(|facts| facts.gpus).unwrap_or_default();
+    Ok(Genuine { proven: Proven { checks, platform, claims, gpus, statement } })
+}
+
+fn verify_cpu(
+    cpu: Cpu<'_>,
+    given: &Given<'_>,
+    list: &mut Checklist,
+    simulated: &mut bool,
+) -> Option<(Claims, Platform)> {
+    match cpu {
         Cpu::Tdx(quote) => {
-            let facts = tdx::verify(quote, given, &mut list, &mut simulated);
-            event_log(given.endorsements, &mut list);
+            let facts = tdx::verify(quote, given, list, simulated);
+            event_log(given.endorsements, list);
             facts.map(|(body, platform)| (Claims::Tdx(body), platform))
         }
-    };
-    let statement = binding(bundle, facts.as_ref().map(|(claims, _)| claims), &mut list);
-    let checks = list.outcome().map_err(|refusal| refusal.about(cpu.name(), simulated))?;
-    let (claims, platform) = facts.expect("no check failed, so every step was reached");
-    Ok(Genuine { proven: Proven { checks, platform, claims, statement } })
+    }
+}
+
+/// A bundle's GPUs answer the nonce that follows from the statement: their evidence is theirs for these keys.
+fn bundled_gpus(
+    bundle: &Bundle,
+    statement: Option<&Statement>,
+    given: &Given<'_>,
+    list: &mut Checklist,
+    simulated: &mut bool,
+) -> Option<nvidia::Facts> {
+    let nonce = |statement: &Statement| statement::gpu_nonce(&statement.keys, &statement.freshness);
+    let challenge = statement.map_or(Challenge::Unknown, |statement| Challenge::Exactly(nonce(statement)));
+    match nvidia::Evidence::of_records(&bundle.gpu) {
+        Ok(evidence) => nvidia::verify(&evidence, challenge, given, list, simulated),
+        Err(error) => {
+            let finding = Finding {
+                kind: RefusalKind::Malformed,
+                expected: "GPU records in their deterministic encoding".into(),
+                got: error.to_string(),
+                likely: "The guest is of another version, or does not follow the format".into(),
+                remedy: "Use a host whose guest is of a version this verifier knows".into(),
+            };
+            list.fail("gpu.format", finding);
+            None
+        }
+    }
+}
+
+/// One platform of a CPU and its GPUs, or of GPUs by themselves; what runs out first counts.
+fn joined(cpu: Option<Platform>, gpus: Option<&nvidia::Facts>, simulated: bool) -> Platform {
+    let mut platform = cpu.unwrap_or_else(|| Platform {
+        kind: PlatformKind::Nvidia,
+        simulated,
+        tcb_status: "UpToDate".into(),
+        advisories: Vec::new(),
+        evaluation_number: None,
+        ids: Vec::new(),
+        good_until: gpus.expect("no check failed, so there is a CPU or a GPU").good_until,
+    });
+    if let Some(facts) = gpus {
+        platform.simulated |= simulated;
+        platform.good_until = platform.good_until.min(facts.good_until);
+        platform.ids.extend(facts.gpus.iter().map(|gpu| PlatformId::gpu(&gpu.serial)));
+    }
+    platform
 }
 
 fn unsupported(what: &str, got: String) -> Finding {
@@ -259,11 +343,22 @@ fn decode(bytes: &[u8], list: &mut Checklist) -> Option<Statement> {
     Statement::decode(bytes).map_err(|e| list.fail("binding.report_data", malformed(e.reason))).ok()
 }
 
+/// The records are those whose digests the statement lists, in its order.
 fn gpu(statement: &Statement, bundle: &Bundle, list: &mut Checklist) {
     if statement.gpu_evidence.is_empty() && bundle.gpu.is_empty() {
-        list.skip("binding.gpu", "no GPU is claimed");
-    } else {
-        let got = format!("{} claimed, {} shown", statement.gpu_evidence.len(), bundle.gpu.len());
-        list.fail("binding.gpu", unsupported("GPU evidence", got));
+        return list.skip("binding.gpu", "no GPU is claimed");
     }
+    let shown: Vec<[u8; 32]> = bundle.gpu.iter().map(|record| GpuRecord::digest(record)).collect();
+    let same = shown == statement.gpu_evidence;
+    let words = |digests: &[[u8; 32]]| {
+        let digests: Vec<String> = digests.iter().map(hex::encode).collect();
+        if digests.is_empty() { "none".to_owned() } else { digests.join(", ") }
+    };
+    list.require(same, "binding.gpu", "the GPU evidence is what this TD collected", || Finding {
+        kind: RefusalKind::Rejected,
+        expected: words(&statement.gpu_evidence),
+        got: words(&shown),
+        likely: "GPU evidence was left out, added, exchanged or put in another order".into(),
+        remedy: "Fetch the bundle again, from the guest's host if a gateway sent it".into(),
+    });
 }

@@ -62,7 +62,7 @@ pub struct Explanation {
     pub remedy: String,
     /// All checks, in their fixed order.
     pub checks: Vec<Check>,
-    /// The platform as far as it was recognised: `tdx` or `unknown`.
+    /// The platform as far as it was recognised: `tdx`, `nvidia` or `unknown`.
     pub platform: &'static str,
     /// True if the evidence claims the simulated root that was given.
     pub simulated: bool,

@@ -101,6 +101,39 @@ pub fn report_data(statement: &[u8]) -> [u8; 64] {
     crypto::sha512(&[b"cocoon statement v1", statement])
 }
 
+/// The nonce that a guest hands to its GPUs, so that their evidence is theirs for these keys at this time and for no
+/// other statement. SHA-256 of, without separators:
+///
+/// | bytes | field |
+/// | --- | --- |
+/// | 19 | `cocoon gpu nonce v1` |
+/// | 4 | length of the seal key, little-endian |
+/// | 1216 | seal key |
+/// | 32 | receipt key |
+/// | 4 | beacon's seqno, little-endian |
+/// | 32 | beacon's root hash |
+/// | 1 | 1 if a client gave a nonce, else 0 |
+/// | 32 or 0 | that nonce |
+/// | 8 | serial, little-endian |
+///
+/// Each field has a fixed length or says its own, so no two inputs are encoded alike.
+///
+/// # Panics
+/// For a seal key of 4 GiB or more; statements hold [`SEAL_KEY`] bytes.
+pub fn gpu_nonce(keys: &Keys, freshness: &Freshness) -> [u8; 32] {
+    crypto::sha256(&[
+        b"cocoon gpu nonce v1",
+        &u32::try_from(keys.seal.len()).expect("keys are short").to_le_bytes(),
+        &keys.seal,
+        &keys.receipt,
+        &freshness.beacon.seqno.to_le_bytes(),
+        &freshness.beacon.root_hash,
+        &[u8::from(freshness.nonce.is_some())],
+        freshness.nonce.as_ref().map_or(&[], |nonce| nonce.as_slice()),
+        &freshness.serial.to_le_bytes(),
+    ])
+}
+
 /// SHA-256 of the encoded statement: its name in headers and receipts.
 pub fn digest(statement: &[u8]) -> [u8; 32] {
     crypto::sha256(&[statement])
