@@ -185,7 +185,8 @@ fn joined(made: &[(&str, &Entry)]) -> (Check, bool) {
     let several = made.len() > 1;
     if several && skipped.is_some() {
         let all = made.iter().all(|(_, other)| other.check.status == Status::Skip);
-        check.why = format!("{}: {}", if all { &format!("all {}", made.len()) } else { *name }, check.why);
+        let which = if all { format!("all {}", made.len()) } else { (*name).to_owned() };
+        check.why = format!("{which}: {}", check.why);
     } else if several && made.iter().all(|(_, other)| other.check.got == check.got) {
         check.got = format!("all {}: {}", made.len(), check.got);
     } else if several {

@@ -33,9 +33,10 @@ use self::chain::KnownLinks;
 use self::device::{Judged, Shared};
 use self::ocsp::Responses;
 use self::rim::{Judge, Library};
-use crate::UnixTime;
+use self::spdm::Report;
 use crate::check::Checklist;
 use crate::genuine::Given;
+use crate::{Malformed, UnixTime};
 
 /// All checks, in the order in which they are shown.
 pub(crate) const CHECKS: [&str; 13] = [
@@ -53,6 +54,14 @@ pub(crate) const CHECKS: [&str; 13] = [
     "gpu.mode",
     "gpu.devices",
 ];
+
+/// How many measurements a report holds, if it can be read: for those who want to know before they verify.
+///
+/// # Errors
+/// With the offset and the field, if the report is not in its exact bounds.
+pub fn measurement_count(report: &[u8]) -> Result<usize, Malformed> {
+    Report::parse(report).map(|report| report.blocks.len())
+}
 
 /// Which challenge the devices must have answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

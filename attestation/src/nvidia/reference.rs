@@ -1,12 +1,10 @@
 //! The report's measurements against the RIMs that go with its versions.
 
-use std::collections::BTreeMap;
-
 use super::architecture::Architecture;
 use super::chain::KnownLinks;
 use super::needs::rim_ids;
 use super::opaque::field;
-use super::rim::{Judge, Kind, Library, Vouched};
+use super::rim::{Golden, Judge, Kind, Library, Vouched};
 use super::spdm::Report;
 use crate::RefusalKind;
 use crate::check::{Checklist, Finding};
@@ -21,9 +19,6 @@ pub(super) struct Compared {
     pub(super) driver: Option<Vouched>,
     pub(super) vbios: Option<Vouched>,
 }
-
-/// Alternatives by index.
-type Golden = BTreeMap<u8, Vec<Vec<u8>>>;
 
 /// Makes `gpu.rim.driver`, `gpu.rim.vbios` and `gpu.measurements`. What is returned counts only if none failed.
 pub(super) fn compare(
@@ -96,7 +91,9 @@ fn find(
         list.fail(id, finding(RefusalKind::Malformed, got));
         return None;
     };
-    match library.find(kind, wanted, architecture, judge, known) {
+    match library
+        .find(kind, wanted, architecture, judge, known, |golden| differing(report, golden).is_empty())
+    {
         Ok(Some(found)) => {
             let got = format!("{} active measurements", found.golden.len());
             let why = if found.vouched.simulated {
@@ -129,10 +126,8 @@ fn measurements(
 ) {
     const ID: &str = "gpu.measurements";
     let sources = [("driver", driver), ("VBIOS", vbios)];
-    let golden = || {
-        let each = sources.iter().filter_map(|(name, rim)| Some((*name, &rim.as_ref()?.0)));
-        each.flat_map(|(name, golden)| golden.iter().map(move |(index, values)| (name, *index, values)))
-    };
+    let golden =
+        || sources.iter().filter_map(|(_, rim)| rim.as_ref()).flat_map(|(rim, _)| rim.keys().copied());
     if golden().next().is_none() {
         list.skip(ID, "no RIM was handed over: the measurements are compared with nothing");
         return;
@@ -147,23 +142,23 @@ fn measurements(
         );
         return list.fail(ID, finding);
     }
-    let nvdec0 = match report.opaque.status(field::NVDEC0_STATUS).transpose() {
-        Ok(status) => status.unwrap_or(true),
+    let counts = match nvdec0_counts(report) {
+        Ok(counts) => counts,
         Err(other) => {
             let (expected, got) = ("NVDEC0 on or off".into(), format!("NVDEC0 status 0x{other}"));
             return list
                 .fail(ID, differs(expected, got, "The report says of this engine what no version defines"));
         }
     };
-    let counted = || golden().filter(|(_, index, _)| nvdec0 || *index != NVDEC0_INDEX);
-    let wrong: Vec<String> = counted()
-        .filter(|(_, index, values)| {
-            report.measurement(*index).is_none_or(|got| !values.iter().any(|value| value == got))
+    let total = golden().filter(|index| counts || *index != NVDEC0_INDEX).count();
+    let wrong: Vec<String> = sources
+        .iter()
+        .filter_map(|(name, rim)| Some((name, &rim.as_ref()?.0)))
+        .flat_map(|(name, rim)| {
+            differing(report, rim).into_iter().map(move |index| format!("{index} ({name})"))
         })
-        .map(|(name, index, _)| format!("{index} ({name})"))
         .collect();
     list.require(wrong.is_empty(), ID, "the device runs what NVIDIA signed", || {
-        let total = counted().count();
         let got = if wrong.is_empty() {
             format!("{total} of {total} equal")
         } else {
@@ -172,6 +167,24 @@ fn measurements(
         let expected = format!("{total} active measurements equal to the RIMs'");
         differs(expected, got, "The device runs other firmware than its version says, or is in another mode")
     });
+}
+
+/// Does the measurement of NVDEC0 count? Not where the engine is off.
+fn nvdec0_counts(report: &Report<'_>) -> Result<bool, String> {
+    Ok(report.opaque.status(field::NVDEC0_STATUS).transpose()?.unwrap_or(true))
+}
+
+/// Active indices at which the report has none of the golden values.
+fn differing(report: &Report<'_>, golden: &Golden) -> Vec<u8> {
+    let counts = nvdec0_counts(report).unwrap_or(true);
+    let equals = |index: u8, values: &[Vec<u8>]| {
+        report.measurement(index).is_some_and(|got| values.iter().any(|value| value == got))
+    };
+    golden
+        .iter()
+        .filter(|(index, values)| (counts || **index != NVDEC0_INDEX) && !equals(**index, values))
+        .map(|(index, _)| *index)
+        .collect()
 }
 
 fn differs(expected: String, got: String, likely: &str) -> Finding {

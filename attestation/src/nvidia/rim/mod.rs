@@ -56,11 +56,13 @@ pub(super) struct Vouched {
     pub(super) good_until: UnixTime,
 }
 
+/// Values that an active index may have; indices count from 0.
+pub(super) type Golden = BTreeMap<u8, Vec<Vec<u8>>>;
+
 /// A RIM that was found for a version, and holds.
 pub(super) struct Found<'l> {
     pub(super) vouched: Vouched,
-    /// Values that an active index may have; indices count from 0.
-    pub(super) golden: &'l BTreeMap<u8, Vec<Vec<u8>>>,
+    pub(super) golden: &'l Golden,
 }
 
 /// Why a RIM is not believed.
@@ -103,7 +105,8 @@ impl<'a> Library<'a> {
         library
     }
 
-    /// The RIM of this kind and version for this architecture. `Ok(None)`: none of the kind was handed over at all.
+    /// The RIM of this kind and version for this architecture: of several (boards of other kinds share versions), one
+    /// whose values `equal` the report's, if there is one. `Ok(None)`: none of the kind was handed over at all.
     pub(super) fn find(
         &mut self,
         kind: Kind,
@@ -111,6 +114,7 @@ impl<'a> Library<'a> {
         architecture: Architecture,
         judge: &Judge<'_>,
         known: &mut KnownLinks,
+        equal: impl Fn(&Golden) -> bool,
     ) -> Result<Option<Found<'_>>, Fault> {
         let of_kind = |rim: &&Rim<'_>| Kind::of(&rim.swid.version) == kind;
         let fits = |rim: &Rim<'_>| {
@@ -118,15 +122,18 @@ impl<'a> Library<'a> {
                 && Architecture::of_chip(&rim.swid.product).is_none_or(|chip| chip == architecture)
         };
         let given: Vec<String> = self.rims.iter().filter(of_kind).map(Rim::about).collect();
-        let (mut first_fault, mut good) = (None, None);
+        let (mut first_fault, mut good) = (None, Vec::new());
         for (at, rim) in self.rims.iter_mut().enumerate().filter(|(_, rim)| fits(rim)) {
             match rim.judged(judge, known) {
-                Ok(vouched) => good = good.or(Some((at, vouched))),
+                Ok(vouched) => good.push((at, vouched)),
                 Err(fault) => first_fault = first_fault.or(Some(fault)),
             }
         }
-        match (good, first_fault) {
-            (Some((at, vouched)), _) => Ok(Some(Found { vouched, golden: &self.rims[at].swid.golden })),
+        let equals = good.iter().find(|(at, _)| equal(&self.rims[*at].swid.golden));
+        match (equals.or(good.first()), first_fault) {
+            (Some((at, vouched)), _) => {
+                Ok(Some(Found { vouched: *vouched, golden: &self.rims[*at].swid.golden }))
+            }
             (None, Some(fault)) => Err(fault),
             (None, None) if given.is_empty() => Ok(None),
             (None, None) => Err(Fault {
@@ -192,5 +199,58 @@ impl<'a> Rim<'a> {
             return Err(fault(kind, got));
         }
         Ok(Vouched { simulated: anchor.simulated, good_until: chain.good_until() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Every RIM that NVIDIA published and was gathered, whatever device it is for. The reference values of a whole RIM's
+    /// verdict are its name: the one whose signature does not hold says so.
+    #[test]
+    fn gathered_rims_hold_unless_their_name_says_otherwise() {
+        let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
+        let folder = std::env::var_os("COCOON_VECTORS").map_or(beside, Into::into).join("nvidia");
+        let Ok(files) = std::fs::read_dir(&folder) else {
+            eprintln!("vectors not found at {}, nothing was checked", folder.display());
+            return;
+        };
+        let anchors = TrustAnchors::hardware();
+        let responses = Responses::read([].into_iter());
+        let judge = Judge { anchors: &anchors, now: UnixTime(1_700_000_000), responses: &responses };
+        let mut held = 0;
+        for file in files.map(|file| file.expect("a file")) {
+            let name = file.file_name().to_string_lossy().into_owned();
+            if !name.contains("rim_") {
+                continue;
+            }
+            let bytes = std::fs::read(file.path()).expect("it is readable");
+            let text = xml::line_ends(&bytes).expect("UTF-8");
+            let verdict = Rim::read(&text).expect("a RIM").verify(&judge, &mut KnownLinks::default());
+            match verdict {
+                Ok(_) => held += 1,
+                Err(fault) => {
+                    let forged = fault.got.contains("XML signature does not hold");
+                    assert!(forged && name.contains("mismatch"), "{name}: {fault:?}");
+                }
+            }
+        }
+        assert!(held >= 20, "{held} RIMs hold");
+    }
+
+    #[test]
+    fn versions_of_drivers_and_vbios_are_told_apart() {
+        for (version, kind) in [
+            ("96.00.9F.00.01", Kind::Vbios),
+            ("97.10.64.00.1e", Kind::Vbios),
+            ("550.90.07", Kind::Driver),
+            ("590.12", Kind::Driver),
+            ("96.00.9F.00", Kind::Driver),
+        ] {
+            assert_eq!(Kind::of(version), kind, "{version}");
+        }
     }
 }
