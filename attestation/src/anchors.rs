@@ -8,7 +8,7 @@ pub(crate) const INTEL_ROOT: &[u8] = include_bytes!("../roots/intel-sgx-root-ca.
 /// 102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48.
 pub(crate) const NVIDIA_DEVICE_ROOT: &[u8] = include_bytes!("../roots/nvidia-device-root.der");
 /// NVIDIA's CoRIM signing root CA, above the RIMs' signers, as published in nvtrust; SHA-256
-/// 12977b5115acb0381179279ffeeb5a8c4d264971ebb32298023a465fa41df5d1.
+/// 12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1.
 pub(crate) const NVIDIA_RIM_ROOT: &[u8] = include_bytes!("../roots/nvidia-rim-root.der");
 
 /// The largest certificate taken as a simulated root, in bytes.
@@ -111,7 +111,7 @@ mod tests {
         for (root, sha256) in [
             (INTEL_ROOT, "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"),
             (NVIDIA_DEVICE_ROOT, "102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48"),
-            (NVIDIA_RIM_ROOT, "12977b5115acb0381179279ffeeb5a8c4d264971ebb32298023a465fa41df5d1"),
+            (NVIDIA_RIM_ROOT, "12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1"),
         ] {
             assert_eq!(hex::encode(crate::crypto::sha256(&[root])), sha256);
         }

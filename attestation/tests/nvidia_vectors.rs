@@ -1,7 +1,7 @@
 //! Real NVIDIA evidence gets the verdict it must get, and every changed byte of it is refused.
 
 #[path = "common/mutate.rs"]
-#[allow(unreachable_pub, reason = "shared by several test crates")]
+#[expect(unreachable_pub, reason = "shared by several test crates")]
 mod mutate;
 #[path = "common/vectors.rs"]
 #[expect(

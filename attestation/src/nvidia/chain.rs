@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 
 use crate::UnixTime;
-use crate::crypto::sha256;
 use crate::der::{Reader, tag};
 use crate::x509::{Certificate, DIGITAL_SIGNATURE, NotIssued, PublicKey, oid};
 
@@ -101,10 +100,10 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// Links that were verified in this very verification, by what was signed and who signed it: eight GPUs of one machine
+/// Links that were verified in this very verification, issuer and child by all of their bytes: eight GPUs of one machine
 /// share the upper part of their chains.
 #[derive(Debug, Default)]
-pub(super) struct KnownLinks(BTreeSet<[u8; 32]>);
+pub(super) struct KnownLinks(BTreeSet<(Vec<u8>, Vec<u8>)>);
 
 impl KnownLinks {
     pub(super) fn issue(
@@ -112,7 +111,7 @@ impl KnownLinks {
         issuer: &Certificate<'_>,
         child: &Certificate<'_>,
     ) -> Result<(), NotIssued> {
-        let link = sha256(&[&sha256(&[issuer.raw]), &sha256(&[child.raw])]);
+        let link = (issuer.raw.to_vec(), child.raw.to_vec());
         if !self.0.contains(&link) {
             issuer.issue(child)?;
             self.0.insert(link);

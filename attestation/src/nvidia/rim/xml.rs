@@ -64,6 +64,9 @@ pub(super) enum Node<'a> {
 impl<'a> Document<'a> {
     /// Reads a whole document. Lines must end in LF: see [`line_ends`].
     pub(super) fn parse(text: &'a str) -> Result<Self, Malformed> {
+        if let Some(at) = forbidden(text) {
+            return Err(Malformed::at(WHAT, at, "text", "a character that XML does not allow"));
+        }
         let mut parser = Parser { text, at: 0, document: Self { elements: Vec::new() }, open: Vec::new() };
         parser.prolog()?;
         parser.markup()?;
@@ -153,7 +156,7 @@ impl<'a> Element<'a> {
 
     /// The value of an attribute of a namespace.
     pub(super) fn attribute_of(&self, namespace: &str, local: &str) -> Option<&str> {
-        let found = self.attributes.iter().find(|a| a.namespace == namespace && a.name.local == local)?;
+        let found = self.attributes.iter().find(|a| a.name.local == local && a.namespace == namespace)?;
         Some(&found.value)
     }
 }
@@ -320,13 +323,10 @@ impl<'a> Parser<'a> {
     fn value(&mut self) -> Option<Cow<'a, str>> {
         let quote = self.rest().bytes().next().filter(|byte| b"\"'".contains(byte))?;
         self.at += 1;
-        let raw = self.run(|byte| byte != quote && byte != b'<');
-        if self.rest().bytes().next() != Some(quote) {
-            return None;
-        }
-        self.at += 1;
+        let (raw, _) = self.rest().split_once(char::from(quote)).filter(|(raw, _)| !raw.contains('<'))?;
+        self.at += raw.len() + 1;
         // Literal white space reads as a space; a character reference to it does not.
-        if raw.bytes().any(|byte| byte == b'\t' || byte == b'\n') {
+        if raw.contains('\n') || raw.contains('\t') {
             return unescape(&raw.replace(['\t', '\n'], " ")).map(|value| Cow::Owned(value.into_owned()));
         }
         unescape(raw)
@@ -347,7 +347,7 @@ impl<'a> Parser<'a> {
                 "" => Cow::Borrowed(""),
                 prefix => self.document.resolve(prefix, &declared, parent).ok_or_else(unknown)?,
             };
-            if attributes.iter().any(|a| a.namespace == namespace && a.name.local == name.local) {
+            if attributes.iter().any(|a| a.name.local == name.local && a.namespace == namespace) {
                 return Err(self.error("attribute", format!("{} stands there twice", name.local)));
             }
             attributes.push(Attribute { name, namespace, value });
@@ -366,7 +366,9 @@ impl<'a> Parser<'a> {
     }
 
     fn text(&mut self) -> Result<(), Malformed> {
-        let raw = self.run(|byte| byte != b'<');
+        let rest = self.rest();
+        let raw = &rest[..rest.find('<').unwrap_or(rest.len())];
+        self.at += raw.len();
         if self.rest().is_empty() || raw.contains("]]>") {
             return Err(self.error("text", "the document ends in it, or it ends a section that never began"));
         }
@@ -378,12 +380,22 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The characters that are meant, if all are allowed (XML 1.0, 2.2 and 4.1).
-fn unescape(raw: &str) -> Option<Cow<'_, str>> {
-    let allowed = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..) && !matches!(c, '\u{fffe}' | '\u{ffff}');
-    if !raw.chars().all(allowed) {
+fn allowed(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..) && !matches!(c, '\u{fffe}' | '\u{ffff}')
+}
+
+/// Where the first character stands that XML does not allow (XML 1.0, 2.2).
+fn forbidden(text: &str) -> Option<usize> {
+    // Control characters are looked for without leaving early, which the compiler makes fast.
+    let control = text.bytes().fold(false, |found, byte| found | (byte < b' ' && !is_space(byte)));
+    if !control && !text.contains('\u{fffe}') && !text.contains('\u{ffff}') {
         return None;
     }
+    text.char_indices().find(|(_, c)| !allowed(*c)).map(|(at, _)| at)
+}
+
+/// The characters that are meant, if all are allowed (XML 1.0, 4.1).
+fn unescape(raw: &str) -> Option<Cow<'_, str>> {
     if !raw.contains('&') {
         return Some(Cow::Borrowed(raw));
     }
