@@ -4,6 +4,13 @@
 /// 44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3.
 pub(crate) const INTEL_ROOT: &[u8] = include_bytes!("../roots/intel-sgx-root-ca.der");
 
+/// NVIDIA's device identity CA, above GPUs and switches, as published in nvtrust; SHA-256
+/// 102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48.
+pub(crate) const NVIDIA_DEVICE_ROOT: &[u8] = include_bytes!("../roots/nvidia-device-root.der");
+/// NVIDIA's CoRIM signing root CA, above the RIMs' signers, as published in nvtrust; SHA-256
+/// 12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1.
+pub(crate) const NVIDIA_RIM_ROOT: &[u8] = include_bytes!("../roots/nvidia-rim-root.der");
+
 /// The largest certificate taken as a simulated root, in bytes.
 const MAX_ROOT: usize = 4096;
 /// Most simulated roots: a CPU's, a GPU's, a RIM's, and room.
@@ -52,7 +59,7 @@ impl TrustAnchors {
     /// # Errors
     /// If `der` is not one certificate, is a hardware vendor's root, or is one too many.
     pub fn with_simulated_root(mut self, der: &[u8]) -> Result<Self, InvalidRoot> {
-        if der == INTEL_ROOT || crate::snp::is_root(der) {
+        if [INTEL_ROOT, NVIDIA_DEVICE_ROOT, NVIDIA_RIM_ROOT].contains(&der) || crate::snp::is_root(der) {
             return Err(InvalidRoot::HardwareRoot);
         }
         if !is_one_der_sequence(der) {
@@ -100,15 +107,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pinned_root_is_intels() {
-        let digest = crate::crypto::sha256(&[INTEL_ROOT]);
-        assert_eq!(hex::encode(digest), "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3");
+    fn the_pinned_roots_are_the_vendors() {
+        for (root, sha256) in [
+            (INTEL_ROOT, "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"),
+            (NVIDIA_DEVICE_ROOT, "102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48"),
+            (NVIDIA_RIM_ROOT, "12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1"),
+        ] {
+            assert_eq!(hex::encode(crate::crypto::sha256(&[root])), sha256);
+        }
     }
 
     #[test]
     fn the_hardware_root_cannot_be_called_simulated() {
-        let result = TrustAnchors::hardware().with_simulated_root(INTEL_ROOT);
-        assert_eq!(result.expect_err("Intel's root"), InvalidRoot::HardwareRoot);
+        for root in [INTEL_ROOT, NVIDIA_DEVICE_ROOT, NVIDIA_RIM_ROOT] {
+            let result = TrustAnchors::hardware().with_simulated_root(root);
+            assert_eq!(result.expect_err("a vendor's root"), InvalidRoot::HardwareRoot);
+        }
     }
 
     #[test]

@@ -181,6 +181,30 @@ impl Checklist {
         if holds { self.pass(id, finding.expected, finding.got, why) } else { self.fail(id, finding) }
     }
 
+    /// Takes over the same checks made on several devices, each list under its device's name: a check fails here if it
+    /// fails on one, and passes only if it passes on all.
+    pub(crate) fn join(&mut self, parts: &[(String, Checklist)]) {
+        let Some((_, first)) = parts.first() else { return };
+        for id in first.entries.iter().map(|entry| entry.check.id) {
+            let made: Vec<(&str, &Entry)> =
+                parts.iter().map(|(name, part)| (&name[..], part.of(id))).collect();
+            if let Some(finding) = joined_failure(&made) {
+                self.fail(id, finding);
+            } else if made.iter().all(|(_, entry)| entry.made) {
+                let (check, all_pass) = joined(&made);
+                if all_pass {
+                    self.pass(id, check.expected, check.got, check.why);
+                } else {
+                    self.skip(id, check.why);
+                }
+            }
+        }
+    }
+
+    fn of(&self, id: &str) -> &Entry {
+        self.entries.iter().find(|e| e.check.id == id).expect("all parts have the same checks")
+    }
+
     pub(crate) fn failed(&self) -> bool {
         self.entries.iter().any(|e| e.finding.is_some())
     }
@@ -202,6 +226,38 @@ impl Checklist {
         let checks = self.entries.into_iter().map(|e| e.check).collect();
         Err(Refusal::new(id, finding, checks))
     }
+}
+
+/// The first failure, named by its device if there are several devices.
+fn joined_failure(made: &[(&str, &Entry)]) -> Option<Finding> {
+    let mut failures = made.iter().filter_map(|(name, entry)| Some((name, entry.finding.clone()?)));
+    let (name, mut finding) = failures.next()?;
+    if made.len() > 1 {
+        let others = match failures.count() {
+            0 => String::new(),
+            count => format!(" (and {count} more)"),
+        };
+        finding.got = format!("{name}: {}{others}", finding.got);
+    }
+    Some(finding)
+}
+
+/// What is shown when no device failed: the words of the first that was not checked, or of the first at all.
+fn joined(made: &[(&str, &Entry)]) -> (Check, bool) {
+    let skipped = made.iter().find(|(_, entry)| entry.check.status == Status::Skip);
+    let (name, entry) = skipped.unwrap_or(&made[0]);
+    let mut check = entry.check.clone();
+    let several = made.len() > 1;
+    if several && skipped.is_some() {
+        let all = made.iter().all(|(_, other)| other.check.status == Status::Skip);
+        let which = if all { format!("all {}", made.len()) } else { (*name).to_owned() };
+        check.why = format!("{which}: {}", check.why);
+    } else if several && made.iter().all(|(_, other)| other.check.got == check.got) {
+        check.got = format!("all {}: {}", made.len(), check.got);
+    } else if several {
+        check.got = format!("{name}: {}; {} more pass", check.got, made.len() - 1);
+    }
+    (check, skipped.is_none())
 }
 
 fn never_made() -> Finding {

@@ -2,7 +2,7 @@
 
 use crate::azure;
 use crate::check::{Checklist, Finding};
-use crate::{Bundle, Malformed, Refusal, RefusalKind, Tee};
+use crate::{Bundle, Malformed, Refusal, RefusalKind, Tee, nvidia};
 
 /// Evidence in one of the forms it travels in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Evidence {
     SnpReport(Vec<u8>),
     /// Azure's vTPM evidence as JSON alone.
     AzureVtpm(Vec<u8>),
+    /// Reports of NVIDIA GPUs and switches by themselves: genuine or not, but never trusted without a statement.
+    Nvidia(nvidia::Evidence),
 }
 
 /// A CPU's evidence in any of its wrappings.
@@ -67,33 +69,33 @@ impl Evidence {
                 Ok(Self::TdxQuote(bytes.to_vec()))
             }
             [3..=5, 0, _, 0, 0, 0, 0, 0, ..] => Err(unsupported("an SGX quote")),
-            [0x11, 0xe0, ..] => Err(unsupported("an NVIDIA SPDM report")),
+            _ if nvidia::Evidence::looks_like(bytes) => {
+                nvidia::Evidence::parse(bytes).map(Self::Nvidia).map_err(|e| malformed(&e))
+            }
             [b'{', ..] if is_azure(bytes) => Ok(Self::AzureVtpm(bytes.to_vec())),
-            [b'{' | b'[', ..] => Err(unsupported("JSON evidence")),
-            _ => Err(malformed(&Malformed::new(
-                "evidence",
-                "neither a bundle, a TDX quote, an SNP report nor Azure's evidence",
-            ))),
+            _ => Err(malformed(&Malformed::at("evidence", 0, "form", "not of any form that is known here"))),
         }
     }
 
     pub(crate) fn bundle(&self) -> Option<&Bundle> {
         match self {
             Self::Bundle(bundle) => Some(bundle),
-            Self::TdxQuote(_) | Self::SnpReport(_) | Self::AzureVtpm(_) => None,
+            Self::TdxQuote(_) | Self::SnpReport(_) | Self::AzureVtpm(_) | Self::Nvidia(_) => None,
         }
     }
 
-    pub(crate) fn cpu(&self) -> Cpu<'_> {
+    /// GPUs by themselves have none.
+    pub(crate) fn cpu(&self) -> Option<Cpu<'_>> {
         match self {
-            Self::Bundle(bundle) => match bundle.tee {
+            Self::Bundle(bundle) => Some(match bundle.tee {
                 Tee::Tdx => Cpu::Tdx(&bundle.quote),
                 Tee::Snp => Cpu::Snp(&bundle.quote),
                 Tee::Azure => Cpu::Azure(&bundle.quote, azure::kind(&bundle.quote)),
-            },
-            Self::TdxQuote(quote) => Cpu::Tdx(quote),
-            Self::SnpReport(report) => Cpu::Snp(report),
-            Self::AzureVtpm(json) => Cpu::Azure(json, azure::kind(json)),
+            }),
+            Self::TdxQuote(quote) => Some(Cpu::Tdx(quote)),
+            Self::SnpReport(report) => Some(Cpu::Snp(report)),
+            Self::AzureVtpm(json) => Some(Cpu::Azure(json, azure::kind(json))),
+            Self::Nvidia(_) => None,
         }
     }
 }
@@ -115,7 +117,7 @@ fn refusal(kind: RefusalKind, expected: &str, got: String, likely: &str, remedy:
 fn malformed(error: &Malformed) -> Refusal {
     refusal(
         RefusalKind::Malformed,
-        "an evidence bundle, a TDX quote, an SNP report or Azure's evidence",
+        "a bundle, a TDX or SGX quote, an SNP report, Azure's vTPM evidence, GPU reports or an RA-TLS certificate",
         error.to_string(),
         "The bytes were cut, changed on the way, or are something else",
         "Fetch the evidence again, from the guest's host if a gateway sent it",
@@ -125,7 +127,7 @@ fn malformed(error: &Malformed) -> Refusal {
 fn unsupported(what: &str) -> Refusal {
     refusal(
         RefusalKind::Unavailable,
-        "an evidence bundle, a TDX quote, an SNP report or Azure's evidence",
+        "a bundle, a TDX or SGX quote, an SNP report, Azure's vTPM evidence, GPU reports or an RA-TLS certificate",
         format!("{what}, not yet supported"),
         "This verifier cannot judge this platform, so it does not accept it",
         "Use a version that supports this platform",

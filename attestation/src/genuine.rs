@@ -1,23 +1,18 @@
 //! The first proof: genuine hardware made this evidence.
 
-use crate::azure::{self, Vtpm};
+use crate::azure::Vtpm;
 use crate::check::{Checklist, Finding};
-use crate::evidence::Cpu;
-use crate::snp::{self, Report};
-use crate::tdx::{self, Body};
-use crate::{
-    Bundle, Check, Endorsements, Evidence, Exceptions, Measurements, Platform, Refusal, RefusalKind,
-    Statement, TrustAnchors, UnixTime, eventlog, statement,
-};
-
-const BINDING_CHECKS: [&str; 2] = ["binding.report_data", "binding.gpu"];
+use crate::nvidia::Gpu;
+use crate::snp::Report;
+use crate::tdx::Body;
+use crate::{Check, Measurements, Platform, Refusal, RefusalKind, Statement};
 
 /// Evidence that genuine hardware made, in date, with no hard rule broken. Made by [`Verifier::verify`] alone.
 ///
 /// It is not yet trusted: what it measured is for [`crate::Policy::appraise`].
 #[derive(Debug)]
 pub struct Genuine {
-    proven: Proven,
+    pub(crate) proven: Proven,
 }
 
 /// What was proven, for the appraisal.
@@ -25,7 +20,9 @@ pub struct Genuine {
 pub(crate) struct Proven {
     pub(crate) checks: Vec<Check>,
     pub(crate) platform: Platform,
-    pub(crate) claims: Claims,
+    /// GPUs by themselves have none.
+    pub(crate) claims: Option<Claims>,
+    pub(crate) gpus: Vec<Gpu>,
     /// With its digest.
     pub(crate) statement: Option<(Statement, [u8; 32])>,
 }
@@ -80,9 +77,14 @@ impl Genuine {
         &self.proven.platform
     }
 
-    /// What the hardware signed.
-    pub fn claims(&self) -> &Claims {
-        &self.proven.claims
+    /// What the CPU signed; GPUs by themselves have no such thing.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.proven.claims.as_ref()
+    }
+
+    /// The GPUs and switches, in the order in which they are shown.
+    pub fn gpus(&self) -> &[Gpu] {
+        &self.proven.gpus
     }
 
     /// The statement bound into the report; a raw quote has none.
@@ -96,7 +98,7 @@ impl Genuine {
     /// A [`Refusal`] with the check `binding.expected`.
     pub fn with_report_data(self, expected: &[u8; 64]) -> Result<Self, Refusal> {
         const ID: &str = "binding.expected";
-        let (mut list, got) = (Checklist::new(&[ID]), self.proven.claims.report_data());
+        let (mut list, got) = (Checklist::new(&[ID]), self.claims().and_then(Claims::report_data));
         list.require(got == Some(expected), ID, "the report carries the data that was asked for", || {
             Finding {
                 kind: RefusalKind::Rejected,
@@ -143,193 +145,5 @@ impl Genuine {
 
     pub(crate) fn into_proven(self) -> Proven {
         self.proven
-    }
-}
-
-/// Did genuine hardware make this evidence, is all of it in date, and is no hard rule broken?
-///
-/// As [`Verifier::verify`], with no challenge of one's own.
-///
-/// # Errors
-/// A [`Refusal`] naming the first check that does not hold, with all the others beside it.
-pub fn verify(
-    evidence: &Evidence,
-    endorsements: &Endorsements,
-    anchors: &TrustAnchors,
-    exceptions: &Exceptions,
-    now: UnixTime,
-) -> Result<Genuine, Refusal> {
-    Verifier::new(anchors, exceptions, now).verify(evidence, endorsements)
-}
-
-/// What a relying party brings to a verification: roots, exceptions, its clock, its challenge.
-#[derive(Debug, Clone)]
-pub struct Verifier<'a> {
-    anchors: &'a TrustAnchors,
-    exceptions: &'a Exceptions,
-    now: UnixTime,
-    nonce: Option<[u8; 32]>,
-}
-
-/// What the platforms' modules are given.
-#[derive(Clone, Copy)]
-pub(crate) struct Given<'a> {
-    pub(crate) anchors: &'a TrustAnchors,
-    pub(crate) exceptions: &'a Exceptions,
-    pub(crate) now: UnixTime,
-    pub(crate) endorsements: &'a Endorsements,
-    /// The challenge that raw GPU evidence must answer.
-    pub(crate) nonce: Option<&'a [u8; 32]>,
-}
-
-impl<'a> Verifier<'a> {
-    /// `now` is the caller's clock.
-    pub fn new(anchors: &'a TrustAnchors, exceptions: &'a Exceptions, now: UnixTime) -> Self {
-        Self { anchors, exceptions, now, nonce: None }
-    }
-
-    /// Raw GPU evidence and Azure's vTPM quote must answer this challenge. (A bundle's is in its statement: see
-    /// [`crate::Context`].)
-    #[must_use]
-    pub fn with_nonce(mut self, nonce: [u8; 32]) -> Self {
-        self.nonce = Some(nonce);
-        self
-    }
-
-    /// Did genuine hardware make this evidence, is all of it in date, and is no hard rule broken?
-    ///
-    /// `endorsements`, when given, are used in place of the bundle's own of the same kind.
-    ///
-    /// # Errors
-    /// A [`Refusal`] naming the first check that does not hold, with all the others beside it.
-    pub fn verify(&self, evidence: &Evidence, endorsements: &Endorsements) -> Result<Genuine, Refusal> {
-        let bundle = evidence.bundle();
-        let all = match bundle {
-            Some(bundle) => endorsements
-                .or_else(Endorsements::of_bundle(&bundle.endorsements, bundle.event_log.as_deref())),
-            None => endorsements.clone(),
-        };
-        let given = Given {
-            anchors: self.anchors,
-            exceptions: self.exceptions,
-            now: self.now,
-            endorsements: &all,
-            nonce: self.nonce.as_ref(),
-        };
-        judge(evidence, bundle, &given)
-    }
-}
-
-fn judge(evidence: &Evidence, bundle: Option<&Bundle>, given: &Given<'_>) -> Result<Genuine, Refusal> {
-    let cpu = evidence.cpu();
-    let ids = [cpu.checks(), &BINDING_CHECKS].concat();
-    let (mut list, mut simulated) = (Checklist::new(&ids), false);
-    let facts = match cpu {
-        Cpu::Tdx(quote) => {
-            let facts = tdx::verify(quote, given, &mut list, &mut simulated);
-            event_log(given.endorsements, facts.as_ref().map(|(body, _)| body), &mut list);
-            facts.map(|(body, platform)| (Claims::Tdx(body), platform))
-        }
-        Cpu::Snp(report) => snp::verify(report, given, &mut list, &mut simulated)
-            .map(|(report, platform)| (Claims::Snp(report), platform)),
-        Cpu::Azure(json, kind) => {
-            let facts = azure::verify(json, kind, bundle.is_some(), given, &mut list, &mut simulated);
-            if kind == azure::Kind::Tdx {
-                let body = facts.as_ref().and_then(|(claims, _)| match claims {
-                    Claims::AzureTdx(body, _) => Some(body),
-                    _ => None,
-                });
-                event_log(given.endorsements, body, &mut list);
-            }
-            facts
-        }
-    };
-    let statement = binding(bundle, facts.as_ref().map(|(claims, _)| claims), &mut list);
-    let checks = list.outcome().map_err(|refusal| refusal.about(cpu.name(), simulated))?;
-    let (claims, platform) = facts.expect("no check failed, so every step was reached");
-    Ok(Genuine { proven: Proven { checks, platform, claims, statement } })
-}
-
-fn unsupported(what: &str, got: String) -> Finding {
-    Finding {
-        kind: RefusalKind::Unavailable,
-        expected: format!("no {what}"),
-        got,
-        likely: format!("This verifier cannot judge {what} yet, so it does not accept it"),
-        remedy: "Use a version that supports it".into(),
-    }
-}
-
-/// The log that is shown must replay to the registers of the report that was signed.
-fn event_log(endorsements: &Endorsements, body: Option<&Body>, list: &mut Checklist) {
-    const ID: &str = "tdx.eventlog";
-    let logs: Vec<&[u8]> = endorsements.event_logs().collect();
-    match (&logs[..], body) {
-        ([], _) => list.skip(ID, "no event log is shown: the registers count by themselves"),
-        (_, None) => {} // not reached
-        ([log], Some(body)) => match eventlog::judge(log, &body.rtmr) {
-            Ok((got, why)) => list.pass(ID, eventlog::EXPECTED, got, why),
-            Err(finding) => list.fail(ID, *finding),
-        },
-        (several, Some(_)) => list.fail(
-            ID,
-            Finding {
-                kind: RefusalKind::Malformed,
-                expected: "one event log".into(),
-                got: format!("{} event logs", several.len()),
-                likely: "Logs of several machines or boots lie together".into(),
-                remedy: "Name the one that was read beside this quote".into(),
-            },
-        ),
-    }
-}
-
-/// The statement is the one whose digest is in the report, and the GPU evidence the one it names.
-fn binding(
-    bundle: Option<&Bundle>,
-    claims: Option<&Claims>,
-    list: &mut Checklist,
-) -> Option<(Statement, [u8; 32])> {
-    let Some(bundle) = bundle else {
-        for id in BINDING_CHECKS {
-            list.not_applicable(id, "a raw quote carries no statement");
-        }
-        return None;
-    };
-    let got = claims?.report_data();
-    let expected = statement::report_data(&bundle.statement);
-    let bound = Some(&expected) == got;
-    list.require(bound, "binding.report_data", "the keys and claims were born in this TD", || Finding {
-        kind: RefusalKind::Signature,
-        expected: hex::encode(expected),
-        got: got.map_or("none".to_owned(), hex::encode),
-        likely: "The statement is not the one this TD made: somebody put in another key or claim".into(),
-        remedy: "Fetch the bundle again, from the guest's host if a gateway sent it".into(),
-    });
-    if !bound {
-        return None;
-    }
-    let statement = decode(&bundle.statement, list)?;
-    gpu(&statement, bundle, list);
-    Some((statement, statement::digest(&bundle.statement)))
-}
-
-fn decode(bytes: &[u8], list: &mut Checklist) -> Option<Statement> {
-    let malformed = |reason| Finding {
-        kind: RefusalKind::Malformed,
-        expected: "a statement in its deterministic encoding".into(),
-        got: reason,
-        likely: "The guest is of another version, or does not follow the format".into(),
-        remedy: "Use a host whose guest is of a version this verifier knows".into(),
-    };
-    Statement::decode(bytes).map_err(|e| list.fail("binding.report_data", malformed(e.reason))).ok()
-}
-
-fn gpu(statement: &Statement, bundle: &Bundle, list: &mut Checklist) {
-    if statement.gpu_evidence.is_empty() && bundle.gpu.is_empty() {
-        list.not_applicable("binding.gpu", "no GPU is claimed");
-    } else {
-        let got = format!("{} claimed, {} shown", statement.gpu_evidence.len(), bundle.gpu.len());
-        list.fail("binding.gpu", unsupported("GPU evidence", got));
     }
 }

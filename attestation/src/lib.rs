@@ -53,6 +53,7 @@
 
 mod anchors;
 mod azure;
+mod binding;
 pub mod bundle;
 mod check;
 mod collateral;
@@ -65,6 +66,7 @@ mod exceptions;
 mod genuine;
 mod gpu_record;
 mod measurements;
+pub mod nvidia;
 mod pem;
 mod platform;
 mod policy;
@@ -75,6 +77,7 @@ pub mod statement;
 pub mod tdx;
 mod time;
 mod verdict;
+mod verifier;
 mod x509;
 
 pub use anchors::{InvalidRoot, TrustAnchors};
@@ -86,18 +89,20 @@ pub use endorsements::{Endorsement, Endorsements};
 pub use eventlog::EventLog;
 pub use evidence::Evidence;
 pub use exceptions::{Exceptions, UnknownException};
-pub use genuine::{Claims, Genuine, Verifier, verify};
+pub use genuine::{Claims, Genuine};
 pub use gpu_record::GpuRecord;
 pub use measurements::{Measurements, extend};
 pub use platform::{Platform, PlatformId, PlatformKind, shared_ids};
 pub use policy::{
-    Context, Floor, ImageReference, InvalidPolicy, KnownBlock, Mask, Pin, Platforms, Policy, Release, Switch,
-    TdxReference, TdxRules, Trusted,
+    AzureReference, Context, Floor, GpuRules, GuestPolicyRules, ImageReference, InvalidPolicy, KnownBlock,
+    Mask, Names, Pin, PlatformInfoRules, Platforms, Policy, Release, SnpReference, SnpRules, Switch,
+    TcbFloor, TcbFloors, TdxReference, TdxRules, Trusted,
 };
 pub use refusal::{Explanation, Refusal, RefusalKind};
 pub use statement::Statement;
 pub use time::UnixTime;
 pub use verdict::{Reason, Verdict};
+pub use verifier::{Verifier, verify};
 
 /// Bytes that do not have the form they must have: where, which field, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]

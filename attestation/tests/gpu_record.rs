@@ -84,7 +84,7 @@ fn damaged_records_are_refused_or_read_back_as_they_are() {
 }
 
 fn keys() -> Keys {
-    Keys { seal: vec![1; SEAL_KEY], receipt: [2; 32] }
+    Keys { seal: vec![1; SEAL_KEY], receipt: [2; 32], tls: None }
 }
 
 fn freshness() -> Freshness {

@@ -19,8 +19,9 @@ pub use hcl::VmConfiguration;
 
 use crate::check::{Checklist, Finding};
 use crate::crypto::{self, Scheme, sha256};
-use crate::genuine::{Claims, Given};
+use crate::genuine::Claims;
 use crate::platform::PlatformKind;
+use crate::verifier::Given;
 use crate::{Endorsements, Platform, RefusalKind, snp, tdx};
 use evidence::{AzureEvidence, Hardware};
 use hcl::{HclReport, RuntimeClaims};

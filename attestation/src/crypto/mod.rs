@@ -35,6 +35,11 @@ pub(crate) fn sha512(parts: &[&[u8]]) -> [u8; 64] {
     backend::sha512(parts)
 }
 
+/// SHA-1 of the parts. It names an issuer in an OCSP response and proves nothing: what is named is proven by a signature.
+pub(crate) fn sha1(parts: &[&[u8]]) -> [u8; 20] {
+    backend::sha1(parts)
+}
+
 /// A signature algorithm with the form of its signature.
 ///
 /// Keys are given as they stand in a SubjectPublicKeyInfo's bit string: the uncompressed point (elliptic curves), the
@@ -72,6 +77,7 @@ mod tests {
     fn hashes_are_the_standards() {
         assert!(hex::encode(sha256(&[b"a", b"bc"])).starts_with("ba7816bf8f01cfea"));
         assert!(hex::encode(sha384(&[b"abc"])).starts_with("cb00753f45a35e8b"));
+        assert!(hex::encode(sha1(&[b"ab", b"c"])).starts_with("a9993e364706816a"));
         assert!(hex::encode(sha512(&[b"", b"abc"])).starts_with("ddaf35a193617aba"));
     }
 }

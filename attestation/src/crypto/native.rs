@@ -1,7 +1,7 @@
 //! ring, and aws-lc-rs for P-384 and RSA.
 
 use aws_lc_rs::signature as aws;
-use ring::digest::{Context, SHA256, SHA384, SHA512};
+use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512};
 use ring::signature as ring_signature;
 
 use super::Scheme;
@@ -12,6 +12,10 @@ fn digest<const N: usize>(algorithm: &'static ring::digest::Algorithm, parts: &[
         context.update(part);
     }
     context.finish().as_ref().try_into().expect("N is the algorithm's length")
+}
+
+pub(super) fn sha1(parts: &[&[u8]]) -> [u8; 20] {
+    digest(&SHA1_FOR_LEGACY_USE_ONLY, parts)
 }
 
 pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {

@@ -3,6 +3,7 @@
 use rsa::pkcs1::DecodeRsaPublicKey;
 use rsa::traits::PublicKeyParts;
 use rsa::{PublicKey as RsaPublicKey, pkcs1v15, pss};
+use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
 use super::Scheme;
@@ -13,6 +14,10 @@ fn digest<H: Digest, const N: usize>(parts: &[&[u8]]) -> [u8; N] {
         hash.update(part);
     }
     hash.finalize().as_slice().try_into().expect("N is the algorithm's length")
+}
+
+pub(super) fn sha1(parts: &[&[u8]]) -> [u8; 20] {
+    digest::<Sha1, 20>(parts)
 }
 
 pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {

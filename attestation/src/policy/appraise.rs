@@ -2,13 +2,13 @@
 //! the modules beside this one, and nowhere else.
 
 use super::compare::Comparison;
-use super::{Context, ImageReference, Part, Policy, Trusted, freshness, rejected};
+use super::{Context, ImageReference, Part, Policy, Trusted, azure, freshness, gpu, rejected};
 use crate::check::Checklist;
 use crate::genuine::{Claims, Proven};
-use crate::policy::azure;
+use crate::nvidia::Gpu;
 use crate::policy::snp::{SnpReference, SnpRules};
 use crate::policy::tdx::{TdxReference, TdxRules};
-use crate::{Genuine, Platform, Refusal, Statement, UnixTime};
+use crate::{Check, Genuine, Platform, Refusal, Statement, UnixTime};
 
 impl Policy {
     /// Is this genuine evidence something I accept, for me, now?
@@ -18,10 +18,16 @@ impl Policy {
     /// # Errors
     /// A [`Refusal`] naming the register or rule that does not hold.
     pub fn appraise(&self, genuine: Genuine, context: &Context) -> Result<Trusted, Refusal> {
-        let Proven { checks: earlier, platform, claims, statement } = genuine.into_proven();
-        let mut list = Checklist::new(&checks_on(&claims));
-        let said = statement.as_ref().map(|(statement, _)| statement);
-        let appraised = self.check(said, &claims, &platform, context, &mut list);
+        let Proven { checks: earlier, platform, claims, gpus, statement } = genuine.into_proven();
+        let subject = Subject {
+            statement: statement.as_ref().map(|(statement, _)| statement),
+            claims: claims.as_ref(),
+            gpus: &gpus,
+            platform: &platform,
+            earlier: &earlier,
+        };
+        let mut list = Checklist::new(&checks_on(subject.claims));
+        let appraised = self.check(&subject, context, &mut list);
         let checks = match list.outcome() {
             Ok(checks) => [earlier, checks].concat(),
             Err(refusal) => return Err(refusal.after(earlier).about(platform.name(), platform.simulated)),
@@ -35,23 +41,21 @@ impl Policy {
 
     fn check(
         &self,
-        statement: Option<&Statement>,
-        claims: &Claims,
-        platform: &Platform,
+        subject: &Subject<'_>,
         context: &Context,
         list: &mut Checklist,
     ) -> Option<(String, UnixTime)> {
         let parts = self.parts();
         // Measurements are compared even where there is no statement: an auditor wants to know.
-        let images: Vec<Option<&str>> =
-            parts.iter().map(|part| image(part, statement, claims, list)).collect();
+        let images: Vec<Option<&str>> = parts.iter().map(|part| image(part, subject, list)).collect();
         for part in &parts {
             if let Some(policy) = part.policy {
-                policy.rules(part.source, claims, platform, list);
-                policy.platform_ids(part.source, platform, list);
+                policy.rules(part.source, subject, list);
+                policy.platform_ids(part.source, subject.platform, list);
+                gpu::check(policy.gpu.as_ref(), subject.gpus, subject.earlier, part.source, list);
             }
         }
-        let Some(statement) = statement else {
+        let Some(statement) = subject.statement else {
             list.fail("policy.network", no_statement());
             return None;
         };
@@ -65,16 +69,17 @@ impl Policy {
     }
 
     /// What is accepted of machines of this kind, whatever image they run.
-    fn rules(&self, source: &str, claims: &Claims, platform: &Platform, list: &mut Checklist) {
-        match claims {
-            Claims::Tdx(body) | Claims::AzureTdx(body, _) => match &self.tdx {
+    fn rules(&self, source: &str, subject: &Subject<'_>, list: &mut Checklist) {
+        match subject.claims {
+            Some(Claims::Tdx(body) | Claims::AzureTdx(body, _)) => match &self.tdx {
                 Some(rules) => rules.check(body, source, list),
                 None => list.fail(TdxRules::CHECKS[0], no_rules("TDX", "[tdx]")),
             },
-            Claims::Snp(report) | Claims::AzureSnp(report, _) => match &self.snp {
-                Some(rules) => rules.check(report, platform.product, source, list),
+            Some(Claims::Snp(report) | Claims::AzureSnp(report, _)) => match &self.snp {
+                Some(rules) => rules.check(report, subject.platform.product, source, list),
                 None => list.fail(SnpRules::CHECKS[0], no_rules("SEV-SNP", "[snp]")),
             },
+            None => {}
         }
     }
 
@@ -107,18 +112,30 @@ impl Policy {
     }
 }
 
+/// What is appraised.
+struct Subject<'a> {
+    statement: Option<&'a Statement>,
+    /// `None` for GPUs by themselves.
+    claims: Option<&'a Claims>,
+    gpus: &'a [Gpu],
+    platform: &'a Platform,
+    /// The checks of the first proof.
+    earlier: &'a [Check],
+}
+
 /// The checks of an appraisal, in their order.
-fn checks_on(claims: &Claims) -> Vec<&'static str> {
+fn checks_on(claims: Option<&Claims>) -> Vec<&'static str> {
     let (fields, rules) = match claims {
-        Claims::Tdx(_) | Claims::AzureTdx(..) => (&TdxReference::CHECKS[..], &TdxRules::CHECKS[..]),
-        Claims::Snp(_) | Claims::AzureSnp(..) => (&SnpReference::CHECKS[..], &SnpRules::CHECKS[..]),
+        Some(Claims::Tdx(_) | Claims::AzureTdx(..)) => (&TdxReference::CHECKS[..], &TdxRules::CHECKS[..]),
+        Some(Claims::Snp(_) | Claims::AzureSnp(..)) => (&SnpReference::CHECKS[..], &SnpRules::CHECKS[..]),
+        None => Default::default(),
     };
     let pcrs = match claims {
-        Claims::AzureTdx(..) | Claims::AzureSnp(..) => &[azure::CHECK][..],
-        Claims::Tdx(_) | Claims::Snp(_) => &[],
+        Some(Claims::AzureTdx(..) | Claims::AzureSnp(..)) => &[azure::CHECK][..],
+        _ => &[],
     };
     let before = &["policy.network", "policy.image"][..];
-    let after = &["policy.platform", "policy.model", "freshness"][..];
+    let after = &["policy.platform", gpu::CHECK, "policy.model", "freshness"][..];
     [before, fields, pcrs, &["policy.configuration"], rules, after].concat()
 }
 
@@ -143,15 +160,14 @@ fn compare<'a>(image: &'a ImageReference, claims: &'a Claims) -> Option<Vec<Comp
 }
 
 /// Holds the report against the accepted image that is closest, so that a refusal names what differs.
-fn image<'a>(
-    part: &Part<'a>,
-    statement: Option<&Statement>,
-    claims: &Claims,
-    list: &mut Checklist,
-) -> Option<&'a str> {
+fn image<'a>(part: &Part<'a>, subject: &Subject<'_>, list: &mut Checklist) -> Option<&'a str> {
+    let Some(claims) = subject.claims else {
+        list.fail("policy.image", no_guest(subject.platform));
+        return None;
+    };
     let candidates = part.images.iter().filter_map(|image| Some((image, compare(image, claims)?)));
     let differences = |image: &ImageReference, rows: &[Comparison<'_>]| {
-        let configured = statement.is_none_or(|statement| configured(image, statement));
+        let configured = subject.statement.is_none_or(|statement| configured(image, statement));
         rows.iter().filter(|row| !row.holds).count() + usize::from(!configured)
     };
     let Some((image, rows)) = candidates.min_by_key(|(image, rows)| differences(image, rows)) else {
@@ -162,8 +178,9 @@ fn image<'a>(
     list.pass("policy.image", "an image that the policy names", got, "compared field by field below");
     let source = format!("{}, {}", part.source, image.name);
     rows.into_iter().for_each(|row| row.file(&source, list));
-    if let Some(statement) = statement {
-        configuration(image, statement, claims, list);
+    match subject.statement {
+        Some(statement) => configuration(image, statement, claims, list),
+        None => list.not_applicable("policy.configuration", "without a statement nothing says it"),
     }
     Some(&image.name)
 }
@@ -245,6 +262,15 @@ fn no_configuration(image: &str) -> crate::check::Finding {
         "none".to_owned(),
         "SEV-SNP has no register for the configuration, so nothing would hold it",
         "Add the configuration's SHA-256 to the image in the policy",
+    )
+}
+
+fn no_guest(platform: &Platform) -> crate::check::Finding {
+    rejected(
+        "a guest in a confidential VM".to_owned(),
+        format!("{} evidence alone", platform.name()),
+        "A policy accepts guests; this evidence is not a guest's",
+        "Fetch the guest's bundle",
     )
 }
 

@@ -105,6 +105,64 @@ impl<'de, const N: usize> Deserialize<'de> for Pin<N> {
     }
 }
 
+/// Words: one of these, or explicitly free. In text `["a", "b"]` or `"free"`; an empty list accepts nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Words", into = "Words")]
+pub enum Names {
+    /// One of these.
+    OneOf(Vec<String>),
+    /// Any.
+    Free,
+}
+
+impl Names {
+    /// Does it accept this word?
+    pub fn accepts(&self, got: &str) -> bool {
+        match self {
+            Self::OneOf(names) => names.iter().any(|name| name == got),
+            Self::Free => true,
+        }
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OneOf(names) if names.is_empty() => f.write_str("none: the list is empty"),
+            Self::OneOf(names) => f.write_str(&names.join(" or ")),
+            Self::Free => f.write_str("free"),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Words {
+    Word(String),
+    List(Vec<String>),
+}
+
+impl TryFrom<Words> for Names {
+    type Error = &'static str;
+
+    fn try_from(words: Words) -> Result<Self, Self::Error> {
+        match words {
+            Words::Word(word) if word == FREE => Ok(Self::Free),
+            Words::List(names) if names.len() <= MAX_VALUES => Ok(Self::OneOf(names)),
+            _ => Err("write a list of at most 64 words, or \"free\""),
+        }
+    }
+}
+
+impl From<Names> for Words {
+    fn from(names: Names) -> Self {
+        match names {
+            Names::OneOf(names) => Self::List(names),
+            Names::Free => Self::Word(FREE.to_owned()),
+        }
+    }
+}
+
 /// A number: bounded from below, or explicitly free. In text `{ at_least = 3 }` or `"free"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Bound", into = "Bound")]

@@ -5,12 +5,14 @@ mod azure;
 mod compare;
 mod field;
 mod freshness;
+mod gpu;
 mod snp;
 mod tdx;
 mod trusted;
 
 pub use azure::AzureReference;
-pub use field::{Floor, Mask, Pin, Switch};
+pub use field::{Floor, Mask, Names, Pin, Switch};
+pub use gpu::GpuRules;
 pub use snp::{GuestPolicyRules, PlatformInfoRules, SnpReference, SnpRules, TcbFloor, TcbFloors};
 pub use tdx::{TdxReference, TdxRules};
 pub use trusted::Trusted;
@@ -78,6 +80,9 @@ pub struct Policy {
     /// What is accepted of SEV-SNP machines; without it, none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snp: Option<SnpRules>,
+    /// What is accepted of GPUs; without it, a guest must show none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuRules>,
     /// Machines and devices by name.
     #[serde(default, skip_serializing_if = "Platforms::is_free")]
     pub platforms: Platforms,
@@ -207,6 +212,7 @@ impl Policy {
             images: Vec::new(),
             tdx: None,
             snp: None,
+            gpu: None,
             platforms: Platforms::default(),
             source: own(),
             also: Vec::new(),

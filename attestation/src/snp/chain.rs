@@ -9,7 +9,7 @@ use super::report::Report;
 use super::vek::{Vek, is_vek};
 use crate::anchors::Anchor;
 use crate::check::{Checklist, Finding};
-use crate::genuine::Given;
+use crate::verifier::Given;
 use crate::x509::{Certificate, Crl, NotIssued};
 use crate::{Malformed, RefusalKind, UnixTime};
 

@@ -22,8 +22,8 @@ pub use report::{REPORT, Report};
 pub use tcb::{TcbLayout, TcbVersion};
 
 use crate::check::{Checklist, Finding};
-use crate::genuine::Given;
 use crate::platform::{PlatformId, PlatformKind};
+use crate::verifier::Given;
 use crate::{Platform, RefusalKind, UnixTime};
 
 /// All SNP checks, in the order in which they are shown.

@@ -7,7 +7,7 @@ use super::report::Report;
 use super::vek::Vek;
 use crate::RefusalKind::{Rejected, Signature};
 use crate::check::{Checklist, Finding};
-use crate::genuine::Given;
+use crate::verifier::Given;
 
 fn rejected(expected: impl Into<String>, got: impl Into<String>, likely: &str, remedy: &str) -> Finding {
     Finding {

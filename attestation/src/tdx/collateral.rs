@@ -7,9 +7,9 @@ use dcap_qvl::QuoteClaims;
 use crate::anchors::Anchor;
 use crate::check::{Checklist, Finding};
 use crate::collateral::{Collateral, Dates};
-use crate::genuine::Given;
 use crate::platform::{PlatformId, PlatformKind};
 use crate::tdx::Quote;
+use crate::verifier::Given;
 use crate::{Endorsements, Platform, RefusalKind, UnixTime, pem};
 
 const REFETCH: &str = "Fetch fresh collateral for this platform";

@@ -15,7 +15,7 @@ pub use quote::{Body, INTEL_VENDOR, MAX_QUOTE, Quote};
 use crate::anchors::{Anchor, INTEL_ROOT};
 use crate::check::{Checklist, Finding};
 use crate::crypto::{self, Scheme, sha256};
-use crate::genuine::Given;
+use crate::verifier::Given;
 use crate::{Platform, RefusalKind, TrustAnchors};
 
 /// All TDX checks, in the order in which they are shown.

@@ -7,6 +7,8 @@ use crate::{Malformed, UnixTime};
 /// Most extensions in one certificate or CRL entry.
 const MAX_EXTENSIONS: usize = 32;
 
+/// Bit of the key usage that lets a key sign what is no certificate (RFC 5280, 4.2.1.3).
+pub(crate) const DIGITAL_SIGNATURE: u8 = 0;
 /// Bit of the key usage that lets an authority sign certificates (RFC 5280, 4.2.1.3).
 pub(crate) const KEY_CERT_SIGN: u8 = 5;
 /// Bit of the key usage that lets an authority sign CRLs.
@@ -25,12 +27,14 @@ pub(crate) mod oid {
     pub(crate) const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
     /// tcg-dice-TcbInfo 2.23.133.5.4.1.
     pub(crate) const DICE_TCB_INFO: &[u8] = &[0x67, 0x81, 0x05, 0x05, 0x04, 0x01];
+    /// 2.23.133.5.4.1.1: where Blackwell's leaf has its TcbInfo.
+    pub(crate) const DICE_TCB_INFO_BLACKWELL: &[u8] = &[0x67, 0x81, 0x05, 0x05, 0x04, 0x01, 0x01];
     /// tcg-dice-Ueid 2.23.133.5.4.4.
     pub(crate) const DICE_UEID: &[u8] = &[0x67, 0x81, 0x05, 0x05, 0x04, 0x04];
 
     /// Extensions whose being critical is no reason to refuse: those that are read here, and those that restrict nothing
     /// that is done here. Name constraints are not among them.
-    pub(crate) const KNOWN: [&[u8]; 11] = [
+    pub(crate) const KNOWN: [&[u8]; 12] = [
         KEY_USAGE,
         BASIC_CONSTRAINTS,
         CRL_NUMBER,
@@ -41,6 +45,7 @@ pub(crate) mod oid {
         CRL_DISTRIBUTION_POINTS,
         SUBJECT_ALT_NAME,
         DICE_TCB_INFO,
+        DICE_TCB_INFO_BLACKWELL,
         DICE_UEID,
     ];
 }

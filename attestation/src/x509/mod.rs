@@ -6,12 +6,12 @@ mod crl;
 mod fields;
 
 pub(crate) use crl::Crl;
-pub(crate) use fields::{Extension, PublicKey, oid};
+pub(crate) use fields::{DIGITAL_SIGNATURE, Extension, PublicKey, extensions, oid, time};
 
 use crate::crypto;
 use crate::der::{Reader, tag};
 use crate::{Malformed, UnixTime};
-use fields::{SignedParts, algorithm, extensions, time};
+use fields::{SignedParts, algorithm};
 
 /// The largest certificate, in bytes.
 pub(crate) const MAX_CERTIFICATE: usize = 16 * 1024;
@@ -134,15 +134,28 @@ impl<'a> Certificate<'a> {
         holds.then_some(()).ok_or(NotIssued::Signature)
     }
 
-    /// Basic constraints say CA, and key usage, where it stands, allows signing certificates.
-    fn is_authority(&self) -> bool {
-        self.basic_constraints_ca() == Some(true) && self.key_usage_allows(fields::KEY_CERT_SIGN)
-    }
-
     fn basic_constraints_ca(&self) -> Option<bool> {
         let value = self.extension(oid::BASIC_CONSTRAINTS)?;
         let mut sequence = Reader::new(value, "certificate").sequence("basicConstraints").ok()?;
         if sequence.is_empty() { Some(false) } else { sequence.boolean("cA").ok() }
+    }
+
+    /// May this authority stand above so many other authorities in one chain (RFC 5280, 4.2.1.9, pathLenConstraint)?
+    /// No for what is no authority.
+    pub(crate) fn allows_authorities_below(&self, count: usize) -> bool {
+        let Some(value) = self.extension(oid::BASIC_CONSTRAINTS) else { return false };
+        let read = || {
+            let mut sequence = Reader::new(value, "certificate").sequence("basicConstraints")?;
+            let authority = !sequence.is_empty() && sequence.boolean("cA")?;
+            let most = if sequence.is_empty() { u64::MAX } else { sequence.number("pathLenConstraint")? };
+            Ok::<_, Malformed>(authority && count as u64 <= most)
+        };
+        read().unwrap_or(false)
+    }
+
+    /// Basic constraints say CA, and key usage, where it stands, allows signing certificates.
+    pub(crate) fn is_authority(&self) -> bool {
+        self.basic_constraints_ca() == Some(true) && self.key_usage_allows(fields::KEY_CERT_SIGN)
     }
 
     pub(crate) fn key_usage_allows(&self, bit: u8) -> bool {

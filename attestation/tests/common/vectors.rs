@@ -24,6 +24,17 @@ impl Vectors {
         std::fs::read(self.0.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
+    /// Names of the files in a folder, sorted, as [`Vectors::read`] takes them.
+    pub fn names(&self, folder: &str) -> Vec<String> {
+        let files =
+            std::fs::read_dir(self.0.join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        let name = |file: std::io::Result<std::fs::DirEntry>| file.expect("a file").file_name();
+        let mut names: Vec<String> =
+            files.map(|file| format!("{folder}/{}", name(file).to_string_lossy())).collect();
+        names.sort();
+        names
+    }
+
     pub fn cases(&self) -> Vec<serde_json::Value> {
         serde_json::from_slice(&self.read("cases.json")).expect("cases.json is a list")
     }
