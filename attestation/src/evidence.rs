@@ -11,12 +11,15 @@ pub enum Evidence {
     Bundle(Bundle),
     /// A TDX quote alone: genuine or not, but without a statement it is never trusted.
     TdxQuote(Vec<u8>),
+    /// An SGX quote alone: it has no statement either.
+    SgxQuote(Vec<u8>),
 }
 
 /// A CPU's evidence in any of its wrappings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cpu<'a> {
     Tdx(&'a [u8]),
+    Sgx(&'a [u8]),
 }
 
 impl Cpu<'_> {
@@ -24,6 +27,7 @@ impl Cpu<'_> {
     pub(crate) fn checks(self) -> &'static [&'static str] {
         match self {
             Self::Tdx(_) => &crate::tdx::CHECKS,
+            Self::Sgx(_) => &crate::tdx::SGX_CHECKS,
         }
     }
 
@@ -31,6 +35,7 @@ impl Cpu<'_> {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tdx(_) => "tdx",
+            Self::Sgx(_) => "sgx",
         }
     }
 }
@@ -50,8 +55,8 @@ impl Evidence {
             [4 | 5, 0, _, 0, 0x81, 0, 0, 0, ..] if bytes.len() <= MAX_RAW => {
                 Ok(Self::TdxQuote(bytes.to_vec()))
             }
-            [3..=5, 0, _, 0, 0, 0, 0, 0, ..] => Err(unsupported("an SGX quote")),
             [2 | 3 | 5, 0, 0, 0, ..] if bytes.len() == 1184 => Err(unsupported("an SEV-SNP report")),
+            [3..=5, 0, _, 0, 0, 0, 0, 0, ..] if bytes.len() <= MAX_RAW => Ok(Self::SgxQuote(bytes.to_vec())),
             [0x11, 0xe0, ..] => Err(unsupported("an NVIDIA SPDM report")),
             [b'{' | b'[', ..] => Err(unsupported("JSON evidence")),
             _ => Err(malformed(&Malformed::new("evidence", "neither a bundle nor a TDX quote"))),
@@ -61,7 +66,7 @@ impl Evidence {
     pub(crate) fn bundle(&self) -> Option<&Bundle> {
         match self {
             Self::Bundle(bundle) => Some(bundle),
-            Self::TdxQuote(_) => None,
+            Self::TdxQuote(_) | Self::SgxQuote(_) => None,
         }
     }
 
@@ -69,6 +74,7 @@ impl Evidence {
         match self {
             Self::Bundle(bundle) => Cpu::Tdx(&bundle.quote),
             Self::TdxQuote(quote) => Cpu::Tdx(quote),
+            Self::SgxQuote(quote) => Cpu::Sgx(quote),
         }
     }
 }

@@ -16,6 +16,12 @@ const TOLERABLE: [&str; 8] = [
     "UpToDate",
 ];
 
+/// Profiles: platforms that differ in one thing, by name. `profile:azure` tolerates SEPT_VE_DISABLE = 0, which Azure's
+/// paravisor needs.
+const PROFILES: [&str; 1] = [PROFILE_AZURE];
+/// TDX behind Azure's paravisor.
+pub(crate) const PROFILE_AZURE: &str = "profile:azure";
+
 /// At most this many exceptions are kept.
 const MAX_EXCEPTIONS: usize = 16;
 
@@ -34,7 +40,7 @@ struct Exception {
 /// A name that is not an exception this verifier knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not an exception; known are tcb:STATUS[@YYYY-MM-DD] with STATUS one of OutOfDate, SWHardeningNeeded, \
+    "{0:?} is not an exception; known are profile:azure and tcb:STATUS, each with an optional @YYYY-MM-DD, with STATUS one of OutOfDate, SWHardeningNeeded, \
          ConfigurationNeeded, ConfigurationAndSWHardeningNeeded, OutOfDateConfigurationNeeded, TDRelaunchAdvised, \
          TDRelaunchAdvisedConfigurationNeeded; at most 16"
 )]
@@ -56,8 +62,13 @@ impl Exceptions {
             Some((status, day)) => (status, Some(UnixTime::end_of_day(day).ok_or_else(unknown)?)),
             None => (name, None),
         };
-        let status = status.strip_prefix("tcb:").ok_or_else(unknown)?;
-        let status = TOLERABLE.into_iter().find(|known| *known == status).ok_or_else(unknown)?;
+        let status = match PROFILES.into_iter().find(|known| *known == status) {
+            Some(profile) => profile,
+            None => {
+                let status = status.strip_prefix("tcb:").ok_or_else(unknown)?;
+                TOLERABLE.into_iter().find(|known| *known == status).ok_or_else(unknown)?
+            }
+        };
         if self.entries.len() == MAX_EXCEPTIONS {
             return Err(unknown());
         }
@@ -74,8 +85,13 @@ impl Exceptions {
     }
 
     pub(crate) fn tolerates_tcb(&self, status: &str, now: UnixTime) -> bool {
-        let in_force = |e: &Exception| e.status == status && e.until.is_none_or(|until| now <= until);
-        status == "UpToDate" || self.entries.iter().any(in_force)
+        status == "UpToDate" || self.tolerates(status, now)
+    }
+
+    /// Is this exception named, and in force?
+    pub(crate) fn tolerates(&self, name: &str, now: UnixTime) -> bool {
+        let in_force = |e: &Exception| e.status == name && e.until.is_none_or(|until| now <= until);
+        self.entries.iter().any(in_force)
     }
 }
 
@@ -108,6 +124,13 @@ mod tests {
         assert!(list.tolerates_tcb("OutOfDate", last));
         assert!(!list.tolerates_tcb("OutOfDate", UnixTime(last.0 + 1)));
         assert!(!list.tolerates_tcb("SWHardeningNeeded", last));
+    }
+
+    #[test]
+    fn a_profile_is_no_tcb_status() {
+        let list: Exceptions = "profile:azure@2026-12-31".parse().expect("a known name");
+        assert!(list.tolerates(PROFILE_AZURE, UnixTime(0)) && !list.tolerates_tcb("OutOfDate", UnixTime(0)));
+        assert!("tcb:profile:azure".parse::<Exceptions>().is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::check::{Checklist, Finding};
 use crate::evidence::Cpu;
-use crate::tdx::{self, Body};
+use crate::tdx::{self, Body, EnclaveReport, TdxCache};
 use crate::{
     Bundle, Check, Endorsements, Evidence, Exceptions, Measurements, Platform, Refusal, RefusalKind,
     Statement, TrustAnchors, UnixTime, statement,
@@ -34,6 +34,8 @@ pub(crate) struct Proven {
 pub enum Claims {
     /// A TD report.
     Tdx(Body),
+    /// An enclave's report.
+    Sgx(EnclaveReport),
 }
 
 impl Claims {
@@ -41,6 +43,7 @@ impl Claims {
     pub fn report_data(&self) -> Option<&[u8; 64]> {
         match self {
             Self::Tdx(body) => Some(&body.report_data),
+            Self::Sgx(report) => Some(&report.report_data),
         }
     }
 
@@ -48,6 +51,7 @@ impl Claims {
     pub fn registers(&self) -> Option<Measurements> {
         match self {
             Self::Tdx(body) => Some(body.registers()),
+            Self::Sgx(_) => None,
         }
     }
 }
@@ -133,6 +137,7 @@ pub struct Verifier<'a> {
     exceptions: &'a Exceptions,
     now: UnixTime,
     nonce: Option<[u8; 32]>,
+    cache: Option<&'a TdxCache>,
 }
 
 /// What the platforms' modules are given.
@@ -144,12 +149,14 @@ pub(crate) struct Given<'a> {
     pub(crate) endorsements: &'a Endorsements,
     /// The challenge that raw GPU evidence must answer.
     pub(crate) nonce: Option<&'a [u8; 32]>,
+    /// What was verified before.
+    pub(crate) cache: Option<&'a TdxCache>,
 }
 
 impl<'a> Verifier<'a> {
     /// `now` is the caller's clock.
     pub fn new(anchors: &'a TrustAnchors, exceptions: &'a Exceptions, now: UnixTime) -> Self {
-        Self { anchors, exceptions, now, nonce: None }
+        Self { anchors, exceptions, now, nonce: None, cache: None }
     }
 
     /// Raw GPU evidence and Azure's vTPM quote must answer this challenge. (A bundle's is in its statement: see
@@ -157,6 +164,13 @@ impl<'a> Verifier<'a> {
     #[must_use]
     pub fn with_nonce(mut self, nonce: [u8; 32]) -> Self {
         self.nonce = Some(nonce);
+        self
+    }
+
+    /// Uses, and adds to, what was verified before of Intel platforms: see [`crate::tdx::cache`] for why that is safe.
+    #[must_use]
+    pub fn with_cache(mut self, cache: &'a TdxCache) -> Self {
+        self.cache = Some(cache);
         self
     }
 
@@ -179,6 +193,7 @@ impl<'a> Verifier<'a> {
             now: self.now,
             endorsements: &all,
             nonce: self.nonce.as_ref(),
+            cache: self.cache,
         };
         judge(evidence, bundle, &given)
     }
@@ -194,6 +209,8 @@ fn judge(evidence: &Evidence, bundle: Option<&Bundle>, given: &Given<'_>) -> Res
             event_log(given.endorsements, &mut list);
             facts.map(|(body, platform)| (Claims::Tdx(body), platform))
         }
+        Cpu::Sgx(quote) => tdx::verify_sgx(quote, given, &mut list, &mut simulated)
+            .map(|(report, platform)| (Claims::Sgx(report), platform)),
     };
     let statement = binding(bundle, facts.as_ref().map(|(claims, _)| claims), &mut list);
     let checks = list.outcome().map_err(|refusal| refusal.about(cpu.name(), simulated))?;

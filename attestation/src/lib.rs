@@ -61,6 +61,7 @@ mod endorsements;
 mod evidence;
 mod exceptions;
 mod genuine;
+mod json;
 mod measurements;
 mod pem;
 mod platform;
@@ -86,6 +87,7 @@ pub use platform::{Platform, PlatformId, PlatformKind, shared_ids};
 pub use policy::{Context, ImageReference, InvalidPolicy, KnownBlock, Policy};
 pub use refusal::{Explanation, Refusal, RefusalKind};
 pub use statement::Statement;
+pub use tdx::{IntelNeeds, IntelTee, PckCa, TdxCache, intel_needs};
 pub use time::UnixTime;
 pub use verdict::{Reason, Verdict};
 

@@ -135,7 +135,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// Basic constraints say CA, and key usage, where it stands, allows signing certificates.
-    fn is_authority(&self) -> bool {
+    pub(crate) fn is_authority(&self) -> bool {
         self.basic_constraints_ca() == Some(true) && self.key_usage_allows(fields::KEY_CERT_SIGN)
     }
 
@@ -143,6 +143,21 @@ impl<'a> Certificate<'a> {
         let value = self.extension(oid::BASIC_CONSTRAINTS)?;
         let mut sequence = Reader::new(value, "certificate").sequence("basicConstraints").ok()?;
         if sequence.is_empty() { Some(false) } else { sequence.boolean("cA").ok() }
+    }
+
+    /// How many authorities may stand between this one and an end entity (RFC 5280, 4.2.1.9); `None` for any number. What
+    /// cannot be read counts as zero.
+    pub(crate) fn path_length(&self) -> Option<u64> {
+        let value = self.extension(oid::BASIC_CONSTRAINTS)?;
+        let read = || -> Result<Option<u64>, Malformed> {
+            let mut sequence = Reader::new(value, "certificate").sequence("basicConstraints")?;
+            if sequence.is_empty() {
+                return Ok(None);
+            }
+            sequence.boolean("cA")?;
+            if sequence.is_empty() { Ok(None) } else { sequence.number("pathLenConstraint").map(Some) }
+        };
+        read().unwrap_or(Some(0))
     }
 
     pub(crate) fn key_usage_allows(&self, bit: u8) -> bool {
@@ -158,7 +173,8 @@ impl<'a> Certificate<'a> {
         self.extensions.iter().any(|extension| extension.critical && !oid::KNOWN.contains(&extension.oid))
     }
 
-    /// The common name, for people; empty if there is none. Not to be compared with anything.
+    /// The common name, escaped; empty if there is none. For people, and to tell the kinds of an authority's certificates
+    /// apart once the authority's signature holds; never to find an authority.
     pub(crate) fn common_name(&self) -> String {
         fields::common_name(self.subject)
     }
