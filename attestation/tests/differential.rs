@@ -3,7 +3,7 @@
 mod common;
 
 use cocoon_attestation::{
-    Endorsements, Evidence, Exceptions, TrustAnchors, UnixTime, canonical_collateral, verify,
+    Endorsement, Endorsements, Evidence, Exceptions, TrustAnchors, UnixTime, canonical_collateral, verify,
 };
 use common::mutate::{Random, mutate};
 use common::vectors::Vectors;
@@ -30,7 +30,7 @@ impl Real {
 
     fn we_accept(&self, quote: &[u8], collateral: &[u8]) -> bool {
         let Ok(evidence) = Evidence::detect(quote) else { return false };
-        let own = Endorsements::from_files(vec![collateral.to_vec()]).expect("one small file");
+        let Ok(own) = Endorsements::from_files([collateral.to_vec()]) else { return false };
         verify(&evidence, &own, &self.anchors, &Exceptions::none(), self.at).is_ok()
     }
 
@@ -86,8 +86,8 @@ fn nothing_that_dcap_qvl_refuses_of_a_simulated_quote_is_accepted() {
     let platform = Platform::new();
     let bundle = platform.bundle();
     let simulated = Real {
+        collateral: common::collateral_of(&bundle).to_vec(),
         quote: bundle.quote,
-        collateral: bundle.endorsements[0].clone(),
         root: platform.root.root_der().to_vec(),
         anchors: platform.anchors(),
         at: NOW,
@@ -105,12 +105,12 @@ fn dcap_qvl_alone_accepts_what_we_refuse() {
     let mut pceid = platform.bundle();
     let mut documents = platform.root.documents(NOW);
     documents.tcb_info = documents.tcb_info.replace("\"pceId\":\"0000\"", "\"pceId\":\"0001\"");
-    pceid.endorsements = vec![platform.root.endorse(&documents)];
+    pceid.endorsements = vec![Endorsement::IntelCollateral(platform.root.endorse(&documents))];
     let outdated = {
         let mut bundle = platform.bundle();
         let mut documents = platform.root.documents(NOW);
         documents.qe_identity = documents.qe_identity.replace("UpToDate", "OutOfDate");
-        bundle.endorsements = vec![platform.root.endorse(&documents)];
+        bundle.endorsements = vec![Endorsement::IntelCollateral(platform.root.endorse(&documents))];
         bundle
     };
     let xfam = platform.bundle_of_td(|td| td.xfam = 0);
@@ -122,7 +122,7 @@ fn dcap_qvl_alone_accepts_what_we_refuse() {
         ("XFAM", xfam),
     ] {
         let verifier = QuoteVerifier::new(platform.root.root_der().to_vec());
-        let collateral = serde_json::from_slice(&bundle.endorsements[0]).expect("collateral");
+        let collateral = serde_json::from_slice(common::collateral_of(&bundle)).expect("collateral");
         verifier
             .verify(&bundle.quote, &collateral, NOW.0)
             .unwrap_or_else(|error| panic!("{what}: {error:#}"));

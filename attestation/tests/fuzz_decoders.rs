@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use cocoon_attestation::statement::{Beacon, Freshness, Keys, ModelIdentity, SEAL_KEY};
 use cocoon_attestation::tdx::Quote;
-use cocoon_attestation::{Bundle, Evidence, Exceptions, Policy, Statement, UnixTime, canonical_collateral};
+use cocoon_attestation::{
+    Bundle, Endorsement, Evidence, Exceptions, Policy, Statement, Tee, UnixTime, canonical_collateral,
+};
 use common::mutate::{Random, mutate};
 use common::{Platform, policy, statement};
 use proptest::collection::vec;
@@ -86,7 +88,7 @@ fn damaged_input_gets_an_answer() {
         bundle.encode(),
         bundle.statement.clone(),
         bundle.quote.clone(),
-        bundle.endorsements[0].clone(),
+        common::collateral_of(&bundle).to_vec(),
         policy().to_toml().into_bytes(),
     ];
     let mut random = Random(seed());
@@ -148,10 +150,19 @@ fn every_statement_reads_back_as_it_was_written() {
 #[test]
 fn every_bundle_reads_back_as_it_was_written() {
     let bytes = || vec(any::<u8>(), 0..300);
-    let parts = (bytes(), bytes(), vec(bytes(), 0..16), proptest::option::of(bytes()), vec(bytes(), 0..16));
+    let tee = prop_oneof![Just(Tee::Tdx), Just(Tee::Snp), Just(Tee::Azure)];
+    let endorsement = prop_oneof![
+        bytes().prop_map(Endorsement::IntelCollateral),
+        bytes().prop_map(Endorsement::Certificate),
+        bytes().prop_map(Endorsement::Crl),
+        bytes().prop_map(Endorsement::Rim),
+        bytes().prop_map(Endorsement::OcspResponse),
+    ];
+    let log = proptest::option::of(bytes());
+    let parts = (bytes(), tee, bytes(), vec(bytes(), 0..16), log, vec(endorsement, 0..16));
     runner(500)
-        .run(&parts, |(statement, quote, gpu, event_log, endorsements)| {
-            let bundle = Bundle { statement, quote, gpu, event_log, endorsements };
+        .run(&parts, |(statement, tee, quote, gpu, event_log, endorsements)| {
+            let bundle = Bundle { statement, tee, quote, gpu, event_log, endorsements };
             prop_assert_eq!(Bundle::decode(&bundle.encode()), Ok(bundle));
             Ok(())
         })

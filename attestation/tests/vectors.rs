@@ -9,7 +9,7 @@ use common::vectors::{Vectors, verify_real};
 const REFUSED_BY: [(&str, &str); 20] = [
     ("tdx-outdated-automata", "tdx.tcb"),
     ("tdx-debug", "tdx.debug"),
-    ("tdx-azure-sept-ve", "tdx.attributes"),
+    ("tdx-azure-sept-ve", "tdx.tcb"),
     ("tdx-no-level-tappd", "tdx.tcb"),
     ("tdx-no-level-spr-e4", "tdx.format"),
     ("tdx-no-level-td15", "tdx.tcb"),

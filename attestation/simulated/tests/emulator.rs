@@ -82,15 +82,15 @@ fn what_the_guest_extends_stands_in_its_quote() {
     assert_eq!(status, 0);
     let genuine = genuine(&served.root, &quote, collateral);
     assert!(genuine.simulated());
-    assert_eq!(genuine.report().report_data, [0xda; 64]);
+    assert_eq!(genuine.claims().report_data(), Some(&[0xda; 64]));
     let zero = [0; 48];
-    let registers = genuine.registers();
+    let registers = genuine.claims().registers().expect("a TD has them");
     assert_eq!(registers.mrtd, sha384(b"binary"));
     assert_eq!(registers.rtmr[0], zero);
     assert_eq!(registers.rtmr[1], extend(&zero, &sha384(b"cocoon-guest\0serve")));
     assert_eq!(registers.rtmr[2], extend(&zero, &configuration));
     assert_eq!(registers.rtmr[3], extend(&extend(&zero, &weights), &weights));
-    assert_eq!(registers, &served.serving.registers());
+    assert_eq!(registers, served.serving.registers());
     served.serving.stop();
 }
 

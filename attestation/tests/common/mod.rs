@@ -8,8 +8,8 @@ pub mod vectors;
 
 use cocoon_attestation::statement::{Beacon, Freshness, Keys, ModelIdentity, SEAL_KEY, report_data};
 use cocoon_attestation::{
-    Bundle, Context, Endorsements, Evidence, Exceptions, Genuine, ImageReference, KnownBlock, Measurements,
-    Policy, Refusal, Statement, TrustAnchors, Trusted, UnixTime, verify,
+    Bundle, Context, Endorsement, Endorsements, Evidence, Exceptions, Genuine, ImageReference, KnownBlock,
+    Measurements, Policy, Refusal, Statement, Tee, TrustAnchors, Trusted, UnixTime, verify,
 };
 use cocoon_simulated_tee::{AttestationKey, Draft, SimulatedRoot, Td};
 
@@ -69,8 +69,13 @@ impl Platform {
             gpu: vec![],
             event_log: None,
             tee: Tee::Tdx,
-            endorsements: vec![Endorsement::IntelCollateral(self.root.collateral(NOW))],
+            endorsements: vec![self.collateral()],
         }
+    }
+
+    /// This platform's collateral, as a bundle carries it.
+    pub fn collateral(&self) -> Endorsement {
+        Endorsement::IntelCollateral(self.root.collateral(NOW))
     }
 
     pub fn bundle(&self) -> Bundle {
@@ -111,6 +116,14 @@ impl Platform {
         let evidence = Evidence::detect(bytes)?;
         let genuine = verify(&evidence, &Endorsements::none(), &self.anchors(), &Exceptions::none(), NOW)?;
         policy().appraise(genuine, &context())
+    }
+}
+
+/// The one piece of collateral in a bundle.
+pub fn collateral_of(bundle: &Bundle) -> &[u8] {
+    match &bundle.endorsements[..] {
+        [Endorsement::IntelCollateral(json)] => json,
+        other => panic!("{} endorsements", other.len()),
     }
 }
 
