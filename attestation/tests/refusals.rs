@@ -7,7 +7,7 @@ use cocoon_attestation::{
     Bundle, Endorsement, Endorsements, Evidence, Exceptions, Refusal, Status, TrustAnchors, UnixTime,
     statement, verify,
 };
-use cocoon_simulated_tee::{Documents, Draft};
+use cocoon_simulated_tee::{Documents, Draft, Revoked};
 use common::{NOW, Platform};
 
 const DAY: u64 = 86_400;
@@ -250,7 +250,7 @@ fn a_tcb_status_is_tolerated_only_by_its_name_and_revoked_never() {
 #[test]
 fn a_revoked_platform_is_refused() {
     let platform = Platform::new();
-    let documents = platform.root.documents_revoking_the_platform(NOW);
+    let documents = platform.root.documents_revoking(Revoked::Platform, NOW);
     let bundle = Bundle {
         endorsements: vec![Endorsement::IntelCollateral(platform.root.endorse(&documents))],
         ..platform.bundle()
