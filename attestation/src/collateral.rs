@@ -325,14 +325,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_twice_or_of_another_kind_is_named() {
-        let twice = format!(",\"tcbInfo\":\"{{}}\"");
+        let twice = ",\"tcbInfo\":\"{}\"";
         for (text, field) in [
             (collateral(r#""tcb_info":"{}""#, "30", ""), "tcbInfo"),
             (collateral(r#""tcb_info":7"#, "30", ""), "tcb_info"),
             (collateral(&plain(), "3", ""), "root_ca_crl"),
             (collateral(&plain(), "3g", ""), "root_ca_crl"),
             (collateral(&plain(), "M", ""), "root_ca_crl"),
-            (collateral(&plain(), "30", &twice), "tcb_info"),
+            (collateral(&plain(), "30", twice), "tcb_info"),
             (collateral(&plain(), "30", ",\"pck_certificate_chain\":7"), "pck_certificate_chain"),
             (collateral(&plain(), "30", "").replace(SIGNATURE, "00"), "tcb_info_signature"),
             (

@@ -196,7 +196,7 @@ fn nothing_that_dcap_qvl_refuses_of_what_is_signed_is_accepted() {
     };
     let (mut random, mut both, mut only_ours, mut only_oracle) = (Random(SEED), 0, 0, 0);
     let honest = platform.draft(b"statement");
-    for round in 0..9_000 {
+    for round in 0..6_000 {
         let (mut documents, mut draft) = (platform.root.documents(NOW), honest.clone());
         match round % 6 {
             0 => documents.tcb_info = mutate_document(&documents.tcb_info, &mut random),
@@ -224,7 +224,7 @@ fn nothing_that_dcap_qvl_refuses_of_what_is_signed_is_accepted() {
         only_oracle += usize::from(oracle && !ours);
     }
     println!("{both} accepted by both, {only_oracle} by dcap-qvl alone, {only_ours} by us alone");
-    assert!(both > 500 && only_oracle > 50, "the mutations reach what is compared");
+    assert!(both > 300 && only_oracle > 50, "the mutations reach what is compared");
 }
 
 /// The gaps that this crate closes are real: dcap-qvl alone accepts each of these.

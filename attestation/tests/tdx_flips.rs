@@ -62,38 +62,29 @@ fn no_changed_byte_of_a_genuine_quote_is_genuine() {
     }
 }
 
-/// What a change of the file may leave as it was: the case of hex digits and white space, which the canonical form does not
-/// have; and the name of the PCK chain beside the quote, a copy that is compared where it stands and needed by nobody.
-fn means_the_same(original: &[u8], changed: &[u8]) -> bool {
-    let canonical = |json: &[u8]| canonical_collateral(json).expect("it was accepted");
-    let mut without: serde_json::Value = serde_json::from_slice(original).expect("JSON");
-    without.as_object_mut().expect("an object").remove("pck_certificate_chain");
-    let changed = canonical(changed);
-    changed == canonical(original) || changed == canonical(without.to_string().as_bytes())
-}
-
+/// The one thing that may differ: hex digits in the other case, which nobody signed. (White space could differ too, but no
+/// flip of one bit makes white space of white space.)
 #[test]
-fn a_changed_byte_of_genuine_collateral_is_refused_or_means_nothing() {
+fn no_changed_byte_of_genuine_collateral_is_genuine_but_the_case_of_hex() {
     let Some(vectors) = Vectors::find() else { return };
+    let mut seen = Vec::new();
     for case in Genuine::all(&vectors) {
-        let (mut passed, mut case_of_hex, mut name) = (0, 0, 0);
+        if seen.contains(&case.collateral) {
+            continue;
+        }
+        seen.push(case.collateral.clone());
+        let mut passed = 0;
         for at in 0..case.collateral.len() {
             let mut changed = case.collateral.clone();
             changed[at] ^= 1 << (at % 8);
             if case.accepts(&case.quote, &changed) {
-                assert!(means_the_same(&case.collateral, &changed), "{}: byte {at}", case.id);
+                assert!(changed[at].eq_ignore_ascii_case(&case.collateral[at]), "{}: byte {at}", case.id);
+                assert!(changed[at].is_ascii_hexdigit(), "{}: byte {at}", case.id);
+                let canonical = |json: &[u8]| canonical_collateral(json).expect("it was accepted");
+                assert_eq!(canonical(&changed), canonical(&case.collateral), "{}: byte {at}", case.id);
                 passed += 1;
-                case_of_hex += usize::from(case.collateral[at].eq_ignore_ascii_case(&changed[at]));
-                name += usize::from(
-                    case.collateral[at].is_ascii_lowercase() && !changed[at].is_ascii_uppercase(),
-                );
             }
         }
-        println!(
-            "{}: {} bytes, {passed} mean nothing: {case_of_hex} the case of hex, {name} in a name, {} white space",
-            case.id,
-            case.collateral.len(),
-            passed - case_of_hex - name.min(passed - case_of_hex)
-        );
+        println!("{}: {} bytes, of {passed} the case of hex may change", case.id, case.collateral.len());
     }
 }

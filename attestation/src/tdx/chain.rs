@@ -135,7 +135,7 @@ pub(super) fn establish<'g>(
 const EXPECTED: &str = "PCK chain to the root, QE report signed by the PCK";
 
 fn pass(chain: &PckChain, ids: &Ids, list: &mut Checklist) {
-    let got = format!("holds, by the {} CA", chain.ca.name());
+    let got = format!("holds, by the {} CA: {}", chain.ca.name(), chain.facts);
     list.pass(ids.chain, EXPECTED, got, "the platform's key is genuine");
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Fields that Intel adds are passed over; a field that is read here stands there once and has exactly its form.
 
+use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 
 use super::status::TcbStatus;
@@ -134,7 +135,7 @@ impl TcbInfo {
             module: f.module,
             module_identities: f.module_identities.unwrap_or_default(),
         };
-        info.levels.sort_by(|a, b| (b.sgx, b.pce_svn, b.tdx).cmp(&(a.sgx, a.pce_svn, a.tdx)));
+        info.levels.sort_by_key(|level| Reverse((level.sgx, level.pce_svn, level.tdx)));
         Ok(info)
     }
 }

@@ -109,6 +109,32 @@ impl PckFacts {
     }
 }
 
+impl std::fmt::Display for PckFacts {
+    /// For people: what has no rule here, and an auditor may want to know.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.sgx_type {
+            SgxType::Standard => "standard SGX",
+            SgxType::Scalable => "scalable SGX",
+            SgxType::ScalableWithIntegrity => "scalable SGX with integrity",
+        })?;
+        write!(f, ", CPUSVN {}", hex::encode(self.cpu_svn))?;
+        if let Some(instance) = self.instance_id {
+            write!(f, ", platform instance {}", hex::encode(instance))?;
+        }
+        let Configuration { dynamic_platform, cached_keys, smt } = self.configuration;
+        for (known, yes) in [
+            (dynamic_platform, "packages may be added"),
+            (cached_keys, "keys held by Intel's registration service"),
+            (smt, "threads share cores"),
+        ] {
+            if known == Some(true) {
+                write!(f, ", {yes}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[derive(Default)]
 struct Fields {
     ppid: Option<[u8; 16]>,
