@@ -2,7 +2,11 @@
 //! `cargo run --release -p cocoon-attestation --example verify_speed`.
 //!
 //! Both get the same bytes: a quote, and collateral as JSON. *Cold* is the first sight of a platform, *hot* any later one.
-//! The floor is nine (one) P-256 signatures on data of the same sizes, by the primitive that the verifier uses.
+//! The floor is nine (one) P-256 signatures over 600 bytes, by the primitive that the verifier uses.
+//!
+//! What remains above the floor, by `perf` on real evidence: cold, of 45 µs a fifth is reading JSON, the rest SHA-256 of the
+//! longer texts, base64, hex and certificates, a few µs each, and what the checklist says; hot, of 12 µs most is the
+//! checklist's text and copies of the input, and one look through the CRL.
 
 #[path = "../tests/common/mod.rs"]
 mod common;

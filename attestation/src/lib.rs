@@ -47,7 +47,8 @@
 //!
 //! A changed byte of statement, quote or bundle is always refused; `tests/flips.rs` tries each. What may differ between
 //! two accepted forms of the same evidence: zero bytes after a quote (Google pads to 8000), the equally valid twin
-//! (r, n − s) of an ECDSA signature, and, in files that the caller itself brings, white space in JSON and the case of hex.
+//! (r, n − s) of an ECDSA signature, and, in files that the caller itself brings, white space in JSON, the case of hex, and
+//! the other names and forms that [`canonical_collateral`] reads.
 //! None of it has a meaning. Never use a hash of a quote or bundle as its name: use the statement's digest.
 
 mod anchors;
