@@ -12,6 +12,8 @@ pub enum Evidence {
     Bundle(Bundle),
     /// A TDX quote alone: genuine or not, but without a statement it is never trusted.
     TdxQuote(Vec<u8>),
+    /// An SGX quote alone: it has no statement either.
+    SgxQuote(Vec<u8>),
     /// An SEV-SNP report alone: as a quote alone, never trusted.
     SnpReport(Vec<u8>),
     /// Azure's vTPM evidence as JSON alone.
@@ -24,6 +26,7 @@ pub enum Evidence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cpu<'a> {
     Tdx(&'a [u8]),
+    Sgx(&'a [u8]),
     Snp(&'a [u8]),
     Azure(&'a [u8], azure::Kind),
 }
@@ -33,6 +36,7 @@ impl Cpu<'_> {
     pub(crate) fn checks(self) -> &'static [&'static str] {
         match self {
             Self::Tdx(_) => &crate::tdx::CHECKS,
+            Self::Sgx(_) => &crate::tdx::SGX_CHECKS,
             Self::Snp(_) => &crate::snp::CHECKS,
             Self::Azure(_, azure::Kind::Snp) => &azure::SNP_CHECKS,
             Self::Azure(_, azure::Kind::Tdx) => &azure::TDX_CHECKS,
@@ -43,6 +47,7 @@ impl Cpu<'_> {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tdx(_) => "tdx",
+            Self::Sgx(_) => "sgx",
             Self::Snp(_) => "snp",
             Self::Azure(_, azure::Kind::Snp) => "azure-snp",
             Self::Azure(_, azure::Kind::Tdx) => "azure-tdx",
@@ -57,7 +62,7 @@ impl Evidence {
     /// Recognises the form by its first bytes and parses a bundle.
     ///
     /// # Errors
-    /// `Malformed` for unknown bytes, `Unavailable` for evidence of a platform this verifier does not know yet.
+    /// `Malformed` for bytes of no known form.
     pub fn detect(bytes: &[u8]) -> Result<Self, Refusal> {
         let bytes = if bytes.trim_ascii_start().starts_with(b"{") { bytes.trim_ascii_start() } else { bytes };
         match bytes {
@@ -68,7 +73,7 @@ impl Evidence {
             [4 | 5, 0, _, 0, 0x81, 0, 0, 0, ..] if bytes.len() <= MAX_RAW => {
                 Ok(Self::TdxQuote(bytes.to_vec()))
             }
-            [3..=5, 0, _, 0, 0, 0, 0, 0, ..] => Err(unsupported("an SGX quote")),
+            [3..=5, 0, _, 0, 0, 0, 0, 0, ..] if bytes.len() <= MAX_RAW => Ok(Self::SgxQuote(bytes.to_vec())),
             _ if nvidia::Evidence::looks_like(bytes) => {
                 nvidia::Evidence::parse(bytes).map(Self::Nvidia).map_err(|e| malformed(&e))
             }
@@ -80,7 +85,11 @@ impl Evidence {
     pub(crate) fn bundle(&self) -> Option<&Bundle> {
         match self {
             Self::Bundle(bundle) => Some(bundle),
-            Self::TdxQuote(_) | Self::SnpReport(_) | Self::AzureVtpm(_) | Self::Nvidia(_) => None,
+            Self::TdxQuote(_)
+            | Self::SgxQuote(_)
+            | Self::SnpReport(_)
+            | Self::AzureVtpm(_)
+            | Self::Nvidia(_) => None,
         }
     }
 
@@ -93,6 +102,7 @@ impl Evidence {
                 Tee::Azure => Cpu::Azure(&bundle.quote, azure::kind(&bundle.quote)),
             }),
             Self::TdxQuote(quote) => Some(Cpu::Tdx(quote)),
+            Self::SgxQuote(quote) => Some(Cpu::Sgx(quote)),
             Self::SnpReport(report) => Some(Cpu::Snp(report)),
             Self::AzureVtpm(json) => Some(Cpu::Azure(json, azure::kind(json))),
             Self::Nvidia(_) => None,
@@ -121,15 +131,5 @@ fn malformed(error: &Malformed) -> Refusal {
         error.to_string(),
         "The bytes were cut, changed on the way, or are something else",
         "Fetch the evidence again, from the guest's host if a gateway sent it",
-    )
-}
-
-fn unsupported(what: &str) -> Refusal {
-    refusal(
-        RefusalKind::Unavailable,
-        "a bundle, a TDX or SGX quote, an SNP report, Azure's vTPM evidence, GPU reports or an RA-TLS certificate",
-        format!("{what}, not yet supported"),
-        "This verifier cannot judge this platform, so it does not accept it",
-        "Use a version that supports this platform",
     )
 }

@@ -28,6 +28,9 @@ const KNOWN: [(&str, &str); 13] = [
     ),
 ];
 
+/// Behind Azure's paravisor: tolerates SEPT_VE_DISABLE = 0 in a TD, and evidence through its virtual TPM.
+pub(crate) const PROFILE_AZURE: &str = "profile:azure";
+
 /// At most this many exceptions are kept.
 const MAX_EXCEPTIONS: usize = 16;
 

@@ -4,7 +4,7 @@ use crate::azure::Vtpm;
 use crate::check::{Checklist, Finding};
 use crate::nvidia::Gpu;
 use crate::snp::Report;
-use crate::tdx::Body;
+use crate::tdx::{Body, EnclaveReport};
 use crate::{Check, Measurements, Platform, Refusal, RefusalKind, Statement};
 
 /// Evidence that genuine hardware made, in date, with no hard rule broken. Made by [`Verifier::verify`] alone.
@@ -28,11 +28,14 @@ pub(crate) struct Proven {
 }
 
 /// What the hardware signed, by platform.
+#[expect(clippy::large_enum_variant, reason = "one per verification; a box would cost more than the copy")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Claims {
     /// A TD report.
     Tdx(Body),
+    /// An enclave's report.
+    Sgx(EnclaveReport),
     /// An SEV-SNP attestation report.
     Snp(Report),
     /// Azure: the report of the paravisor on SEV-SNP, and what its virtual TPM says about the guest.
@@ -46,6 +49,7 @@ impl Claims {
     pub fn report_data(&self) -> Option<&[u8; 64]> {
         match self {
             Self::Tdx(body) => Some(&body.report_data),
+            Self::Sgx(report) => Some(&report.report_data),
             Self::Snp(report) => Some(&report.report_data),
             Self::AzureSnp(_, vtpm) | Self::AzureTdx(_, vtpm) => vtpm.report_data.as_ref(),
         }
@@ -56,7 +60,7 @@ impl Claims {
         match self {
             Self::Tdx(body) => Some(body.registers()),
             // The paravisor's registers say nothing about the guest.
-            Self::Snp(_) | Self::AzureSnp(..) | Self::AzureTdx(..) => None,
+            Self::Sgx(_) | Self::Snp(_) | Self::AzureSnp(..) | Self::AzureTdx(..) => None,
         }
     }
 }

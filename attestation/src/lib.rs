@@ -49,7 +49,7 @@
 //! two accepted forms of the same evidence: zero bytes after a quote (Google pads to 8000), the equally valid twin
 //! (r, n − s) of an ECDSA signature, the CPUSVN and MAC of a TDREPORT that Azure sends beside the quote made of it (for the
 //! processor alone), zero bytes after Azure's runtime data, and, in files that the caller itself brings, white space in
-//! JSON and the case of hex. None of it has a meaning. Never use a hash of a quote or bundle as its name: use the statement's digest.
+//! JSON, the case of hex, and the other names and forms that [`canonical_collateral`] reads. None of it has a meaning. Never use a hash of a quote or bundle as its name: use the statement's digest.
 
 mod anchors;
 mod azure;
@@ -65,6 +65,7 @@ mod evidence;
 mod exceptions;
 mod genuine;
 mod gpu_record;
+mod json;
 mod measurements;
 pub mod nvidia;
 mod pem;
@@ -100,6 +101,7 @@ pub use policy::{
 };
 pub use refusal::{Explanation, Refusal, RefusalKind};
 pub use statement::Statement;
+pub use tdx::{IntelNeeds, IntelTee, PckCa, TdxCache, intel_needs};
 pub use time::UnixTime;
 pub use verdict::{Reason, Verdict};
 pub use verifier::{Verifier, verify};

@@ -5,7 +5,7 @@ use crate::evidence::Cpu;
 use crate::genuine::Proven;
 use crate::nvidia::{self, Challenge};
 use crate::platform::PlatformKind;
-use crate::tdx::{self, Body};
+use crate::tdx::{self, Body, TdxCache};
 use crate::{
     Bundle, Claims, Endorsements, Evidence, Exceptions, Genuine, Platform, PlatformId, Refusal, RefusalKind,
     Statement, TrustAnchors, UnixTime, azure, binding, eventlog, snp, statement,
@@ -34,6 +34,7 @@ pub struct Verifier<'a> {
     exceptions: &'a Exceptions,
     now: UnixTime,
     nonce: Option<[u8; 32]>,
+    cache: Option<&'a TdxCache>,
 }
 
 /// What the platforms' modules are given.
@@ -45,12 +46,14 @@ pub(crate) struct Given<'a> {
     pub(crate) endorsements: &'a Endorsements,
     /// The challenge that raw GPU evidence must answer.
     pub(crate) nonce: Option<&'a [u8; 32]>,
+    /// What was verified before.
+    pub(crate) cache: Option<&'a TdxCache>,
 }
 
 impl<'a> Verifier<'a> {
     /// `now` is the caller's clock.
     pub fn new(anchors: &'a TrustAnchors, exceptions: &'a Exceptions, now: UnixTime) -> Self {
-        Self { anchors, exceptions, now, nonce: None }
+        Self { anchors, exceptions, now, nonce: None, cache: None }
     }
 
     /// Raw GPU evidence and Azure's vTPM quote must answer this challenge. (A bundle's is in its statement: see
@@ -58,6 +61,13 @@ impl<'a> Verifier<'a> {
     #[must_use]
     pub fn with_nonce(mut self, nonce: [u8; 32]) -> Self {
         self.nonce = Some(nonce);
+        self
+    }
+
+    /// Uses, and adds to, what was verified before of Intel platforms: see [`crate::tdx::cache`] for why that is safe.
+    #[must_use]
+    pub fn with_cache(mut self, cache: &'a TdxCache) -> Self {
+        self.cache = Some(cache);
         self
     }
 
@@ -80,6 +90,7 @@ impl<'a> Verifier<'a> {
             now: self.now,
             endorsements: &all,
             nonce: self.nonce.as_ref(),
+            cache: self.cache,
         };
         judge(evidence, bundle, &given)
     }
@@ -130,6 +141,8 @@ fn verify_cpu(
             event_log(given.endorsements, facts.as_ref().map(|(body, _)| body), list);
             facts.map(|(body, platform)| (Claims::Tdx(body), platform))
         }
+        Cpu::Sgx(quote) => tdx::verify_sgx(quote, given, list, simulated)
+            .map(|(report, platform)| (Claims::Sgx(report), platform)),
         Cpu::Snp(report) => snp::verify(report, given, list, simulated)
             .map(|(report, platform)| (Claims::Snp(report), platform)),
         Cpu::Azure(json, kind) => {

@@ -164,7 +164,7 @@ fn a_raw_quote_is_genuine_and_never_trusted() {
     let own = Endorsements::from_files([common::collateral_of(&bundle).to_vec()]).expect("one small file");
     let genuine = verify(&evidence, &own, &platform.anchors(), &Exceptions::none(), NOW).expect("genuine");
     assert!(genuine.statement().is_none());
-    assert_eq!(genuine.claims().registers(), Some(registers()));
+    assert_eq!(genuine.claims().expect("a TD").registers(), Some(registers()));
     assert_eq!(refused_by(policy().appraise(genuine, &context())), "policy.network");
 }
 

@@ -53,6 +53,7 @@ fn decode_all(bytes: &[u8]) {
     }
     let _ = Quote::parse(bytes);
     let _ = Evidence::detect(bytes);
+    let _ = cocoon_attestation::intel_needs(bytes);
     if let Ok(canonical) = canonical_collateral(bytes) {
         assert_eq!(canonical_collateral(&canonical).as_ref(), Ok(&canonical), "canonical is not final");
     }

@@ -2,14 +2,14 @@
 
 mod common;
 
-use cocoon_attestation::TrustAnchors;
+use cocoon_attestation::{IntelTee, PckCa, TrustAnchors, intel_needs};
 use common::vectors::{Vectors, verify_real};
 
 /// What refuses each case, so that a refusal for a wrong reason is seen. Cases that are not here must be genuine.
 const REFUSED_BY: [(&str, &str); 20] = [
     ("tdx-outdated-automata", "tdx.tcb"),
     ("tdx-debug", "tdx.debug"),
-    ("tdx-azure-sept-ve", "tdx.attributes"),
+    ("tdx-azure-sept-ve", "tdx.tcb"),
     ("tdx-no-level-tappd", "tdx.tcb"),
     ("tdx-no-level-spr-e4", "tdx.format"),
     ("tdx-no-level-td15", "tdx.tcb"),
@@ -73,4 +73,25 @@ fn every_tdx_case_gets_its_verdict() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn what_a_real_quote_needs_is_what_its_case_brings() {
+    let Some(vectors) = Vectors::find() else { return };
+    let mut seen = 0;
+    for case in vectors.cases() {
+        if case["kind"] != "tdx" || case["id"].as_str().is_none_or(|id| id.starts_with("neg-")) {
+            continue;
+        }
+        let evidence = vectors.read(case["evidence"].as_str().expect("a file name"));
+        let Ok(needs) = intel_needs(&evidence) else {
+            assert_eq!(case["id"], "tdx-no-level-spr-e4", "the one with text behind the quote");
+            continue;
+        };
+        let collateral = case["endorsements"][0].as_str().expect("a file name");
+        assert!(collateral.contains(&format!("tdx_{}", hex::encode(needs.fmspc))), "{collateral}: {needs:?}");
+        assert_eq!((needs.tee, needs.ca), (IntelTee::Tdx, PckCa::Platform));
+        seen += 1;
+    }
+    assert!(seen > 5);
 }

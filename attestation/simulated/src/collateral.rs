@@ -3,7 +3,7 @@
 use cocoon_attestation::UnixTime;
 use serde_json::{Value, json};
 
-use crate::pki::{self, SimulatedRoot, pem};
+use crate::pki::{self, Revoked, SimulatedRoot, pem};
 use crate::quote::{self, TEE_TCB_SVN};
 
 const HOUR: u64 = 3_600;
@@ -28,7 +28,7 @@ pub struct Documents {
 impl SimulatedRoot {
     /// The documents as published an hour before `now`, valid for 30 days.
     pub fn documents(&self, now: UnixTime) -> Documents {
-        let (root_ca_crl, pck_crl) = self.crls(now, false);
+        let (root_ca_crl, pck_crl) = self.crls(now, None);
         let dates = (UnixTime(now.0.saturating_sub(HOUR)), UnixTime(now.0 + DAYS_VALID * 24 * HOUR));
         Documents {
             tcb_info: tcb_info(dates).to_string(),
@@ -65,9 +65,9 @@ impl SimulatedRoot {
         cocoon_attestation::canonical_collateral(text.as_bytes()).unwrap_or_else(|_| text.into_bytes())
     }
 
-    /// As [`SimulatedRoot::documents`], with this platform's PCK revoked.
-    pub fn documents_revoking_the_platform(&self, now: UnixTime) -> Documents {
-        let (root_ca_crl, pck_crl) = self.crls(now, true);
+    /// As [`SimulatedRoot::documents`], with a certificate revoked.
+    pub fn documents_revoking(&self, revoked: Revoked, now: UnixTime) -> Documents {
+        let (root_ca_crl, pck_crl) = self.crls(now, Some(revoked));
         Documents { root_ca_crl, pck_crl, ..self.documents(now) }
     }
 }

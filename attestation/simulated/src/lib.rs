@@ -38,7 +38,7 @@ mod wire;
 pub use collateral::Documents;
 pub use emulator::{Emulator, MAX_COMMAND_LINE, Quote};
 pub use keys::AttestationKey;
-pub use pki::SimulatedRoot;
+pub use pki::{Profile, Revoked, SimulatedRoot};
 pub use quote::{Draft, Td};
 pub use store::StoreError;
 pub use wire::{MAX_CONNECTIONS, MAX_REPLY, MAX_REQUEST, Op, Serving, Status};

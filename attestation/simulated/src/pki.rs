@@ -53,19 +53,56 @@ pub(crate) struct Authority {
     pub(crate) key: Key,
 }
 
+/// What stands in the certificates that an issuer could get wrong. A test changes one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// Common name of the platform's certificate.
+    pub pck_name: &'static str,
+    /// Common name of the certificate that signs TCB info and QE identity.
+    pub tcb_signer_name: &'static str,
+    /// Intel's SGX extension in DER.
+    pub sgx_extension: Vec<u8>,
+}
+
+/// Who is on a revocation list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revoked {
+    /// The platform's PCK, on the PCK CA's list.
+    Platform,
+    /// The PCK CA, on the root's list.
+    PckCa,
+    /// The signer of TCB info and QE identity, on the root's list.
+    TcbSigner,
+}
+
 impl SimulatedRoot {
     /// A fresh root with everything under it. Certificates are valid from a day before `now`.
     pub fn create(now: UnixTime) -> Self {
+        Self::create_with(now, |_| ())
+    }
+
+    /// The same, with what `change` changes in the certificates before they are signed.
+    pub fn create_with(now: UnixTime, change: impl FnOnce(&mut Profile)) -> Self {
+        let mut profile = Profile {
+            pck_name: PCK_NAME,
+            tcb_signer_name: TCB_SIGNER_NAME,
+            sgx_extension: sgx_extension(&random_ppid()),
+        };
+        change(&mut profile);
         let from = UnixTime(now.0.saturating_sub(DAY));
         let root = Key::generate();
         let root_certificate = Template::authority(ROOT_NAME, 1, from).sign(ROOT_NAME, &root, &root);
         let pck_ca = Key::generate();
         let pck_ca_certificate = Template::authority(PCK_CA_NAME, 0, from).sign(ROOT_NAME, &pck_ca, &root);
         let tcb_signer = Key::generate();
-        let tcb_certificate = Template::leaf(TCB_SIGNER_NAME, from, None).sign(ROOT_NAME, &tcb_signer, &root);
+        let tcb_certificate =
+            Template::leaf(profile.tcb_signer_name, from, None).sign(ROOT_NAME, &tcb_signer, &root);
         let pck = Key::generate();
-        let sgx = sgx_extension(&random_ppid());
-        let pck_certificate = Template::leaf(PCK_NAME, from, Some(sgx)).sign(PCK_CA_NAME, &pck, &pck_ca);
+        let pck_certificate = Template::leaf(profile.pck_name, from, Some(profile.sgx_extension)).sign(
+            PCK_CA_NAME,
+            &pck,
+            &pck_ca,
+        );
         Self(Arc::new(Pki {
             root: Authority { certificate: root_certificate, key: root },
             pck_ca: Authority { certificate: pck_ca_certificate, key: pck_ca },
@@ -79,11 +116,16 @@ impl SimulatedRoot {
         &self.0.root.certificate
     }
 
-    /// Root and PCK CRLs issued an hour before `now`, in this order. `revoke_platform` puts the PCK on the list.
-    pub(crate) fn crls(&self, now: UnixTime, revoke_platform: bool) -> (Vec<u8>, Vec<u8>) {
+    /// Root and PCK CRLs issued an hour before `now`, in this order.
+    pub(crate) fn crls(&self, now: UnixTime, revoked: Option<Revoked>) -> (Vec<u8>, Vec<u8>) {
         let pki = &self.0;
-        let revoked = if revoke_platform { vec![serial(&pki.pck.key)] } else { Vec::new() };
-        (crl(ROOT_NAME, &pki.root.key, now, &[]), crl(PCK_CA_NAME, &pki.pck_ca.key, now, &revoked))
+        let (by_root, by_ca) = match revoked {
+            None => (vec![], vec![]),
+            Some(Revoked::Platform) => (vec![], vec![serial(&pki.pck.key)]),
+            Some(Revoked::PckCa) => (vec![serial(&pki.pck_ca.key)], vec![]),
+            Some(Revoked::TcbSigner) => (vec![serial(&pki.tcb_signer.key)], vec![]),
+        };
+        (crl(ROOT_NAME, &pki.root.key, now, &by_root), crl(PCK_CA_NAME, &pki.pck_ca.key, now, &by_ca))
     }
 }
 

@@ -1,4 +1,4 @@
-//! TDX v4 quotes.
+//! TDX v4 quotes; v5 and SGX quotes by drafts that tests change.
 
 use cocoon_attestation::{Measurements, tdx};
 use ring::digest::{SHA256, digest};
@@ -126,7 +126,8 @@ fn qe_report(bound: &[u8]) -> Vec<u8> {
 }
 
 impl SimulatedRoot {
-    /// Signs a draft: the attestation key over header and body, the PCK over the QE report.
+    /// Signs a draft: the attestation key over header and body, the PCK over the QE report. Version 3 has the parts of the
+    /// QE's certification without a wrapping.
     pub fn sign_quote(&self, draft: &Draft, key: &AttestationKey) -> Vec<u8> {
         let pki = &self.0;
         let chain = pki::pem(&[&pki.pck.certificate, &pki.pck_ca.certificate, &pki.root.certificate]);
@@ -140,7 +141,11 @@ impl SimulatedRoot {
         let mut quote = [&draft.header[..], &draft.body].concat();
         let mut data = key.0.sign_raw(&quote).to_vec();
         data.extend(key.public());
-        data.extend(certification(6, &qe));
+        if draft.header.first() == Some(&3) {
+            data.extend(qe);
+        } else {
+            data.extend(certification(6, &qe));
+        }
         quote.extend(length(&data));
         quote.extend(data);
         quote

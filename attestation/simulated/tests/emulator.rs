@@ -82,9 +82,9 @@ fn what_the_guest_extends_stands_in_its_quote() {
     assert_eq!(status, 0);
     let genuine = genuine(&served.root, &quote, collateral);
     assert!(genuine.simulated());
-    assert_eq!(genuine.claims().report_data(), Some(&[0xda; 64]));
+    assert_eq!(genuine.claims().expect("a TD").report_data(), Some(&[0xda; 64]));
     let zero = [0; 48];
-    let registers = genuine.claims().registers().expect("a TD has them");
+    let registers = genuine.claims().expect("a TD").registers().expect("a TD has them");
     assert_eq!(registers.mrtd, sha384(b"binary"));
     assert_eq!(registers.rtmr[0], zero);
     assert_eq!(registers.rtmr[1], extend(&zero, &sha384(b"cocoon-guest\0serve")));

@@ -1,4 +1,4 @@
-//! ring, and aws-lc-rs for P-384 and RSA.
+//! ring, and aws-lc-rs for P-256, P-384 and RSA.
 
 use aws_lc_rs::signature as aws;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512};
@@ -38,8 +38,8 @@ pub(super) fn holds(scheme: Scheme, key: &[u8], message: &[u8], signature: &[u8]
         aws::UnparsedPublicKey::new(algorithm, key).verify(message, signature).is_ok()
     };
     match scheme {
-        Scheme::P256Fixed => with_ring(&ring_signature::ECDSA_P256_SHA256_FIXED),
-        Scheme::P256Der => with_ring(&ring_signature::ECDSA_P256_SHA256_ASN1),
+        Scheme::P256Fixed => with_aws(&aws::ECDSA_P256_SHA256_FIXED),
+        Scheme::P256Der => with_aws(&aws::ECDSA_P256_SHA256_ASN1),
         Scheme::Ed25519 => with_ring(&ring_signature::ED25519),
         Scheme::P384Fixed => with_aws(&aws::ECDSA_P384_SHA384_FIXED),
         Scheme::P384Der => with_aws(&aws::ECDSA_P384_SHA384_ASN1),

@@ -79,7 +79,7 @@ impl Policy {
                 Some(rules) => rules.check(report, subject.platform.product, source, list),
                 None => list.fail(SnpRules::CHECKS[0], no_rules("SEV-SNP", "[snp]")),
             },
-            None => {}
+            Some(Claims::Sgx(_)) | None => {} // `image` refuses what is no guest
         }
     }
 
@@ -128,7 +128,7 @@ fn checks_on(claims: Option<&Claims>) -> Vec<&'static str> {
     let (fields, rules) = match claims {
         Some(Claims::Tdx(_) | Claims::AzureTdx(..)) => (&TdxReference::CHECKS[..], &TdxRules::CHECKS[..]),
         Some(Claims::Snp(_) | Claims::AzureSnp(..)) => (&SnpReference::CHECKS[..], &SnpRules::CHECKS[..]),
-        None => Default::default(),
+        Some(Claims::Sgx(_)) | None => Default::default(),
     };
     let pcrs = match claims {
         Some(Claims::AzureTdx(..) | Claims::AzureSnp(..)) => &[azure::CHECK][..],
@@ -143,6 +143,7 @@ fn checks_on(claims: Option<&Claims>) -> Vec<&'static str> {
 fn compare<'a>(image: &'a ImageReference, claims: &'a Claims) -> Option<Vec<Comparison<'a>>> {
     match claims {
         Claims::Tdx(body) => image.tdx.as_ref().map(|reference| reference.compare(body).into()),
+        Claims::Sgx(_) => None,
         Claims::Snp(report) => image.snp.as_ref().map(|reference| reference.compare(report)),
         Claims::AzureTdx(body, vtpm) => {
             let azure = image.azure.as_ref()?;
@@ -161,7 +162,7 @@ fn compare<'a>(image: &'a ImageReference, claims: &'a Claims) -> Option<Vec<Comp
 
 /// Holds the report against the accepted image that is closest, so that a refusal names what differs.
 fn image<'a>(part: &Part<'a>, subject: &Subject<'_>, list: &mut Checklist) -> Option<&'a str> {
-    let Some(claims) = subject.claims else {
+    let Some(claims) = subject.claims.filter(|claims| !matches!(claims, Claims::Sgx(_))) else {
         list.fail("policy.image", no_guest(subject.platform));
         return None;
     };

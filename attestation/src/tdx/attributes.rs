@@ -1,8 +1,12 @@
-//! Rules about a TD that no configuration can relax.
+//! Rules about a TD. No configuration relaxes them; the one named exception is Azure's paravisor, which runs without
+//! SEPT_VE_DISABLE. (TDX Module ABI specification 348551, "TD attributes", "XFAM"; Intel TDX DCAP Quoting Library API,
+//! A.3.2.)
 
 use crate::RefusalKind::Rejected;
 use crate::check::{Checklist, Finding};
-use crate::tdx::quote::Body;
+use crate::exceptions::PROFILE_AZURE;
+use crate::tdx::Body;
+use crate::verifier::Given;
 
 const DEBUG: u64 = 1;
 /// Bits 4 to 6: the host may profile the TD.
@@ -18,9 +22,13 @@ const XFAM_FIXED_1: u64 = 0x3;
 /// XFAM bits that may be one: what the TDX module lets a TD use.
 const XFAM_ALLOWED: u64 = 0x0006_DBE7;
 
-pub(super) fn check(body: &Body, list: &mut Checklist) {
+pub(super) fn check(body: &Body, given: &Given<'_>, list: &mut Checklist) {
+    judge(body, given.exceptions.in_force(PROFILE_AZURE, given.now), list);
+}
+
+fn judge(body: &Body, azure: bool, list: &mut Checklist) {
     debug(body.attributes, list);
-    attributes(body.attributes, list);
+    attributes(body.attributes, azure, list);
     xfam(body.xfam, list);
     service_td(&body.service_td, list);
 }
@@ -41,15 +49,20 @@ fn debug(attributes: u64, list: &mut Checklist) {
     });
 }
 
-fn attributes(attributes: u64, list: &mut Checklist) {
+fn attributes(attributes: u64, azure: bool, list: &mut Checklist) {
+    let tolerated = azure && attributes & SEPT_VE_DISABLE == 0;
     let rules = [
-        (attributes & SEPT_VE_DISABLE != 0, "SEPT_VE_DISABLE clear"),
+        (attributes & SEPT_VE_DISABLE != 0 || tolerated, "SEPT_VE_DISABLE clear"),
         (attributes & MIGRATABLE == 0, "MIGRATABLE set"),
         (attributes & SERVTD_EXT == 0, "SERVTD_EXT set"),
         (attributes & RESERVED == 0, "reserved bits set"),
     ];
     let broken: Vec<&str> = rules.into_iter().filter(|(holds, _)| !holds).map(|(_, name)| name).collect();
-    list.require(broken.is_empty(), "tdx.attributes", "the TD's attributes keep the host out", || {
+    let why = match tolerated {
+        true => "SEPT_VE_DISABLE clear is tolerated by the named exception profile:azure",
+        false => "the TD's attributes keep the host out",
+    };
+    list.require(broken.is_empty(), "tdx.attributes", why, || {
         let broken = if broken.is_empty() { "as expected".to_owned() } else { broken.join(", ") };
         rejected(
             "SEPT_VE_DISABLE set; MIGRATABLE, SERVTD_EXT and reserved bits clear",
@@ -91,6 +104,9 @@ mod tests {
     fn body(attributes: u64, xfam: u64, service_td: Vec<u8>) -> Body {
         Body {
             tee_tcb_svn: [0; 16],
+            tee_tcb_svn2: None,
+            mr_signer_seam: [0; 48],
+            seam_attributes: [0; 8],
             mr_seam: [0; 48],
             attributes,
             xfam,
@@ -105,8 +121,12 @@ mod tests {
     }
 
     fn failed(body: &Body) -> Vec<&'static str> {
+        failed_with(body, false)
+    }
+
+    fn failed_with(body: &Body, azure: bool) -> Vec<&'static str> {
         let mut list = Checklist::new(&["tdx.debug", "tdx.attributes", "tdx.xfam", "tdx.service_td"]);
-        check(body, &mut list);
+        judge(body, azure, &mut list);
         list.outcome().err().map(|refusal| refusal.failed().collect()).unwrap_or_default()
     }
 
@@ -122,6 +142,15 @@ mod tests {
                 _ => vec![],
             };
             assert_eq!(failed(&body(GOOD ^ (1 << bit), XFAM, vec![])), expected, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn the_azure_profile_tolerates_one_bit() {
+        for bit in 0..64 {
+            let body = body(GOOD ^ (1 << bit), XFAM, vec![]);
+            let expected = if bit == 28 { vec![] } else { failed(&body) };
+            assert_eq!(failed_with(&body, true), expected, "bit {bit}");
         }
     }
 

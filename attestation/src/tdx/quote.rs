@@ -1,19 +1,23 @@
-//! The TDX quote, byte by byte: nothing in it is left unaccounted for.
+//! The quote, byte by byte: nothing in it is left unaccounted for (Intel TDX DCAP Quoting Library API, A.3 for versions 4
+//! and 5; Intel SGX ECDSA Quote Library Reference, A.4 for version 3).
 //!
 //! | part | bytes | content |
 //! | --- | --- | --- |
 //! | header | 48 | version, key type, TEE type, QE/PCE SVN, QE vendor, user data |
 //! | body descriptor | 6 | version 5 only: body type u16, size u32 |
-//! | body | 584, 648, 885 | TD report 1.0, 1.5, 1.5ex |
+//! | body | 384, 584, 648, 885 | enclave report, TD report 1.0, 1.5, 1.5ex |
 //! | length | 4 | of the rest up to the padding |
 //! | signature, attestation key | 64, 64 | ECDSA P-256 over header to body |
-//! | certification type, length | 2, 4 | 6: QE report certification data |
+//! | certification type, length | 2, 4 | not in version 3. 6: QE report certification data |
 //! | QE report, its signature | 384, 64 | by the PCK |
 //! | authentication data | 2 + n | hashed into the QE report |
 //! | certification type, length | 2, 4 | 5: PCK chain in PEM |
 //! | padding | any | zero |
 
-use crate::{Malformed, Measurements, pem};
+use super::body::{
+    Body, ENCLAVE_REPORT, EnclaveReport, Report, TD_REPORT_10, TD_REPORT_15, TD_REPORT_15_EX, array, u16_at,
+};
+use crate::{Malformed, pem};
 
 /// The largest quote, padding included, in bytes.
 pub const MAX_QUOTE: usize = 16 * 1024;
@@ -21,229 +25,201 @@ pub const MAX_QUOTE: usize = 16 * 1024;
 pub const INTEL_VENDOR: [u8; 16] =
     [0x93, 0x9A, 0x72, 0x33, 0xF7, 0x9C, 0x4C, 0xA9, 0x94, 0x0A, 0x0D, 0xB3, 0x95, 0x7F, 0x06, 0x07];
 
+const WHAT: &str = "Intel quote";
 const HEADER: usize = 48;
-const TD_REPORT_10: usize = 584;
-const TD_REPORT_15: usize = 648;
-const TD_REPORT_15_EX: usize = 885;
-const QE_REPORT: usize = 384;
-/// Every quoting enclave seen uses 32 bytes, and DCAP's own verifier demands them.
-const QE_AUTH_DATA: usize = 32;
+/// TEE type of SGX, in the header.
+pub(super) const SGX: u32 = 0;
+/// TEE type of TDX.
+pub(super) const TDX: u32 = 0x81;
 const QE_CERTIFICATION: u16 = 6;
 const PCK_CHAIN: u16 = 5;
 /// How the PCK chain in a quote may end.
-const CHAIN_ENDINGS: [&str; 2] = ["\n", "\n\0"];
+pub(super) const CHAIN_ENDINGS: [&str; 2] = ["\n", "\n\0"];
 
-/// A TDX quote taken apart. Nothing in it is believed yet.
+/// An SGX or TDX quote taken apart, in place. Nothing in it is believed yet.
+#[derive(Debug)]
 pub struct Quote<'a> {
-    /// 4 or 5.
+    /// 3, 4 or 5.
     pub version: u16,
     /// 2 is ECDSA P-256.
     pub attestation_key_type: u16,
-    /// 0x81 is TDX.
+    /// 0 is SGX, 0x81 is TDX.
     pub tee_type: u32,
     /// Who wrote the quoting enclave.
     pub vendor: [u8; 16],
     /// Header to body: what the quote's signature covers.
     pub signed: &'a [u8],
-    /// What the quote says about the TD.
-    pub body: Body,
+    /// What the quote says about the TD or enclave.
+    pub report: Report,
     /// ECDSA signature (r ‖ s) over `signed`.
     pub signature: &'a [u8],
+    /// Everything after that signature: who may make it.
+    pub certified: &'a [u8],
     /// Public attestation key (x ‖ y).
     pub attestation_key: &'a [u8],
     /// Report of the quoting enclave, signed by the PCK.
     pub qe_report: &'a [u8],
+    /// That signature (r ‖ s).
+    pub qe_report_signature: &'a [u8],
     /// Data hashed with the attestation key into the QE report.
     pub qe_auth_data: &'a [u8],
-    /// PCK chain as it stands in the quote.
+    /// PCK chain as it stands in the quote, in PEM: see [`Quote::pck_chain`].
     pub pck_chain_text: &'a [u8],
-    /// PCK chain: leaf, intermediate, root, in DER.
-    pub pck_chain: Vec<Vec<u8>>,
-}
-
-/// A TD report of any version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Body {
-    /// Security versions of the TDX module.
-    pub tee_tcb_svn: [u8; 16],
-    /// Measurement of the TDX module.
-    pub mr_seam: [u8; 48],
-    /// TD attributes, little endian.
-    pub attributes: u64,
-    /// Extended features the TD may use, little endian.
-    pub xfam: u64,
-    /// MRTD.
-    pub mrtd: [u8; 48],
-    /// MRCONFIGID.
-    pub mrconfigid: [u8; 48],
-    /// MROWNER.
-    pub mrowner: [u8; 48],
-    /// MROWNERCONFIG.
-    pub mrownerconfig: [u8; 48],
-    /// RTMR0 to RTMR3.
-    pub rtmr: [[u8; 48]; 4],
-    /// Report data: what the guest bound.
-    pub report_data: [u8; 64],
-    /// MRSERVICETD and, in 1.5ex, the service TD fields: all must be zero. Empty in 1.0.
-    pub service_td: Vec<u8>,
-}
-
-impl Body {
-    /// The registers that say what runs.
-    pub fn registers(&self) -> Measurements {
-        Measurements {
-            mrtd: self.mrtd,
-            rtmr: self.rtmr,
-            mrconfigid: self.mrconfigid,
-            mrowner: self.mrowner,
-            mrownerconfig: self.mrownerconfig,
-        }
-    }
 }
 
 impl<'a> Quote<'a> {
-    /// Takes a quote of version 4 or 5 apart.
+    /// Takes a quote of version 3 (SGX), 4 or 5 apart. The PCK chain is left as text.
     ///
     /// # Errors
     /// If a length is not exact, a part is of another kind, or bytes other than zero follow.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         if bytes.len() > MAX_QUOTE {
-            return Err(malformed(format!("{} bytes, at most {MAX_QUOTE}", bytes.len())));
+            let reason = format!("{} bytes, at most {MAX_QUOTE}", bytes.len());
+            return Err(Malformed::at(WHAT, 0, "length", reason));
         }
-        let mut reader = Reader(bytes);
+        let mut reader = Reader { bytes, at: 0 };
         let header = reader.take(HEADER, "header")?;
-        let version = u16_at(header, 0);
-        let body = body(version, &mut reader)?;
-        let signed = &bytes[..bytes.len() - reader.0.len()];
+        let (version, tee_type) = (u16_at(header, 0), u32::from_le_bytes(array(&header[4..8])));
+        let report = report(version, tee_type, &mut reader)?;
+        let signed = &bytes[..reader.at];
         let mut data = reader.counted_u32("signature data")?;
-        if reader.0.iter().any(|byte| *byte != 0) {
-            return Err(malformed(format!("{} trailing bytes that are not all zero", reader.0.len())));
-        }
-        let (signature, attestation_key) = (data.take(64, "signature")?, data.take(64, "attestation key")?);
-        let mut qe = data.certification(QE_CERTIFICATION, "QE certification")?;
-        data.end("signature data")?;
-        let (qe_report, _signature) = (qe.take(QE_REPORT, "QE report")?, qe.take(64, "QE report signature")?);
+        reader.padding()?;
+        let signature = data.take(64, "signature")?;
+        let certified = data.bytes;
+        let attestation_key = data.take(64, "attestation key")?;
+        let mut qe = match version {
+            3 => data,
+            _ => {
+                let qe = data.certification(QE_CERTIFICATION, "QE certification")?;
+                data.end("signature data")?;
+                qe
+            }
+        };
+        let (qe_report, qe_report_signature) =
+            (qe.take(ENCLAVE_REPORT, "QE report")?, qe.take(64, "QE report signature")?);
         let qe_auth_data = qe.counted_u16("QE authentication data")?;
-        if qe_auth_data.len() != QE_AUTH_DATA {
-            let got = qe_auth_data.len();
-            return Err(malformed(format!("QE authentication data of {got} bytes, must be {QE_AUTH_DATA}")));
-        }
-        let pck_chain_text = qe.certification(PCK_CHAIN, "PCK chain")?.0;
+        let pck_chain_text = qe.certification(PCK_CHAIN, "PCK chain")?.bytes;
         qe.end("QE certification")?;
         Ok(Self {
             version,
             attestation_key_type: u16_at(header, 2),
-            tee_type: u32::from_le_bytes(array(&header[4..8])),
+            tee_type,
             vendor: array(&header[12..28]),
             signed,
-            body,
+            report,
             signature,
+            certified,
             attestation_key,
             qe_report,
+            qe_report_signature,
             qe_auth_data,
             pck_chain_text,
-            pck_chain: pem::chain(pck_chain_text, &CHAIN_ENDINGS).map_err(malformed)?,
+        })
+    }
+
+    /// The certificates (DER) of the PCK chain: leaf, intermediate, root, if it is as it should be.
+    ///
+    /// # Errors
+    /// If the text is not PEM in the one form Intel writes.
+    pub fn pck_chain(&self) -> Result<Vec<Vec<u8>>, Malformed> {
+        pem::chain(self.pck_chain_text, &CHAIN_ENDINGS).map_err(|reason| Malformed {
+            what: WHAT,
+            offset: None,
+            field: "PCK chain",
+            reason,
         })
     }
 }
 
-fn body(version: u16, reader: &mut Reader<'_>) -> Result<Body, Malformed> {
-    let size = match version {
-        4 => TD_REPORT_10,
-        5 => {
+/// The body of one of the kinds that the version has (A.3.1: version 4 by the TEE type, version 5 by a descriptor).
+fn report(version: u16, tee_type: u32, reader: &mut Reader<'_>) -> Result<Report, Malformed> {
+    let wrong = |reader: &Reader<'_>, reason: String| reader.error("body", reason);
+    let size = match (version, tee_type) {
+        (3 | 4, SGX) => ENCLAVE_REPORT,
+        (4, TDX) => TD_REPORT_10,
+        (5, SGX | TDX) => {
             let descriptor = reader.take(6, "body descriptor")?;
-            let size = match u16_at(descriptor, 0) {
-                2 => TD_REPORT_10,
-                3 => TD_REPORT_15,
-                4 => TD_REPORT_15_EX,
-                other => return Err(malformed(format!("body type {other} is not a TD report"))),
+            let size = match (u16_at(descriptor, 0), tee_type) {
+                (1, SGX) => ENCLAVE_REPORT,
+                (2, TDX) => TD_REPORT_10,
+                (3, TDX) => TD_REPORT_15,
+                (4, TDX) => TD_REPORT_15_EX,
+                (other, _) => {
+                    return Err(wrong(reader, format!("body type {other} with TEE type {tee_type:#x}")));
+                }
             };
             let stated = u32::from_le_bytes(array(&descriptor[2..6]));
             if stated as usize != size {
-                return Err(malformed(format!("body of {stated} bytes, must be {size}")));
+                return Err(wrong(reader, format!("body of {stated} bytes, must be {size}")));
             }
             size
         }
-        other => return Err(malformed(format!("version {other}, must be 4 or 5"))),
+        (3, _) => return Err(Malformed::at(WHAT, 4, "TEE type", format!("{tee_type:#x} in version 3"))),
+        (4 | 5, _) => {
+            return Err(Malformed::at(WHAT, 4, "TEE type", format!("{tee_type:#x}, must be 0 or 0x81")));
+        }
+        _ => return Err(Malformed::at(WHAT, 0, "version", format!("{version}, must be 3, 4 or 5"))),
     };
-    Ok(td_report(reader.take(size, "TD report")?))
+    let bytes = reader.take(size, "body")?;
+    Ok(match tee_type {
+        SGX => Report::Enclave(EnclaveReport::parse(bytes)),
+        _ => Report::Td(Body::parse(bytes)),
+    })
 }
 
-/// Fields by their offset in the TD report; `bytes` is one of the three sizes.
-fn td_report(bytes: &[u8]) -> Body {
-    let register = |at: usize| array::<48>(&bytes[at..at + 48]);
-    Body {
-        tee_tcb_svn: array(&bytes[0..16]),
-        mr_seam: register(16),
-        attributes: u64::from_le_bytes(array(&bytes[120..128])),
-        xfam: u64::from_le_bytes(array(&bytes[128..136])),
-        mrtd: register(136),
-        mrconfigid: register(184),
-        mrowner: register(232),
-        mrownerconfig: register(280),
-        rtmr: [register(328), register(376), register(424), register(472)],
-        report_data: array(&bytes[520..584]),
-        service_td: service_td(bytes),
-    }
+/// Bytes, and where they begin in the quote.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
 }
-
-/// MRSERVICETD stands at 600..648. In 1.5ex follow vmid (1), td_id (32), dev_info (48), then the initial service TD's hash
-/// and attributes (48 + 8), the initial TCB (16 + 16 + 12), and the current service TD's hash and attributes (48 + 8).
-fn service_td(bytes: &[u8]) -> Vec<u8> {
-    match bytes.len() {
-        TD_REPORT_15 => bytes[600..648].to_vec(),
-        TD_REPORT_15_EX => [&bytes[600..648], &bytes[729..785], &bytes[829..885]].concat(),
-        _ => Vec::new(),
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize, what: &str) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or_else(|| malformed(format!("{what} of {length} bytes, {} left", self.0.len())))?;
-        self.0 = rest;
+    fn error(&self, field: &'static str, reason: String) -> Malformed {
+        Malformed::at(WHAT, self.at, field, reason)
+    }
+
+    fn take(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], Malformed> {
+        let Some((taken, rest)) = self.bytes.split_at_checked(length) else {
+            return Err(self.error(field, format!("{length} bytes announced, {} left", self.bytes.len())));
+        };
+        (self.bytes, self.at) = (rest, self.at + length);
         Ok(taken)
     }
 
-    fn counted_u16(&mut self, what: &str) -> Result<&'a [u8], Malformed> {
-        let length = u16_at(self.take(2, what)?, 0);
-        self.take(length.into(), what)
+    fn counted_u16(&mut self, field: &'static str) -> Result<&'a [u8], Malformed> {
+        let length = u16_at(self.take(2, field)?, 0);
+        self.take(length.into(), field)
     }
 
-    fn counted_u32(&mut self, what: &str) -> Result<Reader<'a>, Malformed> {
-        let length = u32::from_le_bytes(array(self.take(4, what)?));
-        let length = usize::try_from(length).map_err(|_| malformed(format!("{what} of {length} bytes")))?;
-        self.take(length, what).map(Reader)
+    fn counted_u32(&mut self, field: &'static str) -> Result<Self, Malformed> {
+        let length = u32::from_le_bytes(array(self.take(4, field)?));
+        let at = self.at;
+        // On a platform of 16 bits, what does not fit is more than is left.
+        let bytes = self.take(usize::try_from(length).unwrap_or(usize::MAX), field)?;
+        Ok(Self { bytes, at })
     }
 
-    fn certification(&mut self, kind: u16, what: &str) -> Result<Reader<'a>, Malformed> {
-        let got = u16_at(self.take(2, what)?, 0);
+    fn certification(&mut self, kind: u16, field: &'static str) -> Result<Self, Malformed> {
+        let got = u16_at(self.take(2, field)?, 0);
         if got != kind {
-            return Err(malformed(format!("{what} is of type {got}, must be {kind}")));
+            return Err(self.error(field, format!("certification data of type {got}, must be {kind}")));
         }
-        self.counted_u32(what)
+        self.counted_u32(field)
     }
 
-    fn end(&self, what: &str) -> Result<(), Malformed> {
-        match self.0.len() {
+    fn end(&self, field: &'static str) -> Result<(), Malformed> {
+        match self.bytes.len() {
             0 => Ok(()),
-            left => Err(malformed(format!("{left} bytes left over in {what}"))),
+            left => Err(self.error(field, format!("{left} bytes left over"))),
         }
     }
-}
 
-fn malformed(reason: impl Into<String>) -> Malformed {
-    Malformed::new("TDX quote", reason)
-}
-
-fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    bytes.try_into().expect("the caller slices exactly N bytes")
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(array(&bytes[at..at + 2]))
+    fn padding(&self) -> Result<(), Malformed> {
+        match self.bytes.iter().position(|byte| *byte != 0) {
+            None => Ok(()),
+            Some(at) => {
+                Err(Malformed::at(WHAT, self.at + at, "padding", "bytes after the quote that are not zero"))
+            }
+        }
+    }
 }

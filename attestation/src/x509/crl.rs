@@ -73,8 +73,13 @@ impl<'a> Crl<'a> {
 
     /// Does the list name this certificate's serial number?
     pub(crate) fn revokes(&self, certificate: &Certificate<'_>) -> bool {
+        self.lists(certificate.serial)
+    }
+
+    /// Does the list name this serial number (big endian, without a sign byte)?
+    pub(crate) fn lists(&self, serial: &[u8]) -> bool {
         // Entries were read once when the list was parsed; anything odd counts as revoked.
-        self.find(certificate.serial).unwrap_or(true)
+        self.find(serial).unwrap_or(true)
     }
 
     fn find(&self, serial: &[u8]) -> Result<bool, Malformed> {

@@ -171,7 +171,8 @@ impl<'a> Certificate<'a> {
         self.extensions.iter().any(|extension| extension.critical && !oid::KNOWN.contains(&extension.oid))
     }
 
-    /// The common name, for people; empty if there is none. Not to be compared with anything.
+    /// The common name, escaped; empty if there is none. For people, and to tell the kinds of an authority's certificates
+    /// apart once the authority's signature holds; never to find an authority.
     pub(crate) fn common_name(&self) -> String {
         fields::common_name(self.subject)
     }
