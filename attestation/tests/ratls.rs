@@ -5,7 +5,7 @@ mod common;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cocoon_attestation::ratls::{KeyBinding, MAX_CERTIFICATE, RaTlsCertificate, RaTlsEvidence};
-use cocoon_attestation::{Endorsements, Evidence, Exceptions, verify};
+use cocoon_attestation::{Claims, Endorsements, Evidence, Exceptions, verify};
 use cocoon_simulated_tee::{Draft, Td};
 use common::mutate::{Random, mutate};
 use common::vectors::Vectors;
@@ -98,7 +98,7 @@ impl Simulated {
         let own = Endorsements::from_files(vec![self.0.root.collateral(NOW)]).expect("one small file");
         let genuine = verify(&evidence, &own, &self.0.anchors(), &Exceptions::none(), NOW).expect("genuine");
         assert_eq!(read.spki, spki());
-        read.binds(&genuine.report().report_data)
+        read.binds(genuine.claims().and_then(Claims::report_data).expect("a TD"))
     }
 }
 
