@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cocoon_attestation::eventlog::{Event, EventType, Explained, NotExplained, Origin};
-use cocoon_attestation::tdx::Quote;
+use cocoon_attestation::tdx::{Quote, Report};
 use cocoon_attestation::{Bundle, EventLog};
 use common::mutate::{Random, mutate};
 use common::vectors::Vectors;
@@ -15,7 +15,11 @@ use common::vectors::Vectors;
 const COS113: &str = "eventlog/ccel_gcp_cos113.dat";
 
 fn cos113_registers(vectors: &Vectors) -> [[u8; 48]; 4] {
-    Quote::parse(&vectors.read("tdx/v4_gcp_cos113_00806f05.bin")).expect("a real quote").body.rtmr
+    let bytes = vectors.read("tdx/v4_gcp_cos113_00806f05.bin");
+    match Quote::parse(&bytes).expect("a real quote").report {
+        Report::Td(body) => body.rtmr,
+        Report::Enclave(_) => panic!("a TD's quote"),
+    }
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn registers() -> Measurements {
 fn statement() -> Statement {
     Statement {
         network: -239,
-        keys: Keys { seal: vec![7; SEAL_KEY], receipt: [5; 32] },
+        keys: Keys { seal: vec![7; SEAL_KEY], receipt: [5; 32], tls: None },
         models: vec![ModelIdentity { name: "tiny".into(), weights: [7; 32] }],
         configuration: [3; 32],
         engine: [6; 32],
