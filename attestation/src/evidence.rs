@@ -2,6 +2,7 @@
 
 use crate::azure;
 use crate::check::{Checklist, Finding};
+use crate::ratls::{RaTlsCertificate, RaTlsEvidence};
 use crate::{Bundle, Malformed, Refusal, RefusalKind, Tee, nvidia};
 
 /// Evidence in one of the forms it travels in.
@@ -18,6 +19,8 @@ pub enum Evidence {
     SnpReport(Vec<u8>),
     /// Azure's vTPM evidence as JSON alone.
     AzureVtpm(Vec<u8>),
+    /// A TLS certificate with evidence in it, and that evidence.
+    RaTls(Box<RaTlsCertificate>, Box<Evidence>),
     /// Reports of NVIDIA GPUs and switches by themselves: genuine or not, but never trusted without a statement.
     Nvidia(nvidia::Evidence),
 }
@@ -74,6 +77,8 @@ impl Evidence {
                 Ok(Self::TdxQuote(bytes.to_vec()))
             }
             [3..=5, 0, _, 0, 0, 0, 0, 0, ..] if bytes.len() <= MAX_RAW => Ok(Self::SgxQuote(bytes.to_vec())),
+            [0x30, 0x82 | 0x83, ..] => ratls(bytes),
+            _ if bytes.starts_with(b"-----BEGIN CERTIFICATE-----") => ratls(bytes),
             _ if nvidia::Evidence::looks_like(bytes) => {
                 nvidia::Evidence::parse(bytes).map(Self::Nvidia).map_err(|e| malformed(&e))
             }
@@ -89,6 +94,7 @@ impl Evidence {
             | Self::SgxQuote(_)
             | Self::SnpReport(_)
             | Self::AzureVtpm(_)
+            | Self::RaTls(..)
             | Self::Nvidia(_) => None,
         }
     }
@@ -105,9 +111,37 @@ impl Evidence {
             Self::SgxQuote(quote) => Some(Cpu::Sgx(quote)),
             Self::SnpReport(report) => Some(Cpu::Snp(report)),
             Self::AzureVtpm(json) => Some(Cpu::Azure(json, azure::kind(json))),
-            Self::Nvidia(_) => None,
+            // What is inside is verified by itself.
+            Self::RaTls(..) | Self::Nvidia(_) => None,
         }
     }
+}
+
+/// A certificate, with what it carries detected in its turn.
+fn ratls(bytes: &[u8]) -> Result<Evidence, Refusal> {
+    let certificate = RaTlsCertificate::parse(bytes).map_err(|e| malformed(&e))?;
+    let inner = match &certificate.evidence {
+        RaTlsEvidence::Bundle(bundle) => Evidence::Bundle((**bundle).clone()),
+        RaTlsEvidence::Quote { quote, .. } => match Evidence::detect(quote)? {
+            inner @ (Evidence::TdxQuote(_) | Evidence::SgxQuote(_)) => inner,
+            _ => {
+                return Err(malformed(&Malformed::new(
+                    "RA-TLS certificate",
+                    "what it carries is not a quote",
+                )));
+            }
+        },
+        RaTlsEvidence::OtherCmw { encoding } => {
+            return Err(refusal(
+                RefusalKind::Unavailable,
+                "a certificate with our bundle, or with a quote of a scheme that is known",
+                format!("a conceptual message wrapper in {encoding} that is not our bundle"),
+                "The certificate carries evidence of a kind that this verifier does not judge",
+                "Use the verifier that its maker names",
+            ));
+        }
+    };
+    Ok(Evidence::RaTls(Box::new(certificate), Box::new(inner)))
 }
 
 /// Azure's JSON has an HCL report in one of its two names beside a TPM's quote. (Whitespace before it was cut off.)

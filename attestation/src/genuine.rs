@@ -3,6 +3,7 @@
 use crate::azure::Vtpm;
 use crate::check::{Checklist, Finding};
 use crate::nvidia::Gpu;
+use crate::ratls::{KeyBinding, RaTlsCertificate, RaTlsEvidence};
 use crate::snp::Report;
 use crate::tdx::{Body, EnclaveReport};
 use crate::{Check, Measurements, Platform, Refusal, RefusalKind, Statement};
@@ -130,6 +131,30 @@ impl Genuine {
             got: hex::encode(spki),
             likely: "Somebody put genuine evidence into a certificate of his own: a relay".into(),
             remedy: "Do not send anything over this connection; connect to the guest itself".into(),
+        });
+        self.with(list)
+    }
+
+    /// The same proof, if what the TEE bound names this certificate's key, by the rule of the certificate's scheme.
+    pub(crate) fn with_certificate(self, certificate: &RaTlsCertificate) -> Result<Self, Refusal> {
+        const ID: &str = "binding.tls_key";
+        let RaTlsEvidence::Quote { scheme, binding, .. } = &certificate.evidence else {
+            return self.with_tls_key(&certificate.spki);
+        };
+        let mut list = Checklist::new(&[ID]);
+        let report_data = self.claims().and_then(Claims::report_data);
+        let holds = report_data.is_some_and(|data| certificate.binds(data));
+        let known = *binding != KeyBinding::Unknown;
+        list.require(holds, ID, "the certificate's key was bound by the TEE", || Finding {
+            kind: if known { RefusalKind::Signature } else { RefusalKind::Unavailable },
+            expected: format!("report data that names the certificate's key, as {scheme} does"),
+            got: report_data.map_or("no report data".to_owned(), hex::encode),
+            likely: if known {
+                "Somebody put a genuine quote into a certificate of his own: a relay".into()
+            } else {
+                "How this scheme binds the key depends on what is not in the certificate".into()
+            },
+            remedy: "Do not send anything over such a connection".into(),
         });
         self.with(list)
     }

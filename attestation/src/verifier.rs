@@ -78,6 +78,9 @@ impl<'a> Verifier<'a> {
     /// # Errors
     /// A [`Refusal`] naming the first check that does not hold, with all the others beside it.
     pub fn verify(&self, evidence: &Evidence, endorsements: &Endorsements) -> Result<Genuine, Refusal> {
+        if let Evidence::RaTls(certificate, inner) = evidence {
+            return self.verify(inner, endorsements)?.with_certificate(certificate);
+        }
         let bundle = evidence.bundle();
         let all = match bundle {
             Some(bundle) => endorsements

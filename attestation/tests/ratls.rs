@@ -48,7 +48,9 @@ fn certificate_of_version(version: u8, extensions: &[(&[u8], &[u8])]) -> Vec<u8>
     let list: Vec<&[u8]> = list.iter().map(Vec::as_slice).collect();
     let (version, serial) = (der(0xa0, &[&der(2, &[&[version]])]), der(2, &[&[1]]));
     let (empty, extensions) = (der(0x30, &[]), der(0xa3, &[&der(0x30, &list)]));
-    let content = der(0x30, &[&version, &serial, &empty, &empty, &empty, &empty, &spki(), &extensions]);
+    let date = |text: &str| der(0x17, &[text.as_bytes()]);
+    let dates = der(0x30, &[&date("250101000000Z"), &date("450101000000Z")]);
+    let content = der(0x30, &[&version, &serial, &empty, &empty, &dates, &empty, &spki(), &extensions]);
     der(0x30, &[&content, &empty, &der(3, &[&[0, 1, 2]])])
 }
 
@@ -90,15 +92,23 @@ impl Simulated {
         self.0.root.sign_quote(&draft, &self.0.key)
     }
 
-    /// The quote out of the certificate is genuine, and names the certificate's key.
+    /// The certificate as a verifier gets it: its quote is genuine, and names the certificate's key. Another failure than
+    /// the binding's is none of these tests'.
     fn bound(&self, der: &[u8]) -> bool {
         let read = RaTlsCertificate::parse(der).expect("a certificate of a known scheme");
-        let RaTlsEvidence::Quote { quote, .. } = &read.evidence else { panic!("{:?}", read.evidence) };
-        let evidence = Evidence::detect(quote).expect("a quote");
-        let own = Endorsements::from_files(vec![self.0.root.collateral(NOW)]).expect("one small file");
-        let genuine = verify(&evidence, &own, &self.0.anchors(), &Exceptions::none(), NOW).expect("genuine");
         assert_eq!(read.spki, spki());
-        read.binds(genuine.claims().and_then(Claims::report_data).expect("a TD"))
+        let own = Endorsements::from_files(vec![self.0.root.collateral(NOW)]).expect("one small file");
+        let evidence = Evidence::detect(der).expect("a certificate with a quote");
+        match verify(&evidence, &own, &self.0.anchors(), &Exceptions::none(), NOW) {
+            Ok(genuine) => {
+                assert!(read.binds(genuine.claims().and_then(Claims::report_data).expect("a TD")));
+                true
+            }
+            Err(refusal) => {
+                assert_eq!(refusal.check, "binding.tls_key", "{refusal}");
+                false
+            }
+        }
     }
 }
 
@@ -244,18 +254,18 @@ fn what_is_not_a_certificate_with_evidence_is_refused_with_its_place() {
     let many: Vec<(Vec<u8>, Vec<u8>)> = (0..33).map(|i| (vec![0x55, i], vec![])).collect();
     let many: Vec<(&[u8], &[u8])> = many.iter().map(|(oid, value)| (&oid[..], &value[..])).collect();
     for (what, bytes) in [
-        ("no length in DER", indefinite),
+        ("no element with a minimal, definite length", indefinite),
         ("must be 3", certificate_of_version(0, &[(GRAMINE, &value)])),
-        ("comes twice", certificate(&[(GRAMINE, &value), (GRAMINE, &value)])),
-        ("more than", certificate(&many)),
+        ("an extension twice", certificate(&[(GRAMINE, &value), (GRAMINE, &value)])),
+        ("or more than", certificate(&many)),
         ("no extension with evidence", certificate(&[])),
-        ("left over", [&good[..], &[0]].concat()),
-        ("cut off", good[..good.len() - 1].to_vec()),
+        ("bytes too many", [&good[..], &[0]].concat()),
+        ("announced", good[..good.len() - 1].to_vec()),
         ("at most", vec![0x30; MAX_CERTIFICATE + 1]),
-        ("no length in DER", vec![]),
+        ("missing", vec![]),
         ("tag 60000", certificate(&[(DICE, &[0x82, 0x40, 0x40])])),
         ("not base64", b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n".to_vec()),
-        ("text after", b"-----BEGIN CERTIFICATE-----\nAA".to_vec()),
+        ("ends inside a block", b"-----BEGIN CERTIFICATE-----\nAA".to_vec()),
     ] {
         let error = RaTlsCertificate::parse(&bytes).expect_err(what);
         assert!(error.reason.contains(what), "{what}: {error}");

@@ -1,6 +1,6 @@
 //! The hash algorithms of a log's digests.
 
-use ring::digest::{Algorithm, Context, SHA256, SHA384, SHA512};
+use crate::crypto::{sha256, sha384, sha512};
 
 /// How many algorithms are known.
 pub(super) const BANKS: usize = 4;
@@ -61,29 +61,9 @@ impl Bank {
     pub(super) fn hash(self, parts: &[&[u8]]) -> Option<Vec<u8>> {
         match self {
             Self::Sha1 => None,
-            Self::Sha256 => Some(sha256(parts)),
-            Self::Sha384 => Some(sha384(parts)),
-            Self::Sha512 => Some(sha512(parts)),
+            Self::Sha256 => Some(sha256(parts).to_vec()),
+            Self::Sha384 => Some(sha384(parts).to_vec()),
+            Self::Sha512 => Some(sha512(parts).to_vec()),
         }
     }
-}
-
-fn sha256(parts: &[&[u8]]) -> Vec<u8> {
-    digest(&SHA256, parts)
-}
-
-fn sha384(parts: &[&[u8]]) -> Vec<u8> {
-    digest(&SHA384, parts)
-}
-
-fn sha512(parts: &[&[u8]]) -> Vec<u8> {
-    digest(&SHA512, parts)
-}
-
-fn digest(algorithm: &'static Algorithm, parts: &[&[u8]]) -> Vec<u8> {
-    let mut context = Context::new(algorithm);
-    for part in parts {
-        context.update(part);
-    }
-    context.finish().as_ref().to_vec()
 }

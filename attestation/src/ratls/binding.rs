@@ -1,7 +1,8 @@
 //! How report data names the certificate's key.
 
-use ring::digest::{SHA256, SHA384, SHA512, digest};
 use serde_cbor::Value;
+
+use crate::crypto;
 
 /// The rule of a scheme. "Key" is the certificate's DER SubjectPublicKeyInfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub enum KeyBinding {
 impl KeyBinding {
     /// Does the report data name this key?
     pub(super) fn holds(&self, report_data: &[u8; 64], spki: &[u8]) -> bool {
-        let sha512 = |bytes: &[u8]| digest(&SHA512, bytes).as_ref() == report_data;
+        let sha512 = |bytes: &[u8]| crypto::sha512(&[bytes]) == *report_data;
         match self {
             Self::Dstack => sha512(&[b"ratls-cert:", spki].concat()),
             Self::Sha512 => sha512(spki) || ed25519(spki).is_some_and(sha512),
@@ -35,7 +36,7 @@ impl KeyBinding {
 
 fn is_sha256(report_data: &[u8; 64], bytes: &[u8]) -> bool {
     let (hash, zeros) = report_data.split_at(32);
-    digest(&SHA256, bytes).as_ref() == hash && zeros.iter().all(|byte| *byte == 0)
+    crypto::sha256(&[bytes]) == hash && zeros.iter().all(|byte| *byte == 0)
 }
 
 /// The key alone, of a SubjectPublicKeyInfo with Ed25519 (RFC 8410, 4).
@@ -53,11 +54,10 @@ fn claims_name(claims: &[u8], spki: &[u8]) -> bool {
     };
     let Some(Value::Array(named)) = named else { return false };
     let [Value::Integer(algorithm), Value::Bytes(hash)] = named.as_slice() else { return false };
-    let algorithm = match algorithm {
-        1 => &SHA256,
-        7 => &SHA384,
-        8 => &SHA512,
-        _ => return false,
-    };
-    digest(algorithm, spki).as_ref() == hash
+    match algorithm {
+        1 => crypto::sha256(&[spki]) == hash[..],
+        7 => crypto::sha384(&[spki]) == hash[..],
+        8 => crypto::sha512(&[spki]) == hash[..],
+        _ => false,
+    }
 }

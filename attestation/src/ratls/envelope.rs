@@ -4,11 +4,9 @@ use serde_cbor::Value;
 
 use super::certificate::of_kind;
 use super::{RaTlsEvidence, WHAT};
+use crate::der::tag::{OCTET_STRING, UTF8_STRING};
 use crate::tdx::{INTEL_VENDOR, MAX_QUOTE};
 use crate::{Bundle, Malformed, bundle};
-
-const OCTET_STRING: u8 = 0x04;
-const UTF8_STRING: u8 = 0x0c;
 
 fn malformed(reason: impl Into<String>) -> Malformed {
     Malformed::new(WHAT, reason)

@@ -22,8 +22,8 @@ mod envelope;
 
 pub use binding::KeyBinding;
 
+use crate::x509::Certificate;
 use crate::{Bundle, Malformed};
-use certificate::Certificate;
 
 /// The largest certificate, in bytes of DER: one with a bundle of the largest size.
 pub const MAX_CERTIFICATE: usize = crate::bundle::MAX_BUNDLE + 4096;
@@ -84,7 +84,7 @@ impl RaTlsCertificate {
     /// scheme that is known, or that evidence does not have its form.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let der = certificate::der(bytes)?;
-        let certificate = Certificate::parse(&der)?;
+        let certificate = Certificate::parse_limited(&der, MAX_CERTIFICATE)?;
         let (spki, evidence) = (certificate.spki.to_vec(), evidence(&certificate)?);
         Ok(Self { der, spki, evidence })
     }

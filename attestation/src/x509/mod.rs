@@ -63,21 +63,25 @@ impl std::fmt::Display for NotIssued {
 impl<'a> Certificate<'a> {
     /// Reads one certificate of at most [`MAX_CERTIFICATE`] bytes; nothing may follow it.
     pub(crate) fn parse(der: &'a [u8]) -> Result<Self, Malformed> {
+        Self::parse_limited(der, MAX_CERTIFICATE)
+    }
+
+    /// As [`Certificate::parse`], with another limit: evidence inside makes a certificate long.
+    pub(crate) fn parse_limited(der: &'a [u8], most: usize) -> Result<Self, Malformed> {
         const WHAT: &str = "certificate";
-        if der.len() > MAX_CERTIFICATE {
-            return Err(Malformed::at(
-                WHAT,
-                0,
-                "length",
-                format!("{} bytes, at most {MAX_CERTIFICATE}", der.len()),
-            ));
+        if der.len() > most {
+            return Err(Malformed::at(WHAT, 0, "length", format!("{} bytes, at most {most}", der.len())));
         }
         let (signed, mut tbs) = SignedParts::parse(der, WHAT)?;
-        if let Some(version) = tbs.optional(tag::context(0), "version")? {
-            let mut version = version.reader(WHAT);
-            version.number("version")?;
-            version.end("version")?;
-        }
+        let version = match tbs.optional(tag::context(0), "version")? {
+            Some(version) => {
+                let mut version = version.reader(WHAT);
+                let number = version.number("version")?;
+                version.end("version")?;
+                number
+            }
+            None => 0,
+        };
         let serial = tbs.unsigned("serialNumber")?;
         signed.same_algorithm(tbs.expect(tag::SEQUENCE, "signature")?.raw)?;
         let issuer = tbs.expect(tag::SEQUENCE, "issuer")?.raw;
@@ -91,6 +95,10 @@ impl<'a> Certificate<'a> {
             tbs.optional(tag::context_primitive(unique_id), "uniqueID")?;
         }
         let extensions = match tbs.optional(tag::context(3), "extensions")? {
+            // RFC 5280, 4.1.2.1: what has extensions is of version 3, written as 2.
+            Some(_) if version != 2 => {
+                return Err(Malformed::new(WHAT, "version must be 3 for a certificate with extensions"));
+            }
             Some(list) => extensions(list.reader(WHAT))?,
             None => Vec::new(),
         };
