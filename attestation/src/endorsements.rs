@@ -5,9 +5,9 @@ use crate::x509::{Certificate, Crl};
 use crate::{Malformed, pem};
 
 /// Most endorsement files a caller may hand over.
-pub const MAX_FILES: usize = 64;
+pub(crate) const MAX_FILES: usize = 64;
 /// The largest endorsement file, in bytes.
-pub const MAX_FILE: usize = 1024 * 1024;
+pub(crate) const MAX_FILE: usize = 1024 * 1024;
 /// Most single endorsements, once chains are taken apart.
 const MAX_ITEMS: usize = 256;
 

@@ -96,8 +96,8 @@ pub use measurements::{Measurements, extend};
 pub use platform::{Platform, PlatformId, PlatformKind, shared_ids};
 pub use policy::{
     AzureReference, Context, Floor, GpuRules, GuestPolicyRules, ImageReference, InvalidPolicy, KnownBlock,
-    Mask, Names, Pin, PlatformInfoRules, Platforms, Policy, Release, SnpReference, SnpRules, Switch,
-    TcbFloor, TcbFloors, TdxReference, TdxRules, Trusted,
+    Mask, Names, Paragraph, Pin, PlatformInfoRules, Platforms, Policy, Release, SnpReference, SnpRules,
+    Switch, TcbFloor, TcbFloors, TdxReference, TdxRules, Trusted,
 };
 pub use refusal::{Explanation, Refusal, RefusalKind};
 pub use statement::Statement;

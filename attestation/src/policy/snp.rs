@@ -151,8 +151,8 @@ impl TcbFloors {
 pub struct SnpRules {
     /// Lowest TCB of each product. Reported, current, committed and launch TCB must all meet it.
     pub tcb: TcbFloors,
-    /// Lowest firmware that the platform is committed to, as major × 65536 + minor × 256 + build.
-    pub committed_firmware: Floor,
+    /// Lowest firmware, current and committed, as major × 65536 + minor × 256 + build.
+    pub firmware: Floor,
     /// Mitigation vector at launch and now (report version 5): bits that must be set. Zero asks for none.
     pub mitigations: u64,
     /// What the guest's owner lets the host do.
@@ -205,7 +205,7 @@ impl SnpRules {
         const FREE: Switch = Switch::Free;
         Self {
             tcb,
-            committed_firmware: Floor::Free,
+            firmware: Floor::Free,
             mitigations: 0,
             guest_policy: GuestPolicyRules {
                 minimum_abi: Floor::Free,
@@ -236,18 +236,16 @@ impl SnpRules {
     ];
 
     pub(super) fn check(&self, report: &Report, product: &str, source: &str, list: &mut Checklist) {
-        let committed = report.committed_firmware.iter().fold(0, |sum, part| sum << 8 | u64::from(*part));
+        let number = |version: [u8; 3]| version.iter().fold(0, |sum, part| sum << 8 | u64::from(*part));
+        let versions = [report.committed_firmware, report.current_firmware];
         let (set, wanted) = (report.mitigations.unwrap_or_default(), self.mitigations);
         let rows = [
             self.tcb(report, product),
             Comparison {
                 id: "policy.firmware",
-                holds: self.committed_firmware.accepts(committed),
-                expected: self.committed_firmware.to_string(),
-                got: format!(
-                    "{committed} ({})",
-                    report.committed_firmware.map(|part| part.to_string()).join(".")
-                ),
+                holds: versions.iter().all(|version| self.firmware.accepts(number(*version))),
+                expected: format!("committed and current: {}", self.firmware),
+                got: versions.map(|version| version.map(|part| part.to_string()).join(".")).join(", "),
                 meaning: "the platform cannot go back to older firmware",
             },
             Comparison {

@@ -13,8 +13,6 @@ pub(crate) const MAX_CRL: usize = 512 * 1024;
 /// A CRL taken apart. Nothing in it is believed yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Crl<'a> {
-    /// All of its bytes.
-    pub(crate) raw: &'a [u8],
     /// Issuer name in DER.
     pub(crate) issuer: &'a [u8],
     pub(crate) this_update: UnixTime,
@@ -46,7 +44,7 @@ impl<'a> Crl<'a> {
             return Err(Malformed::new(WHAT, "a critical extension: not a complete, direct list"));
         }
         tbs.end("tbsCertList")?;
-        let crl = Self { raw: der, issuer, this_update, next_update, entries, signed };
+        let crl = Self { issuer, this_update, next_update, entries, signed };
         crl.find(&[])?; // all entries are well formed
         Ok(crl)
     }
