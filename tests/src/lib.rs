@@ -217,7 +217,7 @@ impl Network {
             TrustAnchors::hardware().with_simulated_root(&root.expect("the root's file")).expect("a root");
         ClientOptions {
             gateway: gateway.to_owned(),
-            policy: PolicySource::Registry { max_age_seconds: 600 },
+            policy: PolicySource { max_age_seconds: 600, also: Vec::new() },
             registry: address,
             chain,
             wallet,

@@ -2,9 +2,7 @@
 
 use cocoon_attestation::Bundle;
 use cocoon_client::proxy::budget_for;
-use cocoon_client::{
-    Answering, Client, ClientError, Event, Finished, Peer, PolicySource, policy_from_registry,
-};
+use cocoon_client::{Answering, Client, ClientError, Event, Finished, Peer, policy_from_registry};
 use cocoon_protocol::{AnswerError, Prompt, WireError};
 use cocoon_tests::relay::Relay;
 use cocoon_tests::{Network, tiny_model};
@@ -81,7 +79,7 @@ async fn a_bundle_of_another_network_is_refused(network: &Network, relay: &Relay
     let registry =
         cocoon_chain::read_registry(options.chain.as_ref(), &options.registry).await.expect("it is there");
     let policy = policy_from_registry(&registry, -4242, 600).expect("it allows something");
-    options.policy = PolicySource::Own(policy);
+    options.policy.also = vec![policy];
     let client = Client::connect(options).await.expect("the gateway answers");
     match client.find(None).await.err().expect("it is refused") {
         ClientError::Untrusted { refusal, .. } => assert_eq!(refusal.check, "policy.network"),

@@ -12,7 +12,7 @@ mod native;
 #[cfg(feature = "native-crypto")]
 use native as backend;
 
-#[cfg(feature = "pure-rust-crypto")]
+#[cfg(all(feature = "pure-rust-crypto", any(test, not(feature = "native-crypto"))))]
 mod pure;
 #[cfg(all(feature = "pure-rust-crypto", not(feature = "native-crypto")))]
 use pure as backend;
@@ -79,5 +79,76 @@ mod tests {
         assert!(hex::encode(sha384(&[b"abc"])).starts_with("cb00753f45a35e8b"));
         assert!(hex::encode(sha1(&[b"ab", b"c"])).starts_with("a9993e364706816a"));
         assert!(hex::encode(sha512(&[b"", b"abc"])).starts_with("ddaf35a193617aba"));
+    }
+
+    #[cfg(all(feature = "native-crypto", feature = "pure-rust-crypto"))]
+    mod backends {
+        use aws_lc_rs::rand::SystemRandom;
+        use aws_lc_rs::rsa::KeySize;
+        use aws_lc_rs::signature::{self as aws, KeyPair, RsaKeyPair};
+
+        use super::super::{Scheme, native, pure};
+
+        /// A key, a message and its signature under each scheme.
+        fn signed() -> Vec<(Scheme, Vec<u8>, Vec<u8>, Vec<u8>)> {
+            let (random, message) = (SystemRandom::new(), b"what is signed".to_vec());
+            let mut rows = Vec::new();
+            for (scheme, algorithm) in [
+                (Scheme::P256Fixed, &aws::ECDSA_P256_SHA256_FIXED_SIGNING),
+                (Scheme::P256Der, &aws::ECDSA_P256_SHA256_ASN1_SIGNING),
+                (Scheme::P384Fixed, &aws::ECDSA_P384_SHA384_FIXED_SIGNING),
+                (Scheme::P384Der, &aws::ECDSA_P384_SHA384_ASN1_SIGNING),
+            ] {
+                let key = aws::EcdsaKeyPair::generate(algorithm).expect("a key");
+                let signature = key.sign(&random, &message).expect("a signature").as_ref().to_vec();
+                rows.push((scheme, key.public_key().as_ref().to_vec(), message.clone(), signature));
+            }
+            let key = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
+            for (scheme, padding) in [
+                (Scheme::RsaPssSha384, &aws::RSA_PSS_SHA384),
+                (Scheme::RsaPkcs1Sha256, &aws::RSA_PKCS1_SHA256 as &dyn aws::RsaEncoding),
+                (Scheme::RsaPkcs1Sha384, &aws::RSA_PKCS1_SHA384),
+            ] {
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(padding, &random, &message, &mut signature).expect("a signature");
+                rows.push((scheme, key.public_key().as_ref().to_vec(), message.clone(), signature));
+            }
+            let key = aws::Ed25519KeyPair::generate().expect("a key");
+            let signature = key.sign(&message).as_ref().to_vec();
+            rows.push((Scheme::Ed25519, key.public_key().as_ref().to_vec(), message, signature));
+            rows
+        }
+
+        #[test]
+        fn both_backends_say_the_same() {
+            for (scheme, key, message, signature) in signed() {
+                let both = |key: &[u8], message: &[u8], signature: &[u8]| {
+                    let verdicts =
+                        [native::holds, pure::holds].map(|holds| holds(scheme, key, message, signature));
+                    assert_eq!(verdicts[0], verdicts[1], "{scheme:?}");
+                    verdicts[0]
+                };
+                assert!(both(&key, &message, &signature), "{scheme:?}");
+                let flip = |bytes: &[u8], at: usize| {
+                    let mut bytes = bytes.to_vec();
+                    bytes[at] ^= 0x10;
+                    bytes
+                };
+                for at in (0..signature.len()).step_by(7) {
+                    assert!(!both(&key, &message, &flip(&signature, at)), "{scheme:?} {at}");
+                }
+                for at in (0..key.len()).step_by(11) {
+                    assert!(!both(&flip(&key, at), &message, &signature), "{scheme:?} {at}");
+                }
+                assert!(!both(&key, &flip(&message, 3), &signature), "{scheme:?}");
+                for cut in [0, 1, signature.len() - 1] {
+                    assert!(!both(&key, &message, &signature[..cut]), "{scheme:?}");
+                }
+            }
+            let parts: [&[u8]; 2] = [b"a", b"bc"];
+            assert_eq!(native::sha256(&parts), pure::sha256(&parts));
+            assert_eq!(native::sha384(&parts), pure::sha384(&parts));
+            assert_eq!(native::sha512(&parts), pure::sha512(&parts));
+        }
     }
 }

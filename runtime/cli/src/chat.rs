@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     /// The gateway to use [default: the first of the network file]
     #[arg(long, value_name = "URL")]
     gateway: Option<String>,
-    /// Accept what this policy says in place of what the registry says
+    /// Accept only what this policy accepts beside the registry's: the strictest wins
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Whose wallet and books to use; each profile is open in one process at a time

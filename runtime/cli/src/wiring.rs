@@ -103,10 +103,8 @@ impl Joined {
             )
         })?;
         let folder = role_folder(&self.state, &settings.profile)?;
-        let policy = match &settings.policy {
-            Some(path) => PolicySource::Own(read_policy(path)?),
-            None => PolicySource::Registry { max_age_seconds: MAX_EVIDENCE_AGE },
-        };
+        let also = settings.policy.iter().map(|path| read_policy(path)).collect::<Result<_, _>>()?;
+        let policy = PolicySource { max_age_seconds: MAX_EVIDENCE_AGE, also };
         let options = ClientOptions {
             gateway,
             chain: Arc::clone(&self.chain),
@@ -139,7 +137,7 @@ pub(crate) fn parse_profile(text: &str) -> Result<String, String> {
 pub(crate) struct ClientSettings {
     /// The folder of its wallet and books: one process at a time has them open.
     pub(crate) profile: String,
-    /// A policy file in place of the registry's.
+    /// A policy file that must accept a worker beside the registry's.
     pub(crate) policy: Option<PathBuf>,
     /// See [`DEPOSIT`].
     pub(crate) deposit: Nanotons,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cocoon_accounts::{PayerBook, Store};
-use cocoon_attestation::TrustAnchors;
+use cocoon_attestation::{PlatformId, TdxCache, TrustAnchors};
 use cocoon_chain::{Chain, ChainError, Wallet, open_channel, read_channel};
 use cocoon_contracts::channel::Terms;
 use cocoon_contracts::{Address, Nanotons, SigningKey, parse_address};
@@ -46,6 +46,10 @@ pub struct Client {
     options: ClientOptions,
     book: PayerBook,
     seen: SeenVersion,
+    /// What was verified of Intel's platforms before; also remembers the newest collateral, so that none older counts.
+    verified: TdxCache,
+    /// Which worker showed which machine or device: two that show the same are said to.
+    machines: std::sync::Mutex<HashMap<PlatformId, String>>,
     /// Workers that failed lately: looked at last.
     avoided: std::sync::Mutex<HashMap<String, Instant>>,
     gateway: GatewayApi,
@@ -81,6 +85,8 @@ impl Client {
             options,
             book,
             seen,
+            verified: TdxCache::default(),
+            machines: std::sync::Mutex::default(),
             avoided: std::sync::Mutex::default(),
             gateway,
             network,
@@ -138,6 +144,23 @@ impl Client {
         Err(first.unwrap_or(ClientError::NoSuchModel { model, available }))
     }
 
+    /// Another worker that showed one of this worker's machines or devices before, if one did.
+    fn remember_machine(&self, peer: &Peer) -> Option<String> {
+        let mut machines = self.machines.lock().expect("no holder of this lock panics");
+        let ids = &peer.trusted().platform().ids;
+        let twin =
+            ids.iter().find_map(|id| machines.get(id).filter(|worker| *worker != peer.worker()).cloned());
+        if let Some(other) = &twin {
+            tracing::warn!(worker = %peer.worker(), %other, "two workers show the same machine or device");
+        }
+        for id in ids {
+            if machines.len() < MAX_MACHINES {
+                machines.entry(id.clone()).or_insert_with(|| peer.worker().to_owned());
+            }
+        }
+        twin
+    }
+
     /// An answer of this worker failed: others are tried before it for a while. The cheapest may be a decoy.
     pub fn avoid(&self, peer: &Peer) {
         let mut avoided = self.avoided.lock().expect("no holder of this lock panics");
@@ -164,8 +187,14 @@ impl Client {
         entry: &WorkerEntry,
         model: Option<&str>,
     ) -> Result<Peer, ClientError> {
-        let judge = Judge { chain: self.options.chain.as_ref(), anchors: &self.options.anchors, rules };
-        let peer = judge.judge(&self.gateway, entry, model).await?;
+        let judge = Judge {
+            chain: self.options.chain.as_ref(),
+            anchors: &self.options.anchors,
+            rules,
+            verified: &self.verified,
+        };
+        let mut peer = judge.judge(&self.gateway, entry, model).await?;
+        peer.twin = self.remember_machine(&peer);
         // The listing named the model; what the statement names is what counts.
         if let Some(name) = model.filter(|name| *name != peer.model()) {
             return Err(ClientError::NoSuchModel {
@@ -313,6 +342,8 @@ impl Client {
 
 /// How long a worker that failed is looked at last.
 const AVOID: Duration = Duration::from_secs(600);
+/// Most machines and devices that are remembered with their workers.
+const MAX_MACHINES: usize = 4096;
 /// Most workers that are remembered as failed.
 const MAX_AVOIDED: usize = 1024;
 /// Most workers that are judged for one question.

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cocoon_attestation::{
-    Bundle, Context, Endorsements, Evidence, KnownBlock, Refusal, Statement, TrustAnchors, Trusted, UnixTime,
-    verify,
+    Bundle, Context, Endorsements, Evidence, KnownBlock, Refusal, Statement, TdxCache, TrustAnchors, Trusted,
+    UnixTime, Verifier,
 };
 use cocoon_chain::Chain;
 use cocoon_protocol::Price;
@@ -19,6 +19,7 @@ pub struct Peer {
     pub(crate) worker: String,
     pub(crate) price: Price,
     pub(crate) weights: [u8; 32],
+    pub(crate) twin: Option<String>,
     model: String,
     bundle: Vec<u8>,
     beacon: KnownBlock,
@@ -33,6 +34,12 @@ impl Peer {
     /// The gateway's name for it.
     pub fn worker(&self) -> &str {
         &self.worker
+    }
+
+    /// Another worker that showed one of this one's machines or devices: one machine that pretends to be two, or two guests
+    /// on one.
+    pub fn twin(&self) -> Option<&str> {
+        self.twin.as_deref()
     }
 
     /// The model's name in the statement.
@@ -71,6 +78,7 @@ pub(crate) struct Judge<'a> {
     pub(crate) chain: &'a dyn Chain,
     pub(crate) anchors: &'a TrustAnchors,
     pub(crate) rules: &'a Rules,
+    pub(crate) verified: &'a TdxCache,
 }
 
 impl Judge<'_> {
@@ -106,7 +114,9 @@ impl Judge<'_> {
     ) -> Result<Peer, Refusal> {
         let now = now();
         let evidence = Evidence::detect(&bundle)?;
-        let genuine = verify(&evidence, &Endorsements::none(), self.anchors, &self.rules.exceptions, now)?;
+        let genuine = Verifier::new(self.anchors, &self.rules.exceptions, now)
+            .with_cache(self.verified)
+            .verify(&evidence, &Endorsements::none())?;
         let trusted =
             self.rules.policy.appraise(genuine, &Context { now, beacon: beacon.clone(), nonce: None })?;
         let served = trusted.statement().models.iter().find(|m| model.is_none_or(|name| name == m.name));
@@ -115,6 +125,15 @@ impl Judge<'_> {
             None => (String::new(), [0; 32]),
         };
         let beacon = beacon.expect("appraisal refuses a statement whose block is unknown");
-        Ok(Peer { trusted, worker: entry.id.clone(), price: entry.price, weights, model, bundle, beacon })
+        Ok(Peer {
+            trusted,
+            worker: entry.id.clone(),
+            price: entry.price,
+            weights,
+            twin: None,
+            model,
+            bundle,
+            beacon,
+        })
     }
 }

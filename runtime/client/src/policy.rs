@@ -1,5 +1,5 @@
 //! From the registry contract to what a client goes by: which guests and models it accepts, at which price, and what share
-//! the network takes. A user may name a policy of his own in place of the registry's.
+//! the network takes. A user may name policies of his own beside the registry's: the strictest wins.
 
 use cocoon_accounts::Store;
 use cocoon_attestation::{Exceptions, ImageReference, Measurements, Policy, TdxRules};
@@ -34,16 +34,14 @@ pub enum PolicyError {
     },
 }
 
-/// Where the policy comes from.
+/// Where the policy comes from: the registry, read again whenever a worker is looked for, and the user's own pins. Every
+/// one of them must accept a worker, so the strictest wins.
 #[derive(Clone, Debug)]
-pub enum PolicySource {
-    /// The registry, read again whenever a worker is looked for; evidence at most this many seconds old.
-    Registry {
-        /// See [`Policy::max_age_seconds`].
-        max_age_seconds: u64,
-    },
-    /// The user's own, in place of the registry's.
-    Own(Policy),
+pub struct PolicySource {
+    /// Oldest acceptable evidence, in seconds. See [`Policy::max_age_seconds`].
+    pub max_age_seconds: u64,
+    /// The user's own policies.
+    pub also: Vec<Policy>,
 }
 
 /// What a client goes by, as the registry stands.
@@ -67,12 +65,8 @@ impl Rules {
     ) -> Result<Self, ClientError> {
         let registry = read_registry(chain, address).await?;
         seen.accept(registry.version).await?;
-        let policy = match source {
-            PolicySource::Registry { max_age_seconds } => {
-                policy_from_registry(&registry, chain.network(), *max_age_seconds)?
-            }
-            PolicySource::Own(policy) => policy.clone(),
-        };
+        let registrys = policy_from_registry(&registry, chain.network(), source.max_age_seconds)?;
+        let policy = source.also.iter().cloned().fold(registrys, Policy::with);
         Ok(Self {
             exceptions: policy.exceptions().map_err(PolicyError::from)?,
             policy,

@@ -10,7 +10,10 @@ use axum::http::StatusCode;
 use base64::Engine as _;
 use bytes::Bytes;
 use cocoon_accounts::ApiRefusal;
-use cocoon_attestation::{Bundle, Context, Endorsements, Evidence, KnownBlock, Statement, UnixTime};
+use cocoon_attestation::{
+    Bundle, Context, Endorsements, Evidence, KnownBlock, Platform, Statement, TdxCache, Trusted, UnixTime,
+    Verifier, shared_ids,
+};
 use cocoon_contracts::{Address, registry::Registry};
 use cocoon_protocol::{
     Price,
@@ -52,6 +55,8 @@ pub(crate) struct Worker {
     /// Signs the receipts of its answers.
     pub(crate) receipt_key: [u8; 32],
     models: Vec<ModelEntry>,
+    /// What was proven about its machine.
+    platform: Platform,
     registered: Instant,
     pub(crate) lane: Arc<Lane>,
 }
@@ -72,11 +77,18 @@ pub(crate) struct Workers {
     limit: usize,
     table: RwLock<HashMap<String, Arc<Worker>>>,
     verifying: Semaphore,
+    /// What was verified of Intel's platforms before; workers register again and again.
+    verified: TdxCache,
 }
 
 impl Workers {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, table: RwLock::default(), verifying: Semaphore::new(MAX_VERIFYING) }
+        Self {
+            limit,
+            table: RwLock::default(),
+            verifying: Semaphore::new(MAX_VERIFYING),
+            verified: TdxCache::default(),
+        }
     }
 
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Worker>> {
@@ -117,6 +129,16 @@ impl Workers {
             status: StatusCode::CONFLICT,
             error: ApiError::invalid_request("worker_id_taken", why),
         })
+    }
+
+    /// Says which workers show the same machine or device: an operator may run several guests on one, and a client may want
+    /// to know.
+    fn flag_shared_machines(&self) {
+        let workers = self.all();
+        for (machine, at) in shared_ids(workers.iter().map(|worker| &worker.platform)) {
+            let names: Vec<&str> = at.iter().map(|at| workers[*at].id.as_str()).collect();
+            tracing::warn!(%machine, workers = ?names, "several workers show the same machine or device");
+        }
     }
 
     fn full_for(&self, id: &str) -> bool {
@@ -161,7 +183,8 @@ pub(crate) async fn register(
     let bundle = Bytes::from(bundle);
     let registry =
         cocoon_chain::read_registry(&**shared.options.wallet.chain(), &shared.options.registry).await?;
-    let statement = check_evidence(shared, &registry, bundle.clone()).await?;
+    let trusted = check_evidence(shared, &registry, bundle.clone()).await?;
+    let (statement, platform) = (trusted.statement().clone(), trusted.platform().clone());
     check_price(&registry, &statement, registration.price)?;
     shared.workers.refuse_twin(&id, &statement.keys.receipt)?;
     check_host(shared, &url, &statement).await?;
@@ -188,11 +211,13 @@ pub(crate) async fn register(
         bundle,
         receipt_key: statement.keys.receipt,
         models: models.collect(),
+        platform,
         registered: Instant::now(),
         lane,
     };
     let entry = worker.entry();
     shared.workers.enter(worker)?;
+    shared.workers.flag_shared_machines();
     Ok(entry)
 }
 
@@ -263,7 +288,7 @@ async fn check_evidence(
     shared: &Arc<Shared>,
     registry: &Registry,
     bytes: Bytes,
-) -> Result<Statement, ApiRefusal> {
+) -> Result<Trusted, ApiRefusal> {
     let Ok(_permit) = shared.workers.verifying.try_acquire() else {
         return Err(ApiRefusal::unavailable("busy", "too many registrations are being verified; try again"));
     };
@@ -276,12 +301,13 @@ async fn check_evidence(
     let appraised = tokio::task::spawn_blocking(move || {
         let (options, now) = (&verifier.options, UnixTime(cocoon_accounts::unix_seconds()));
         let (evidence, none) = (Evidence::Bundle(named), Endorsements::none());
-        let genuine =
-            cocoon_attestation::verify(&evidence, &none, &options.anchors, &options.exceptions, now)?;
+        let genuine = Verifier::new(&options.anchors, &options.exceptions, now)
+            .with_cache(&verifier.workers.verified)
+            .verify(&evidence, &none)?;
         policy.appraise(genuine, &Context { now, beacon, nonce: None })
     });
     let trusted = appraised.await.map_err(|e| refused(e.to_string()))?;
-    Ok(trusted.map_err(|refusal| refused(format!("{}: {refusal}", refusal.check)))?.statement().clone())
+    trusted.map_err(|refusal| refused(format!("{}: {refusal}", refusal.check)))
 }
 
 /// A price that clients would refuse is refused here: the gateway would pay it and not be paid.
