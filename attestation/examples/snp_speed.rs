@@ -1,11 +1,10 @@
 //! How long an SNP report takes, against `sev` and against its signatures alone, in turns:
 //! `cargo run --release -p cocoon-attestation --example snp_speed`.
 
+#[path = "../tests/common/mod.rs"]
+mod common;
 #[path = "../tests/kit/mod.rs"]
 mod kit;
-#[path = "../tests/common/vectors.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the tests")]
-mod vectors;
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -15,10 +14,10 @@ use aws_lc_rs::signature::{
 };
 use cocoon_attestation::snp::{KeyKind, Product, Report};
 use cocoon_attestation::{Endorsement, Endorsements, Evidence, Exceptions, TrustAnchors, UnixTime, verify};
+use common::vectors::Vectors;
 use sev::certs::snp::{Certificate, Chain, Verifiable};
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser;
-use vectors::Vectors;
 
 const ROUNDS: usize = 400;
 /// The targets of the project: of sev's time, and for parsing in µs.

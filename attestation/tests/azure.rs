@@ -1,10 +1,8 @@
 //! Every rule about a machine behind Azure's paravisor has a good row and bad rows, each changing exactly one thing of a
 //! look-alike that really signs.
 
+mod common;
 mod kit;
-#[path = "common/mutate.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared by several test files")]
-mod mutate;
 
 use cocoon_attestation::snp::{KeyKind, Product};
 use cocoon_attestation::statement::report_data;
@@ -12,9 +10,9 @@ use cocoon_attestation::{
     Bundle, Claims, Endorsements, Evidence, Exceptions, Genuine, Refusal, RefusalKind, Tee, UnixTime,
     Verifier, canonical_azure,
 };
+use common::mutate::{Random, mutate};
 use kit::amd::NOW;
 use kit::azure::{Azure, Below, Change, old_form};
-use mutate::{Random, mutate};
 use serde_json::json;
 
 use RefusalKind::{Malformed, Rejected, Signature};

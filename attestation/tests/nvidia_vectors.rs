@@ -1,21 +1,13 @@
 //! Real NVIDIA evidence gets the verdict it must get, and every changed byte of it is refused.
 
-#[path = "common/mutate.rs"]
-#[expect(unreachable_pub, reason = "shared by several test crates")]
-mod mutate;
-#[path = "common/vectors.rs"]
-#[expect(
-    dead_code,
-    unreachable_pub,
-    reason = "shared by several test crates, each of which uses its own part"
-)]
-mod vectors;
+mod common;
 
 use cocoon_attestation::nvidia::{Evidence as Devices, nvidia_needs, ocsp_request};
 use cocoon_attestation::{
     Endorsements, Evidence, Exceptions, Genuine, Refusal, Status, TrustAnchors, UnixTime, Verifier,
 };
-use vectors::Vectors;
+use common::mutate;
+use common::vectors::Vectors;
 
 /// A time at which the RIMs' signers were in date.
 const RIM_TIME: u64 = 1_700_000_000;

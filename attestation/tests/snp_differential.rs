@@ -1,22 +1,17 @@
 //! Held against the `sev` crate: whatever it refuses, we refuse; what it accepts and we refuse is listed.
 
+mod common;
 mod kit;
-#[path = "common/mutate.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared by several test files")]
-mod mutate;
-#[path = "common/vectors.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared by several test files")]
-mod vectors;
 
 use cocoon_attestation::snp::{KeyKind, Product, Report};
 use cocoon_attestation::{Endorsement, Endorsements, Evidence, Exceptions, TrustAnchors, UnixTime, verify};
+use common::mutate::{Random, mutate};
+use common::vectors::Vectors;
 use kit::amd::{Guest, NOW, TCB, tcb};
 use kit::der;
-use mutate::{Random, mutate};
 use sev::certs::snp::{Certificate, Chain, Verifiable};
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser;
-use vectors::Vectors;
 
 /// ARK signs itself and ASK, ASK the VEK, the VEK the report: all that sev does.
 fn sev_accepts(report: &[u8], chain: &Chain) -> bool {

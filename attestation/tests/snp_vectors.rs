@@ -1,18 +1,13 @@
 //! Real SEV-SNP reports get the verdict they must get, and no changed byte of them is accepted.
 
-#[path = "common/mutate.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared by several test files")]
-mod mutate;
-#[path = "common/vectors.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared by several test files")]
-mod vectors;
+mod common;
 
 use cocoon_attestation::snp::{KeyKind, Product, amd_needs};
 use cocoon_attestation::{
     Claims, Endorsements, Evidence, Exceptions, Genuine, Refusal, RefusalKind, TrustAnchors, UnixTime, verify,
 };
-use mutate::{Random, mutate};
-use vectors::Vectors;
+use common::mutate::{Random, mutate};
+use common::vectors::Vectors;
 
 const AT: u64 = 1_785_000_000;
 

@@ -13,7 +13,7 @@ usage: cargo run --release -p xtask -- COMMAND
   fixtures            make the engine's oracle fixtures again (needs the demo model: run ./scripts/demo once)
   bench engine        tokens per second and the memory floor, on the demo model (or MODEL behind it)
   bench path          what sealing, gateway and host add to the same engine called in process
-  bench verify        how long verification takes, against plain dcap-qvl
+  bench verify        how long verification takes: TDX against dcap-qvl, SEV-SNP against sev, GPUs against their signatures
   bench seal          how long sealing, opening and metering take";
 
 fn main() -> ExitCode {
@@ -26,9 +26,7 @@ fn main() -> ExitCode {
         ["bench", "engine"] => demo_model().and_then(|model| bench_engine(&model)),
         ["bench", "engine", model] => bench_engine(Path::new(model)),
         ["bench", "path"] => bench_path(),
-        ["bench", "verify"] => {
-            cargo(&["run", "--release", "--quiet", "-p", "cocoon-attestation", "--example", "verify_speed"])
-        }
+        ["bench", "verify"] => bench_verify(),
         ["bench", "seal"] => {
             cargo(&["run", "--release", "--quiet", "-p", "cocoon-protocol", "--example", "seal_speed"])
         }
@@ -123,6 +121,15 @@ fn fixtures() -> Result<()> {
 fn bench_engine(model: &Path) -> Result<()> {
     let model = model.to_str().context("the model's path is not UTF-8")?;
     cargo(&["run", "--release", "--quiet", "-p", "cocoon-engine", "--example", "bench", "--", model])
+}
+
+/// Each prints ratios against its peer and its floor in one run, taking turns.
+fn bench_verify() -> Result<()> {
+    for example in ["verify_speed", "snp_speed", "gpu_speed"] {
+        cargo(&["run", "--release", "--quiet", "-p", "cocoon-attestation", "--example", example])?;
+        println!();
+    }
+    Ok(())
 }
 
 fn bench_path() -> Result<()> {
