@@ -40,10 +40,10 @@ install_packages() {
     fi
 }
 
-# Rust links with cc, and ring compiles C.
+# Rust links with cc; ring and aws-lc compile C.
 need_compiler() {
     command -v cc >/dev/null 2>&1 && return
-    install_packages "gcc libc6-dev" "the linker that Rust calls, and ring's C and assembly"
+    install_packages "gcc libc6-dev" "the linker that Rust calls, and ring's and aws-lc's C and assembly"
 }
 
 cache_dir() { printf '%s/cocoon' "${XDG_CACHE_HOME:-$HOME/.cache}"; }
