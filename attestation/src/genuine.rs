@@ -29,7 +29,6 @@ pub(crate) struct Proven {
 }
 
 /// What the hardware signed, by platform.
-#[expect(clippy::large_enum_variant, reason = "one per verification; a box would cost more than the copy")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Claims {

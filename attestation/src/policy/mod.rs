@@ -164,7 +164,7 @@ pub struct Release {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
-    Policy(Policy),
+    Policy(Box<Policy>),
     Release(Release),
 }
 
@@ -232,7 +232,7 @@ impl Policy {
     /// Joins another source: what comes out accepts only what both accept, so the strictest wins in every field.
     #[must_use]
     pub fn with(mut self, other: Self) -> Self {
-        self.also.push(Source::Policy(other));
+        self.also.push(Source::Policy(Box::new(other)));
         self
     }
 
