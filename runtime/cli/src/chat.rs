@@ -96,6 +96,10 @@ impl Chat {
             line.push_str(&self.screen.warn(" · SIMULATED: no hardware protects this conversation"));
         }
         eprintln!("{line}");
+        if let Some(other) = self.peer.twin() {
+            let note = format!("this worker and {} show the same machine or device", printable(other));
+            eprintln!("{}", self.screen.warn(&note));
+        }
     }
 
     async fn converse(&mut self) -> Result<ExitCode, Failure> {
