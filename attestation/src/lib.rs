@@ -103,7 +103,7 @@ pub use policy::{
 };
 pub use refusal::{Explanation, Refusal, RefusalKind};
 pub use statement::Statement;
-pub use tdx::{IntelNeeds, IntelTee, PckCa, TdxCache, intel_needs, signed_evaluation_number};
+pub use tdx::{EvaluationMark, IntelNeeds, IntelTee, PckCa, TdxCache, evaluation_mark, intel_needs};
 pub use time::UnixTime;
 pub use verdict::{Reason, Verdict};
 pub use verifier::{Verifier, verify};

@@ -89,7 +89,7 @@ fn azure(json: &[u8], kind: azure::Kind, endorsements: &Endorsements, at: UnixTi
 }
 
 impl Evidence {
-    /// The Intel quote in it, alone, in a bundle or below Azure's paravisor: what [`crate::signed_evaluation_number`] takes.
+    /// The Intel quote in it, alone, in a bundle or below Azure's paravisor: what [`crate::evaluation_mark`] takes.
     pub fn intel_quote(&self) -> Option<Vec<u8>> {
         match self.cpu()? {
             Cpu::Tdx(quote) | Cpu::Sgx(quote) => Some(quote.to_vec()),

@@ -4,8 +4,8 @@ use std::mem::discriminant;
 use std::sync::Arc;
 
 use cocoon_attestation::{
-    Document, Endorsement, Endorsements, Evidence, Need, TrustAnchors, UnixTime, intel_needs, needs,
-    signed_evaluation_number,
+    Document, Endorsement, Endorsements, Evidence, Need, TrustAnchors, UnixTime, evaluation_mark,
+    intel_needs, needs,
 };
 
 use crate::cache::Entry;
@@ -146,7 +146,7 @@ impl Fetcher {
             self.round(&wanted, evidence, at, &mut gathered).await;
             asked.extend(wanted);
         }
-        self.marks(evidence, anchors, &mut gathered);
+        self.marks(evidence, anchors, at, &mut gathered);
         gathered
     }
 
@@ -200,7 +200,7 @@ impl Fetcher {
         down: &mut Option<FetchError>,
         unkept: &mut Vec<CacheError>,
     ) -> (Option<Content>, Source) {
-        let mark = self.mark_of(question);
+        let mark = self.mark_of(question, at);
         let kept = self.cache.get(question).filter(|entry| !below(&entry.document, mark));
         let kept = match kept {
             Some(entry) if self.fresh(question, &entry, at) => return (Some(entry.content), Source::Cached),
@@ -272,16 +272,16 @@ impl Fetcher {
     }
 
     /// The rollback mark that an answer is held against.
-    fn mark_of(&self, question: &Question) -> u32 {
+    fn mark_of(&self, question: &Question, at: UnixTime) -> u32 {
         match question {
-            Question::TcbInfo(needs) | Question::QeIdentity(needs) => self.cache.mark(needs),
+            Question::TcbInfo(needs) | Question::QeIdentity(needs) => self.cache.mark(needs, at),
             _ => 0,
         }
     }
 
     /// Raises the mark of the evidence's platform by the collateral that will be used, if its signatures hold; then the floor
     /// is the mark.
-    fn marks(&self, evidence: &Evidence, anchors: &TrustAnchors, gathered: &mut Gathered) {
+    fn marks(&self, evidence: &Evidence, anchors: &TrustAnchors, at: UnixTime, gathered: &mut Gathered) {
         let Some(quote) = evidence.intel_quote() else { return };
         let Ok(needs) = intel_needs(&quote) else { return };
         let mut used = gathered.endorsements.items().iter().chain(carried(evidence));
@@ -289,11 +289,11 @@ impl Fetcher {
             Endorsement::IntelCollateral(json) => Some(json),
             _ => None,
         });
-        let number = collateral.and_then(|json| signed_evaluation_number(&quote, json, anchors));
-        if let Some(number) = number {
-            gathered.unkept.extend(self.cache.raise_mark(&needs, number).err());
+        let mark = collateral.and_then(|json| evaluation_mark(&quote, json, anchors));
+        if let Some(mark) = mark {
+            gathered.unkept.extend(self.cache.raise_mark(&needs, mark).err());
         }
-        gathered.floor = self.cache.mark(&needs);
+        gathered.floor = self.cache.mark(&needs, at);
     }
 }
 

@@ -260,7 +260,34 @@ fn rim_of_json(id: &str, body: &[u8]) -> Result<Vec<u8>, FetchError> {
 
 #[cfg(test)]
 mod tests {
+    use cocoon_attestation::IntelTee;
+
     use super::*;
+
+    /// Addresses as the vendors' documents give them: Intel PCS API v4; AMD 57230, chapter 4; NVIDIA's RIM service.
+    #[test]
+    fn every_question_is_asked_at_its_vendors_address() {
+        let intel =
+            |tee| IntelNeeds { fmspc: [0x90, 0xc0, 0x6f, 0, 0, 0], ca: PckCa::Processor, tee, root: [0; 32] };
+        let (tdx, sgx) = (intel(IntelTee::Tdx), intel(IntelTee::Sgx));
+        for (question, address) in [
+            (Question::TcbInfo(tdx), "/tdx/certification/v4/tcb?fmspc=90c06f000000"),
+            (Question::TcbInfo(sgx), "/sgx/certification/v4/tcb?fmspc=90c06f000000"),
+            (Question::QeIdentity(tdx), "/tdx/certification/v4/qe/identity"),
+            (Question::QeIdentity(sgx), "/sgx/certification/v4/qe/identity"),
+            (Question::PckCrl(PckCa::Processor), "/sgx/certification/v4/pckcrl?ca=processor&encoding=der"),
+            (Question::PckCrl(PckCa::Platform), "/sgx/certification/v4/pckcrl?ca=platform&encoding=der"),
+            (Question::RootCrl, "/IntelSGXRootCA.der"),
+            (Question::AmdCrl(Product::Turin, KeyKind::Vcek), "/vcek/v1/Turin/crl"),
+            (Question::AmdCrl(Product::Milan, KeyKind::Vlek), "/vlek/v1/Milan/crl"),
+            (Question::Rim("NV_A".into()), "/v1/rim/NV_A"),
+            (Question::Ocsp(vec![0x30]), "/"),
+        ] {
+            assert_eq!(question.paths(), [address]);
+            let (folder, name) = question.place();
+            assert!(!folder.contains('/') && !name.contains('/') && !name.starts_with('.'), "{name}");
+        }
+    }
 
     #[test]
     fn a_rims_name_leads_nowhere_else() {

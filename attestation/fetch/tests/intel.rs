@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cocoon_attestation::{
-    Bundle, Endorsement, Endorsements, Evidence, Exceptions, RefusalKind, Tee, TrustAnchors, UnixTime,
-    intel_needs, statement,
+    Bundle, Endorsement, Endorsements, EvaluationMark, Evidence, Exceptions, RefusalKind, Tee, TrustAnchors,
+    UnixTime, intel_needs, statement,
 };
 use cocoon_fetch::{Cache, FetchError, Fetcher, Limits, Source};
 use cocoon_simulated_tee::{Documents, Emulator, SimulatedRoot};
@@ -390,11 +390,24 @@ async fn an_old_file_in_the_cache_is_no_way_around_the_mark() {
     world.desk.run(world.local.services(), world.cache.path(), NOW).await.1.expect("genuine");
     let Evidence::TdxQuote(quote) = &world.desk.evidence else { panic!("a quote") };
     let cache = Cache::at(world.cache.path());
-    cache.raise_mark(&intel_needs(quote).expect("a quote"), 5).expect("it can be written");
+    let mark = EvaluationMark { number: 5, from: NOW };
+    cache.raise_mark(&intel_needs(quote).expect("a quote"), mark).expect("it can be written");
     world.local.put_intel(&world.collateral(5, NOW));
     let (gathered, result) = world.desk.run(world.local.services(), world.cache.path(), NOW).await;
     assert_eq!(gathered.outcomes[0].source, Source::Fetched, "the one that is kept does not count");
     assert!(result.is_ok());
+}
+
+#[tokio::test]
+async fn old_evidence_verifies_as_of_its_own_time_whatever_was_seen_since() {
+    let mut world = World::new().await;
+    world.local.put_intel(&world.collateral(17, later(100)));
+    let (gathered, result) = world.desk.run(world.local.services(), world.cache.path(), later(100)).await;
+    assert_eq!((gathered.floor, result.is_ok()), (17, true));
+    world.desk.given = Endorsements::from_files([world.collateral(12, NOW)]).expect("collateral");
+    let (gathered, result) = world.desk.run(nowhere(), world.cache.path(), later(5)).await;
+    assert_eq!((gathered.floor, result.is_ok()), (0, true));
+    assert!(gathered.outcomes.is_empty(), "what came with it is enough");
 }
 
 #[tokio::test]

@@ -126,17 +126,27 @@ impl IntelTee {
     }
 }
 
-/// `tcbEvaluationDataNumber` of collateral (the lower of its two documents') whose every signature holds up to the root that
-/// the quote names, and that is an anchor. Dates, revocation of the platform and its TCB are not looked at: it is what may
-/// raise a rollback mark, and no verdict.
-pub fn signed_evaluation_number(quote: &[u8], collateral: &[u8], anchors: &TrustAnchors) -> Option<u32> {
+/// A `tcbEvaluationDataNumber` that the issuer signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EvaluationMark {
+    /// The lower of TCB info's and QE identity's.
+    pub number: u32,
+    /// When both had been published: a verification as of an earlier time may show lower numbers.
+    pub from: UnixTime,
+}
+
+/// What collateral may raise a rollback mark to: every signature in it holds up to the root that the quote names, and that is
+/// an anchor. Dates, revocation of the platform and its TCB are not looked at: this is no verdict.
+pub fn evaluation_mark(quote: &[u8], collateral: &[u8], anchors: &TrustAnchors) -> Option<EvaluationMark> {
     let quote = Quote::parse(quote).ok()?;
     let ids = if quote.tee_type == quote::SGX { &SGX } else { &TDX };
     let chain = PckChain::verify(quote.pck_chain().ok()?.try_into().ok()?).ok()?;
     anchors.find(INTEL_ROOT, chain.certificates.last()?)?;
     let mut list = Checklist::new(&[ids.collateral, ids.crl, ids.tcb_info, ids.qe_identity]);
     let vouched = Vouched::verify(Collateral::parse(collateral, false).ok()?, &chain, ids, &mut list)?;
-    (!list.failed() && vouched.tcb_info.fmspc == chain.facts.fmspc).then(|| evaluation_number(&vouched))
+    let from = vouched.tcb_info.dates.from.max(vouched.qe_identity.dates.from);
+    (!list.failed() && vouched.tcb_info.fmspc == chain.facts.fmspc)
+        .then(|| EvaluationMark { number: evaluation_number(&vouched), from })
 }
 
 impl Document {
