@@ -58,6 +58,24 @@ struct Names {
     wrapped: &'static str,
 }
 
+/// One of the two documents that Intel's PCS answers with beside its signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    TcbInfo,
+    QeIdentity,
+}
+
+/// The text that was signed, of an answer of Intel's PCS. The signature is not looked at.
+pub(crate) fn signed_part(answer: &[u8], part: Part) -> Result<&str, Malformed> {
+    let text = std::str::from_utf8(answer)
+        .map_err(|error| Malformed::at(WHAT, error.valid_up_to(), "text", "not UTF-8"))?;
+    let names = match part {
+        Part::TcbInfo => &TCB_INFO,
+        Part::QeIdentity => &QE_IDENTITY,
+    };
+    unwrapped(text, names).map(|(text, _)| text)
+}
+
 const TCB_INFO: Names = Names { document: "tcb_info", signature: "tcb_info_signature", wrapped: "tcbInfo" };
 const QE_IDENTITY: Names =
     Names { document: "qe_identity", signature: "qe_identity_signature", wrapped: "enclaveIdentity" };

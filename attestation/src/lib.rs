@@ -67,6 +67,7 @@ mod genuine;
 mod gpu_record;
 mod json;
 mod measurements;
+mod needs;
 pub mod nvidia;
 mod pem;
 mod platform;
@@ -93,6 +94,7 @@ pub use exceptions::{Exceptions, UnknownException};
 pub use genuine::{Claims, Genuine};
 pub use gpu_record::GpuRecord;
 pub use measurements::{Measurements, extend};
+pub use needs::{Document, Need, crl_document, needs};
 pub use platform::{Platform, PlatformId, PlatformKind, shared_ids};
 pub use policy::{
     AzureReference, Context, Floor, GpuRules, GuestPolicyRules, ImageReference, InvalidPolicy, KnownBlock,
@@ -101,7 +103,7 @@ pub use policy::{
 };
 pub use refusal::{Explanation, Refusal, RefusalKind};
 pub use statement::Statement;
-pub use tdx::{IntelNeeds, IntelTee, PckCa, TdxCache, intel_needs};
+pub use tdx::{EvaluationMark, IntelNeeds, IntelTee, PckCa, TdxCache, evaluation_mark, intel_needs};
 pub use time::UnixTime;
 pub use verdict::{Reason, Verdict};
 pub use verifier::{Verifier, verify};

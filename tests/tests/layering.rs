@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// Crate, folder, and the crates of ours it may depend on (development dependencies are free).
 const EDGES: &[(&str, &str, &[&str])] = &[
     ("cocoon-attestation", "attestation", &[]),
+    ("cocoon-fetch", "attestation/fetch", &["cocoon-attestation"]),
     ("cocoon-ratls", "attestation/ratls", &["cocoon-attestation"]),
     ("cocoon-simulated-tee", "attestation/simulated", &["cocoon-attestation"]),
     ("cocoon-contracts", "contracts", &[]),

@@ -22,7 +22,7 @@ use crate::crypto::{self, Scheme, sha256};
 use crate::genuine::Claims;
 use crate::platform::PlatformKind;
 use crate::verifier::Given;
-use crate::{Endorsements, Platform, RefusalKind, snp, tdx};
+use crate::{Endorsement, Endorsements, Platform, RefusalKind, snp, tdx};
 use evidence::{AzureEvidence, Hardware};
 use hcl::{HclReport, RuntimeClaims};
 use tpm::{Attest, PCRS};
@@ -120,6 +120,26 @@ impl Below {
             Self::Tdx(body, _) => &body.report_data,
         }
     }
+}
+
+/// What runs below the paravisor, as the evidence has it: nothing is verified.
+pub(crate) enum BelowUnverified {
+    /// The report, and the certificates beside it.
+    Snp(Vec<u8>, Vec<Endorsement>),
+    /// The quote.
+    Tdx(Vec<u8>),
+}
+
+/// The hardware's part of evidence that can be read.
+pub(crate) fn hardware_unverified(json: &[u8], kind: Kind) -> Option<BelowUnverified> {
+    let evidence = AzureEvidence::parse(json, kind).ok()?;
+    Some(match evidence.hardware {
+        Hardware::Tdx(quote) => BelowUnverified::Tdx(quote),
+        Hardware::Snp(certificates) => {
+            let report = HclReport::parse(&evidence.hcl_report).ok()?.hardware.to_vec();
+            BelowUnverified::Snp(report, certificates)
+        }
+    })
 }
 
 fn finding(kind: RefusalKind, expected: &str, got: impl Into<String>, likely: &str, remedy: &str) -> Finding {

@@ -27,7 +27,8 @@ mod topology;
 pub use architecture::Architecture;
 pub use claims::{Gpu, Mode};
 pub use form::{Device, Evidence, MAX_DEVICES, MAX_JSON};
-pub use needs::{NvidiaNeed, nvidia_needs, ocsp_request};
+pub(crate) use needs::missing;
+pub use needs::{NvidiaNeed, nvidia_needs, ocsp_document, ocsp_request, rim_document};
 
 use self::chain::KnownLinks;
 use self::device::{Judged, Shared};

@@ -3,11 +3,14 @@
 use super::architecture::Architecture;
 use super::chain::{self, Chain};
 use super::form::{Device, Evidence};
+use super::ocsp::{Responses, answers};
 use super::opaque::{Opaque, field};
+use super::rim::{self, Library};
 use super::spdm::Report;
 use crate::crypto::{self, Scheme, sha384};
+use crate::needs::{Document, Need};
 use crate::x509::{Certificate, PublicKey};
-use crate::{Endorsements, Malformed};
+use crate::{Endorsements, Malformed, RefusalKind, UnixTime};
 
 /// NVIDIA's name for LS10's project, project SKU and chip SKU, which its reports do not give (nvtrust,
 /// `nv_switch_verifier/config.py`).
@@ -65,24 +68,95 @@ fn signed_by(report: &Report<'_>, leaf: &Certificate<'_>) -> bool {
 
 /// Names of the RIMs (nvtrust, `cc_admin_utils.py`; attestation-sdk, `get_driver_rim_id` and `get_vbios_rim_id`).
 pub(super) fn rim_ids(architecture: Architecture, opaque: &Opaque<'_>) -> Vec<String> {
+    versions_and_ids(architecture, opaque).into_iter().map(|(_, id)| id).collect()
+}
+
+/// The version that the device says it runs, and the RIM's name, of driver and VBIOS.
+fn versions_and_ids(architecture: Architecture, opaque: &Opaque<'_>) -> Vec<(String, String)> {
     let driver = opaque.text(field::DRIVER_VERSION).and_then(|version| match architecture {
-        Architecture::Hopper => Some(format!("NV_GPU_DRIVER_GH100_{version}")),
+        Architecture::Hopper => Some((version.clone(), format!("NV_GPU_DRIVER_GH100_{version}"))),
         Architecture::Blackwell => {
             let chip = opaque.text(field::CHIP_INFO).unwrap_or_else(|| "GB100".to_owned());
-            Some(format!("NV_GPU_CC_DRIVER_{chip}_{version}"))
+            Some((version.clone(), format!("NV_GPU_CC_DRIVER_{chip}_{version}")))
         }
         Architecture::Ls10 => None,
     });
     let vbios = opaque.vbios_version().and_then(|version| {
-        let version = version.replace('.', "");
+        let digits = version.replace('.', "");
         if architecture == Architecture::Ls10 {
-            return Some(format!("NV_SWITCH_BIOS_{LS10_BOARD}_{version}"));
+            return Some((version, format!("NV_SWITCH_BIOS_{LS10_BOARD}_{digits}")));
         }
         let part = |kind| opaque.text(kind);
         let (project, sku) = (part(field::PROJECT)?, part(field::PROJECT_SKU)?);
-        Some(format!("NV_GPU_VBIOS_{project}_{sku}_{}_{version}", part(field::CHIP_SKU)?))
+        Some((version, format!("NV_GPU_VBIOS_{project}_{sku}_{}_{digits}", part(field::CHIP_SKU)?)))
     });
     driver.into_iter().chain(vbios).collect()
+}
+
+/// What `endorsements` lack for these devices: RIMs, and answers about the chains of devices and of the RIMs at hand.
+pub(crate) fn missing(evidence: &Evidence, endorsements: &Endorsements, at: UnixTime) -> Vec<Need> {
+    let texts = rim::texts(endorsements.rims());
+    let library = Library::read(&texts);
+    let responses = Responses::read(endorsements.ocsp_responses());
+    let mut needs = Vec::new();
+    let mut add = |need: Need| {
+        if !needs.contains(&need) {
+            needs.push(need);
+        }
+    };
+    let unanswered = |pair: &[Certificate<'_>]| match responses.about(&pair[0], &pair[1], at) {
+        None | Some(Err((RefusalKind::Unavailable, _))) => Some(Need::Ocsp(request(&pair[0], &pair[1]))),
+        Some(_) => None,
+    };
+    for device in &evidence.devices {
+        let Ok(report) = Report::parse(&device.report) else { continue };
+        let pool = pool(device, endorsements);
+        let Some((chain, _)) = find_chain(&pool, &report) else { continue };
+        let Some(architecture) = Architecture::of_chip(&chain::chip(chain.leaf())) else { continue };
+        let mut signers = Vec::new();
+        for (version, id) in versions_and_ids(architecture, &report.opaque) {
+            let found = library.signers_of(&version, architecture);
+            if found.is_empty() {
+                add(Need::Rim(id));
+            }
+            signers.extend(found);
+        }
+        chain.certificates().windows(2).skip(1).filter_map(unanswered).for_each(&mut add);
+        for signer in signers {
+            signer.certificates().windows(2).filter_map(unanswered).for_each(&mut add);
+        }
+    }
+    needs
+}
+
+/// What a RIM says of itself, which was asked for by this id. No signature is looked at; its dates are its signer's.
+///
+/// # Errors
+/// If it is none, or another version's.
+pub fn rim_document(id: &str, xml: &[u8]) -> Result<Document, Malformed> {
+    let texts = rim::texts(std::iter::once(xml));
+    let library = Library::read(&texts);
+    match (&library.unreadable, library.version_of_only()) {
+        (Some(error), _) => Err(error.clone()),
+        (None, Some(version)) => {
+            let plain = |text: &str| text.replace('.', "").to_ascii_uppercase();
+            if !plain(id).ends_with(&plain(version)) {
+                let reason = format!("asked for {id}: it is of version {:?}", version.escape_debug());
+                return Err(Malformed::new("RIM", reason));
+            }
+            Ok(Document { from: UnixTime(0), until: None, evaluation_number: None })
+        }
+        (None, None) => Err(Malformed::new("RIM", "none")),
+    }
+}
+
+/// What an OCSP response says of the certificate that this request asked about. No signature is looked at.
+///
+/// # Errors
+/// If it is none, or says nothing about it, or gives no end of its validity.
+pub fn ocsp_document(request: &[u8], response: &[u8]) -> Result<Document, Malformed> {
+    let (from, until) = answers(request, response)?;
+    Ok(Document { from, until: Some(until), evaluation_number: None })
 }
 
 /// An OCSP request (RFC 6960, 4.1) in DER that asks about one certificate of one issuer. It has no nonce, so that its answer

@@ -240,6 +240,33 @@ impl Single<'_> {
     }
 }
 
+/// From when until when a response speaks of the certificate that the request names (RFC 6960, 4.1.1: CertID). No signature
+/// is looked at.
+pub(super) fn answers(request: &[u8], response: &[u8]) -> Result<(UnixTime, UnixTime), Malformed> {
+    let asked = cert_id(request)?;
+    let response = Response::parse(response)?;
+    let mut about = response
+        .singles
+        .iter()
+        .filter(|single| (single.hash, single.issuer_name, single.issuer_key, single.serial) == asked);
+    let single = about.next().ok_or_else(|| Malformed::new(WHAT, "it speaks of another certificate"))?;
+    let until = single.next_update.ok_or_else(|| Malformed::new(WHAT, "it has no nextUpdate"))?;
+    Ok((single.this_update, until))
+}
+
+type CertId<'a> = (&'a [u8], &'a [u8], &'a [u8], &'a [u8]);
+
+/// Hash algorithm, issuer's name and key, serial number of the first certificate in a request.
+fn cert_id(request: &[u8]) -> Result<CertId<'_>, Malformed> {
+    let mut reader = Reader::new(request, "OCSP request");
+    for field in ["OCSPRequest", "tbsRequest", "requestList", "Request", "reqCert"] {
+        reader = reader.sequence(field)?;
+    }
+    let hash = reader.sequence("hashAlgorithm")?.oid("hashAlgorithm")?;
+    let (name, key) = (reader.octets("issuerNameHash")?, reader.octets("issuerKeyHash")?);
+    Ok((hash, name, key, reader.unsigned("serialNumber")?))
+}
+
 fn limit(count: usize, most: usize) -> Result<(), Malformed> {
     if count <= most { Ok(()) } else { Err(Malformed::new(WHAT, format!("more than {most} entries"))) }
 }

@@ -14,6 +14,7 @@ mod rules;
 mod tcb;
 mod vek;
 
+pub(crate) use needs::missing;
 pub use needs::{AmdNeeds, amd_needs};
 pub use policy::{GuestPolicy, PlatformInfo};
 pub(crate) use product::is_root;

@@ -1,9 +1,12 @@
-//! Which endorsements a report needs from AMD's key service (AMD 57230, chapter 4).
+//! Which endorsements a report needs from AMD's key service (AMD 57230, chapter 4), and whether some answer to that.
 
 use super::product::{KeyKind, Product};
 use super::report::Report;
 use super::tcb::TcbVersion;
-use crate::Malformed;
+use super::vek::Vek;
+use crate::needs::{Document, Need};
+use crate::x509::{Certificate, Crl};
+use crate::{Endorsements, Malformed, UnixTime};
 
 /// What to ask AMD's key service for. It comes from a report that is not verified yet: nothing here is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,4 +58,55 @@ impl AmdNeeds {
     pub fn crl_path(&self, product: Product) -> String {
         format!("/{}/v1/{}/crl", self.key.name().to_lowercase(), product.name())
     }
+}
+
+impl AmdNeeds {
+    /// What a VCEK's certificate says of itself. No signature is looked at.
+    ///
+    /// # Errors
+    /// If it is none, or another chip's or TCB's.
+    pub fn vcek(&self, der: &[u8]) -> Result<Document, Malformed> {
+        let vek = Vek::read(Certificate::parse(der)?)?;
+        if !self.met_by(&vek) {
+            return Err(Malformed::new("VCEK", "asked for another: it is of another chip or TCB"));
+        }
+        let (from, until) = vek.certificate.validity;
+        Ok(Document { from, until: Some(until), evaluation_number: None })
+    }
+
+    fn met_by(&self, vek: &Vek<'_>) -> bool {
+        let chip = match (vek.kind, &self.chip_id) {
+            (KeyKind::Vcek, Some(id)) => *id == hex::encode(vek.hardware_id),
+            (KeyKind::Vcek, None) => false,
+            (KeyKind::Vlek, _) => true,
+        };
+        vek.kind == self.key && vek.tcb == self.tcb && self.products.contains(&vek.product) && chip
+    }
+}
+
+/// What `endorsements` lack for this report: its key's certificate, and a revocation list of its product.
+pub(crate) fn missing(report: &[u8], endorsements: &Endorsements, at: UnixTime) -> Vec<Need> {
+    let Ok(needs) = amd_needs(report) else { return Vec::new() };
+    let veks = endorsements.certificates().filter_map(|der| Vek::read(Certificate::parse(der).ok()?).ok());
+    let vek = veks.into_iter().find(|vek| needs.met_by(vek));
+    let product = match (&vek, &needs.products[..]) {
+        (Some(vek), _) => Some(vek.product),
+        (None, [one]) => Some(*one),
+        // Known once the certificate is there.
+        (None, _) => None,
+    };
+    let key = needs.key;
+    let list = product.filter(|product| !has_list(*product, key, endorsements, at));
+    let certificate = vek.is_none().then_some(Need::Vek(needs));
+    certificate.into_iter().chain(list.map(|product| Need::AmdCrl { product, key })).collect()
+}
+
+fn has_list(product: Product, key: KeyKind, endorsements: &Endorsements, at: UnixTime) -> bool {
+    let mut lists = endorsements.crls().filter_map(|der| Crl::parse(der).ok());
+    lists.any(|list| {
+        let issuer = list.issuer_common_name();
+        let of_product = issuer == format!("ARK-{}", product.name())
+            || Product::of_intermediate(&issuer) == Some((product, key));
+        of_product && list.in_date(at)
+    })
 }

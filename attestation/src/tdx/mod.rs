@@ -29,7 +29,7 @@ mod tcb;
 
 pub use body::{Body, EnclaveReport, Report};
 pub use cache::TdxCache;
-pub use needs::{IntelNeeds, IntelTee, intel_needs};
+pub use needs::{EvaluationMark, IntelNeeds, IntelTee, evaluation_mark, intel_needs};
 pub use pck::PckCa;
 pub use quote::{INTEL_VENDOR, MAX_QUOTE, Quote};
 

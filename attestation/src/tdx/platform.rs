@@ -267,7 +267,8 @@ fn tolerated(
     });
 }
 
-fn evaluation_number(vouched: &Vouched) -> u32 {
+/// The lower of the two documents' numbers.
+pub(super) fn evaluation_number(vouched: &Vouched) -> u32 {
     vouched.tcb_info.evaluation_number.min(vouched.qe_identity.evaluation_number)
 }
 

@@ -1,6 +1,6 @@
 //! Certificate revocation lists (RFC 5280, 5).
 
-use super::fields::{CRL_SIGN, SignedParts, algorithm, extensions, time};
+use super::fields::{CRL_SIGN, SignedParts, algorithm, common_name, extensions, time};
 use super::{Certificate, NotIssued};
 use crate::crypto;
 use crate::der::{Reader, tag};
@@ -47,6 +47,11 @@ impl<'a> Crl<'a> {
         let crl = Self { issuer, this_update, next_update, entries, signed };
         crl.find(&[])?; // all entries are well formed
         Ok(crl)
+    }
+
+    /// The issuer's common name, for people and to tell lists apart; never to find an authority.
+    pub(crate) fn issuer_common_name(&self) -> String {
+        common_name(self.issuer)
     }
 
     pub(crate) fn in_date(&self, now: UnixTime) -> bool {

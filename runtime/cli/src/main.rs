@@ -4,6 +4,7 @@ mod chain;
 mod chat;
 mod demo;
 mod error;
+mod fetch;
 mod gateway;
 mod host;
 mod keys;
@@ -47,7 +48,7 @@ enum Command {
     /// Serve the OpenAI API on loopback; everything it forwards is verified, sealed and paid
     Proxy(proxy::Arguments),
     /// Check evidence: a worker's bundle or a raw TDX quote
-    Verify(verify::Arguments),
+    Verify(Box<verify::Arguments>),
     /// Run a development TON ledger and deploy the network's contracts on it
     Chain(chain::Arguments),
     /// Run a gateway

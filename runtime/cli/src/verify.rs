@@ -12,6 +12,7 @@ use cocoon_protocol::{Opening, Receipt, SignedReceipt};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Explain, Failure};
+use crate::fetch::{FetchArguments, gather};
 use crate::ui::Screen;
 
 /// A signature does not hold.
@@ -67,6 +68,8 @@ pub(crate) struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    fetch: FetchArguments,
 }
 
 /// A masterchain block as the user knows it.
@@ -81,7 +84,9 @@ pub(crate) struct BeaconFile {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let inputs = Inputs::read(arguments)?;
+    let mut inputs = Inputs::read(arguments)?;
+    let (endorsements, anchors) = (&mut inputs.endorsements, &mut inputs.anchors);
+    gather(&arguments.fetch, &inputs.evidence, inputs.context.now, endorsements, anchors, arguments.json)?;
     let paper = arguments
         .receipt
         .as_deref()

@@ -117,13 +117,9 @@ impl<'a> Library<'a> {
         equal: impl Fn(&Golden) -> bool,
     ) -> Result<Option<Found<'_>>, Fault> {
         let of_kind = |rim: &&Rim<'_>| Kind::of(&rim.swid.version) == kind;
-        let fits = |rim: &Rim<'_>| {
-            rim.swid.version.eq_ignore_ascii_case(version)
-                && Architecture::of_chip(&rim.swid.product).is_none_or(|chip| chip == architecture)
-        };
         let given: Vec<String> = self.rims.iter().filter(of_kind).map(Rim::about).collect();
         let (mut first_fault, mut good) = (None, Vec::new());
-        for (at, rim) in self.rims.iter_mut().enumerate().filter(|(_, rim)| fits(rim)) {
+        for (at, rim) in self.rims.iter_mut().enumerate().filter(|(_, rim)| rim.fits(version, architecture)) {
             match rim.judged(judge, known) {
                 Ok(vouched) => good.push((at, vouched)),
                 Err(fault) => first_fault = first_fault.or(Some(fault)),
@@ -144,7 +140,34 @@ impl<'a> Library<'a> {
     }
 }
 
+impl Library<'_> {
+    /// Chains, from the signer up, of the RIMs of this version. Nothing is verified.
+    pub(super) fn signers_of(&self, version: &str, architecture: Architecture) -> Vec<Chain<'_>> {
+        self.rims.iter().filter(|rim| rim.fits(version, architecture)).filter_map(Rim::chain).collect()
+    }
+
+    /// The version of the one RIM there is.
+    pub(super) fn version_of_only(&self) -> Option<&str> {
+        match &self.rims[..] {
+            [rim] => Some(&rim.swid.version),
+            _ => None,
+        }
+    }
+}
+
 impl<'a> Rim<'a> {
+    fn fits(&self, version: &str, architecture: Architecture) -> bool {
+        self.swid.version.eq_ignore_ascii_case(version)
+            && Architecture::of_chip(&self.swid.product).is_none_or(|chip| chip == architecture)
+    }
+
+    /// From the signer as far up as its certificates go; `None` if one cannot be read.
+    fn chain(&self) -> Option<Chain<'_>> {
+        let parsed = self.signature.certificates.iter().map(|der| Certificate::parse(der));
+        let pool: Vec<_> = parsed.collect::<Result<_, _>>().ok()?;
+        Some(Chain::follow(pool.first()?, &pool))
+    }
+
     fn read(text: &'a str) -> Result<Self, Malformed> {
         let document = Document::parse(text)?;
         let (swid, signature) = (Swid::of(&document)?, Signature::of(&document)?);
