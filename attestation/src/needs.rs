@@ -45,6 +45,9 @@ pub struct Document {
 ///
 /// Some needs are seen only once others are met (the signers of a RIM, the product of an old SNP report): ask again then.
 pub fn needs(evidence: &Evidence, endorsements: &Endorsements, at: UnixTime) -> Vec<Need> {
+    if let Evidence::RaTls(_, inner) = evidence {
+        return needs(inner, endorsements, at);
+    }
     let bundle = evidence.bundle();
     let carried = bundle.map_or_else(Endorsements::none, |bundle| {
         Endorsements::of_bundle(&bundle.endorsements, bundle.event_log.as_deref())
@@ -91,6 +94,9 @@ fn azure(json: &[u8], kind: azure::Kind, endorsements: &Endorsements, at: UnixTi
 impl Evidence {
     /// The Intel quote in it, alone, in a bundle or below Azure's paravisor: what [`crate::evaluation_mark`] takes.
     pub fn intel_quote(&self) -> Option<Vec<u8>> {
+        if let Self::RaTls(_, inner) = self {
+            return inner.intel_quote();
+        }
         match self.cpu()? {
             Cpu::Tdx(quote) | Cpu::Sgx(quote) => Some(quote.to_vec()),
             Cpu::Snp(_) => None,
