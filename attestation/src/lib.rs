@@ -65,6 +65,7 @@ mod evidence;
 mod exceptions;
 mod genuine;
 mod gpu_record;
+pub mod inspect;
 mod json;
 mod measurements;
 pub mod nvidia;
@@ -92,12 +93,13 @@ pub use evidence::Evidence;
 pub use exceptions::{Exceptions, UnknownException};
 pub use genuine::{Claims, Genuine};
 pub use gpu_record::GpuRecord;
+pub use inspect::{Inspection, inspect};
 pub use measurements::{Measurements, extend};
 pub use platform::{Platform, PlatformId, PlatformKind, shared_ids};
 pub use policy::{
     AzureReference, Context, Floor, GpuRules, GuestPolicyRules, ImageReference, InvalidPolicy, KnownBlock,
-    Mask, Names, Pin, PlatformInfoRules, Platforms, Policy, Release, SnpReference, SnpRules, Switch,
-    TcbFloor, TcbFloors, TdxReference, TdxRules, Trusted,
+    Mask, Names, Paragraph, Pin, PlatformInfoRules, Platforms, Policy, Release, SnpReference, SnpRules,
+    Switch, TcbFloor, TcbFloors, TdxReference, TdxRules, Trusted,
 };
 pub use refusal::{Explanation, Refusal, RefusalKind};
 pub use statement::Statement;

@@ -3,6 +3,7 @@
 mod appraise;
 mod azure;
 mod compare;
+mod explain;
 mod field;
 mod freshness;
 mod gpu;
@@ -11,6 +12,7 @@ mod tdx;
 mod trusted;
 
 pub use azure::AzureReference;
+pub use explain::Paragraph;
 pub use field::{Floor, Mask, Names, Pin, Switch};
 pub use gpu::GpuRules;
 pub use snp::{GuestPolicyRules, PlatformInfoRules, SnpReference, SnpRules, TcbFloor, TcbFloors};
