@@ -142,17 +142,19 @@ fn row(html: &mut Html, check: &Check) {
     };
     html.element("tr", "", |html| {
         html.say("td", class, word);
-        html.markup("<th scope=\"row\" class=\"check\">");
-        html.element("b", "", |html| html.say("code", "", check.id));
-        html.text(&check.why);
-        for (name, value) in [("expected ", &check.expected), ("found ", &check.got)] {
-            if !value.is_empty() && (check.status == Status::Fail || name == "found ") {
-                html.element("span", "expected quiet", |html| {
-                    html.text(name);
-                    html.say("code", "", value);
-                });
+        html.markup("<th scope=\"row\"><div class=\"check\">");
+        html.say("code", "", check.id);
+        html.element("div", "", |html| {
+            html.text(&check.why);
+            for (name, value) in [("expected ", &check.expected), ("found ", &check.got)] {
+                if !value.is_empty() && (check.status == Status::Fail || name == "found ") {
+                    html.element("span", "expected quiet", |html| {
+                        html.text(name);
+                        html.say("code", "", value);
+                    });
+                }
             }
-        }
-        html.markup("</th>");
+        });
+        html.markup("</div></th>");
     });
 }
