@@ -7,6 +7,8 @@ use super::writer::Html;
 
 /// Deepest list of certificates that is still indented.
 const MAX_INDENT: usize = 6;
+/// More tables than this of one kind are folded, each under its first values.
+const UNFOLDED: usize = 4;
 
 /// Tables of names and values; none if there is nothing. What the policy expects stands below what was found.
 pub(super) fn sections(html: &mut Html, title: &'static str, sections: &[Section], verdict: &Verdict) {
@@ -15,12 +17,27 @@ pub(super) fn sections(html: &mut Html, title: &'static str, sections: &[Section
     }
     html.say("h2", "", title);
     for section in sections {
-        html.element("table", "", |html| {
-            html.say("caption", "", &section.title);
-            html.markup("<thead><tr><th scope=\"col\" class=\"name\">Name</th><th scope=\"col\">Value</th></tr></thead>");
-            html.element("tbody", "", |html| section.fields.iter().for_each(|field| row(html, field, verdict)));
-        });
+        if sections.len() > UNFOLDED {
+            html.element("details", "", |html| {
+                let about: Vec<&str> =
+                    section.fields.iter().take(3).map(|field| field.value.as_str()).collect();
+                html.say("summary", "", &format!("{}: {}", section.title, about.join(", ")));
+                table(html, section, verdict);
+            });
+        } else {
+            table(html, section, verdict);
+        }
     }
+}
+
+fn table(html: &mut Html, section: &Section, verdict: &Verdict) {
+    html.element("table", "", |html| {
+        html.say("caption", "", &section.title);
+        html.markup(
+            "<thead><tr><th scope=\"col\" class=\"name\">Name</th><th scope=\"col\">Value</th></tr></thead>",
+        );
+        html.element("tbody", "", |html| section.fields.iter().for_each(|field| row(html, field, verdict)));
+    });
 }
 
 fn row(html: &mut Html, field: &Field, verdict: &Verdict) {

@@ -135,10 +135,10 @@ pub(super) fn checks(html: &mut Html, verdict: &Verdict) {
 
 fn row(html: &mut Html, check: &Check) {
     let (class, word) = match check.status {
-        Status::Pass => ("pass", "✓ pass"),
-        Status::Fail => ("fail", "✗ fail"),
-        Status::Skip => ("skip", "– skipped"),
-        Status::NotApplicable => ("none", "· not applicable"),
+        Status::Pass => ("pass", "✓\u{a0}pass"),
+        Status::Fail => ("fail", "✗\u{a0}fail"),
+        Status::Skip => ("skip", "–\u{a0}skipped"),
+        Status::NotApplicable => ("none", "·\u{a0}not applicable"),
     };
     html.element("tr", "", |html| {
         html.say("td", class, word);
