@@ -1,6 +1,7 @@
 //! A refusal explains itself.
 
-use crate::{Check, check::Finding};
+use crate::check::{Checklist, Finding};
+use crate::{Check, Malformed};
 use serde::Serialize;
 
 /// Who or what is to blame, in the terms of the command line's exit codes.
@@ -96,6 +97,24 @@ impl Refusal {
             platform: "unknown",
             simulated: false,
         }))
+    }
+
+    /// Of a file that was handed over as an endorsement and is none that is known: `name` is the file's. The check is
+    /// `endorsements.form`.
+    #[must_use]
+    pub fn malformed_endorsement(name: &str, error: &Malformed) -> Self {
+        const ID: &str = "endorsements.form";
+        let mut list = Checklist::new(&[ID]);
+        let finding = Finding {
+            kind: RefusalKind::Malformed,
+            expected: "Intel collateral (JSON), a certificate or CRL (DER, PEM), a RIM, an OCSP response or an event log"
+                .into(),
+            got: format!("{name}: {error}"),
+            likely: "The file was cut, changed on the way, or is something else".into(),
+            remedy: "Fetch it again from its vendor, or leave it out".into(),
+        };
+        list.fail(ID, finding);
+        list.outcome().expect_err("the only check failed")
     }
 
     pub(crate) fn about(mut self, platform: &'static str, simulated: bool) -> Self {

@@ -14,8 +14,9 @@ mod td_report;
 mod tpm;
 
 pub use evidence::canonical_azure;
-pub(crate) use evidence::{Kind, MAX_JSON, kind};
+pub(crate) use evidence::{AzureEvidence, Hardware, Kind, MAX_JSON, kind};
 pub use hcl::VmConfiguration;
+pub(crate) use hcl::{HclReport, RuntimeClaims};
 
 use crate::check::{Checklist, Finding};
 use crate::crypto::{self, Scheme, sha256};
@@ -23,8 +24,6 @@ use crate::genuine::Claims;
 use crate::platform::PlatformKind;
 use crate::verifier::Given;
 use crate::{Endorsement, Endorsements, Platform, RefusalKind, snp, tdx};
-use evidence::{AzureEvidence, Hardware};
-use hcl::{HclReport, RuntimeClaims};
 use tpm::{Attest, PCRS};
 
 const FORM: [&str; 2] = ["azure.format", "azure.hcl"];

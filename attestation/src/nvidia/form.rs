@@ -65,6 +65,16 @@ impl Device {
         })
     }
 
+    /// Its SPDM report.
+    pub(crate) fn report(&self) -> &[u8] {
+        &self.report
+    }
+
+    /// Its certificates in DER, as they came with the report.
+    pub(crate) fn certificates(&self) -> &[Vec<u8>] {
+        &self.certificates
+    }
+
     /// A report whose certificates are among the endorsements.
     fn raw(report: &[u8]) -> Self {
         Self {

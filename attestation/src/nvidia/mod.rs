@@ -21,6 +21,7 @@ mod ocsp;
 mod opaque;
 mod reference;
 mod rim;
+pub(crate) mod shown;
 mod spdm;
 mod topology;
 

@@ -21,6 +21,7 @@ pub(crate) use product::is_root;
 pub use product::{KeyKind, Product};
 pub use report::{REPORT, Report};
 pub use tcb::{TcbLayout, TcbVersion};
+pub(crate) use vek::is_vek;
 
 use crate::check::{Checklist, Finding};
 use crate::platform::{PlatformId, PlatformKind};

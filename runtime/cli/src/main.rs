@@ -11,6 +11,7 @@ mod keys;
 mod lifeline;
 mod network;
 mod part;
+mod policy;
 mod proxy;
 mod ui;
 mod verify;
@@ -47,8 +48,11 @@ enum Command {
     Chat(chat::Arguments),
     /// Serve the OpenAI API on loopback; everything it forwards is verified, sealed and paid
     Proxy(proxy::Arguments),
-    /// Check evidence: a worker's bundle or a raw TDX quote
+    /// Check evidence, offline: a worker's bundle, a quote or report of TDX, SGX, SEV-SNP, Azure or NVIDIA GPUs
     Verify(Box<verify::Arguments>),
+    /// Say what a policy accepts
+    #[command(subcommand)]
+    Policy(policy::Commands),
     /// Run a development TON ledger and deploy the network's contracts on it
     Chain(chain::Arguments),
     /// Run a gateway
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
             Command::Chat(arguments) => chat::run(arguments).await,
             Command::Proxy(arguments) => proxy::run(arguments).await,
             Command::Verify(arguments) => verify::run(&arguments),
+            Command::Policy(command) => policy::run(&command),
             Command::Chain(arguments) => chain::run(arguments).await,
             Command::Gateway(arguments) => gateway::run(arguments).await,
             Command::Host(host::Commands::Up(arguments)) => host::run(arguments).await,

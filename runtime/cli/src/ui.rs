@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cocoon_attestation::{Check, Status};
 
+use crate::error::Failure;
+
 /// Where a command writes for people. With `--json` it writes to nobody, and one object goes to standard output.
 pub(crate) struct Screen {
     colour: bool,
@@ -15,6 +17,8 @@ pub(crate) struct Screen {
     pending: AtomicBool,
 }
 
+/// Below so many columns, lines are left to the terminal to break.
+const NARROWEST: usize = 60;
 /// Back to the line's beginning, and clears it.
 const WIPE: &str = "\r\x1b[2K";
 const BOLD: &str = "1";
@@ -33,10 +37,16 @@ impl Screen {
         Self { colour, terminal, silent, pending: AtomicBool::new(false) }
     }
 
+    /// How wide the terminal is; `None` where nobody looks: there nothing is wrapped or cut.
+    pub(crate) fn columns(&self) -> Option<usize> {
+        let size = self.terminal.then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok()).flatten()?;
+        (size.ws_col > 0).then(|| usize::from(size.ws_col).max(NARROWEST))
+    }
+
     /// A terminal without room for what was found beside what it means.
     fn narrow(&self) -> bool {
-        const WIDE: u16 = 130;
-        self.terminal && rustix::termios::tcgetwinsize(std::io::stdout()).is_ok_and(|size| size.ws_col < WIDE)
+        const WIDE: usize = 130;
+        self.columns().is_some_and(|columns| columns < WIDE)
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -136,21 +146,68 @@ pub(crate) fn shorten(text: &str) -> String {
 }
 
 /// At most about `limit` characters: two thirds of them from the beginning. Cuts between characters, never inside one.
-fn abridge(text: &str, limit: usize) -> String {
+pub(crate) fn abridge(text: &str, limit: usize) -> String {
     let length = text.chars().count();
     if length <= limit {
         return text.to_owned();
     }
-    let (head, tail) = (limit * 2 / 3, limit / 3 - 1);
+    let head = limit * 2 / 3;
+    let tail = limit.saturating_sub(head + 1);
     text.chars().take(head).chain(['…']).chain(text.chars().skip(length - tail)).collect()
 }
 
 /// Text from elsewhere, made safe for a terminal: it must not move the cursor, write the clipboard, or turn the line
 /// around (bidirectional controls).
 pub(crate) fn printable(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let harmful = |c: char| (c.is_control() && c != '\n' && c != '\t') || turns(c);
     text.chars().map(|c| if harmful(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// As [`printable`], and on one line: text from elsewhere must not write lines of its own below ours.
+pub(crate) fn one_line(text: &str) -> String {
+    printable(text).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Breaks a line at spaces into rows of at most `width` characters; a longer word is broken where it must be. At least one
+/// row.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let (mut rows, mut row, mut length) = (Vec::new(), String::new(), 0);
+    for word in text.split(' ') {
+        let mut rest: Vec<char> = word.chars().collect();
+        if length > 0 && length + 1 + rest.len() > width {
+            rows.push(std::mem::take(&mut row));
+            length = 0;
+        } else if length > 0 {
+            row.push(' ');
+            length += 1;
+        }
+        while rest.len() > width {
+            let tail = rest.split_off(width);
+            rows.push(rest.into_iter().collect());
+            rest = tail;
+        }
+        length += rest.len();
+        row.extend(rest);
+    }
+    rows.push(row);
+    rows
+}
+
+/// Writes what a command is for to standard output. A reader that went away is no error; a full disk is.
+///
+/// # Errors
+/// If it cannot be written.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
+            format!("cannot write to standard output: {error}"),
+            "look where it is redirected to",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Nanotons as TON, exactly, without trailing zeros: `14250` is `0.00001425`.
@@ -196,6 +253,24 @@ mod tests {
     fn a_worker_cannot_steer_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\nc\u{9b}d"), "a\u{fffd}[2Jb\nc\u{fffd}d");
         assert_eq!(printable("a\u{202e}b"), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn text_from_elsewhere_writes_no_line_of_its_own() {
+        assert_eq!(one_line("a\nverdict TRUSTED\t\r b"), "a verdict TRUSTED \u{fffd} b");
+    }
+
+    #[test]
+    fn lines_are_wrapped_at_spaces_and_long_words_where_they_must_be() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("ab abcdefgh c", 4), ["ab", "abcd", "efgh", "c"]);
+        assert_eq!(wrap("", 4), [""]);
+        assert_eq!(wrap("a  b", usize::MAX), ["a  b"]);
+        for width in 1..20 {
+            assert!(
+                wrap("some words of düfferent length", width).iter().all(|row| row.chars().count() <= width)
+            );
+        }
     }
 
     #[test]

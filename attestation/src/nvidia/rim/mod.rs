@@ -17,6 +17,7 @@ use self::xml::Document;
 use super::architecture::Architecture;
 use super::chain::{Chain, KnownLinks};
 use super::ocsp::Responses;
+use super::shown::RimWords;
 use crate::anchors::NVIDIA_RIM_ROOT;
 use crate::x509::Certificate;
 use crate::{Malformed, RefusalKind, TrustAnchors, UnixTime};
@@ -91,6 +92,19 @@ impl Kind {
 /// The text of every RIM, from which a [`Library`] is read.
 pub(super) fn texts<'a>(rims: impl Iterator<Item = &'a [u8]>) -> Vec<Result<Cow<'a, str>, Malformed>> {
     rims.map(xml::line_ends).collect()
+}
+
+/// What a RIM says of itself, without believing it.
+pub(super) fn words(xml: &[u8]) -> Result<RimWords, Malformed> {
+    let text = xml::line_ends(xml)?;
+    let Rim { swid, signature, .. } = Rim::read(&text)?;
+    Ok(RimWords {
+        kind: Kind::of(&swid.version).name(),
+        product: swid.product,
+        version: swid.version,
+        measurements: swid.golden.len(),
+        certificates: signature.certificates,
+    })
 }
 
 impl<'a> Library<'a> {
