@@ -100,6 +100,7 @@ fn every_real_case_can_be_looked_at() {
         if id == "log-gcp-cos113" {
             let log = shown.event_log.as_ref().expect("a log");
             assert_eq!(log.events.len(), 43);
+            assert!(log.events.iter().all(|event| event.register.starts_with("RTMR")));
             assert!(log.events.iter().all(|event| !event.digest.is_empty() && !event.title.is_empty()));
         }
         if id == "gpu-multi-8-ppcie" {

@@ -143,7 +143,8 @@ impl Pool {
             }
         }
         // Certificates that issue each other in a ring hang from none: each is then shown as its own root.
-        let (mut out, mut placed) = (Vec::with_capacity(parsed.len()), vec![false; parsed.len()]);
+        let mut out: Vec<Certificate> = Vec::with_capacity(parsed.len());
+        let mut placed = vec![false; parsed.len()];
         for root in roots.into_iter().chain(0..parsed.len()) {
             let mut waiting = vec![(root, None, 0)];
             while let Some((at, parent, depth)) = waiting.pop() {
@@ -151,7 +152,9 @@ impl Pool {
                     continue;
                 }
                 let place = out.len();
-                out.push(shown(&parsed[at], &self.found[at].1, parent, depth));
+                let mut one = shown(&parsed[at], &self.found[at].1, parent, depth);
+                one.role = below(parent.map(|parent: usize| out[parent].role), one.role);
+                out.push(one);
                 waiting.extend(children[at].iter().rev().map(|child| (*child, Some(place), depth + 1)));
             }
         }
@@ -244,6 +247,14 @@ fn role(certificate: &x509::Certificate<'_>, found_in: &str) -> Role {
         Role::Authority
     } else {
         Role::Leaf
+    }
+}
+
+/// What hangs from a device root is of a device, wherever it was found.
+fn below(parent: Option<Role>, role: Role) -> Role {
+    match (parent, role) {
+        (Some(Role::NvidiaRoot | Role::Device), Role::Authority | Role::Leaf) => Role::Device,
+        _ => role,
     }
 }
 

@@ -17,8 +17,8 @@ pub struct EventLogView {
 pub struct EventView {
     /// Its number, from 1.
     pub index: usize,
-    /// The register as it stands in the log.
-    pub register: u32,
+    /// The register by name, for example `RTMR0` or `PCR4`.
+    pub register: String,
     /// Its type by name, for example `EV_SEPARATOR`.
     pub kind: String,
     /// What it is, in a few words.
@@ -32,7 +32,8 @@ pub struct EventView {
 }
 
 /// Shows a log, if it can be read. Of several, the first: more than one is refused anyway.
-pub(super) fn show(bytes: &[u8], shown: &mut Inspection) {
+/// `ccel`: it is a TD's, which counts registers otherwise than a TPM's.
+pub(super) fn show(bytes: &[u8], ccel: bool, shown: &mut Inspection) {
     let log = match EventLog::parse(bytes) {
         Ok(log) => log,
         Err(error) => return shown.cannot_read("event log", &error),
@@ -42,7 +43,7 @@ pub(super) fn show(bytes: &[u8], shown: &mut Inspection) {
         .iter()
         .map(|event| EventView {
             index: event.index(),
-            register: event.register(),
+            register: register(event.register(), ccel),
             kind: event.kind().name().to_owned(),
             title: cut(&event.title()),
             description: cut(&event.description()),
@@ -52,4 +53,13 @@ pub(super) fn show(bytes: &[u8], shown: &mut Inspection) {
         .collect();
     let banks = log.banks().iter().map(|bank| bank.name().to_owned()).collect();
     shown.event_log.get_or_insert(EventLogView { banks, events });
+}
+
+/// In a CCEL 0 is MRTD and 1 to 4 are RTMR0 to RTMR3; a TPM's log counts PCRs.
+fn register(index: u32, ccel: bool) -> String {
+    match (ccel, index) {
+        (true, 0) => "MRTD".into(),
+        (true, 1..) => format!("RTMR{}", index - 1),
+        (false, _) => format!("PCR{index}"),
+    }
 }

@@ -94,8 +94,9 @@ pub fn inspect(evidence: &Evidence, endorsements: &Endorsements) -> Inspection {
         }
         _ => {}
     }
+    let ccel = matches!(evidence.cpu(), Some(Cpu::Tdx(_)));
     for item in all.items() {
-        endorsement(item, &mut shown, &mut pool);
+        endorsement(item, ccel, &mut shown, &mut pool);
     }
     shown.certificates = pool.forest();
     shown
@@ -109,7 +110,7 @@ fn cpu_evidence(cpu: Cpu<'_>, shown: &mut Inspection, pool: &mut Pool) -> String
     }
 }
 
-fn endorsement(item: &Endorsement, shown: &mut Inspection, pool: &mut Pool) {
+fn endorsement(item: &Endorsement, ccel: bool, shown: &mut Inspection, pool: &mut Pool) {
     match item {
         Endorsement::IntelCollateral(json) => intel::collateral(json, shown, pool),
         Endorsement::Certificate(der) => pool.add(der, "endorsement"),
@@ -123,7 +124,7 @@ fn endorsement(item: &Endorsement, shown: &mut Inspection, pool: &mut Pool) {
                 "whether certificates are revoked, now",
             )],
         }),
-        Endorsement::EventLog(bytes) => log::show(bytes, shown),
+        Endorsement::EventLog(bytes) => log::show(bytes, ccel, shown),
     }
 }
 

@@ -129,15 +129,13 @@ fn side_by_side(screen: &Screen, expected: &str, found: &str, at: usize) {
         characters.chunks(room).map(|row| row.iter().collect()).collect()
     };
     let (expected, found) = (rows(expected), rows(found));
-    let (mut above, mut below) = ("expected", "found");
     for row in 0..expected.len().max(found.len()) {
         let part = |rows: &[String]| rows.get(row).cloned().unwrap_or_default();
-        screen.line(&format!("  {} {}", screen.dim(&format!("{above:<10}")), part(&expected)));
-        screen.line(&format!("  {} {}", screen.dim(&format!("{below:<10}")), part(&found)));
+        screen.line(&format!("  {} {}", screen.dim(&format!("{:<10}", "expected")), part(&expected)));
+        screen.line(&format!("  {} {}", screen.dim(&format!("{:<10}", "found")), part(&found)));
         if at / room == row {
             screen.line(&format!("{:LABEL$}{:2$}{3}", "", "", at % room, screen.bad("^ differs from here")));
         }
-        (above, below) = ("", "");
     }
 }
 

@@ -88,7 +88,7 @@ fn event_row(html: &mut Html, event: &EventView) {
     html.element("tr", "", |html| {
         html.markup("<th scope=\"row\">");
         html.say("b", "", &event.index.to_string());
-        html.say("span", "quiet", &format!(" register {}", event.register));
+        html.say("span", "quiet", &format!(" {}", event.register));
         html.markup("</th>");
         html.element("td", "", |html| {
             html.say("span", "", &event.title);
@@ -135,7 +135,9 @@ pub(super) fn certificates(html: &mut Html, certificates: &[Certificate]) {
 
 fn one(html: &mut Html, certificate: &Certificate) {
     html.say("span", "role", certificate.role.words());
-    html.say("b", "", &certificate.subject);
+    let (name, rest) = certificate.subject.split_once(", ").unwrap_or((&certificate.subject, ""));
+    html.say("b", "", name);
+    html.say("span", "quiet", &format!(" {rest}"));
     if certificate.pinned {
         html.say("span", "quiet", " built into the verifier");
     }
