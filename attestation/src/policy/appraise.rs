@@ -71,8 +71,8 @@ impl Policy {
     /// What is accepted of machines of this kind, whatever image they run.
     fn rules(&self, source: &str, subject: &Subject<'_>, list: &mut Checklist) {
         match subject.claims {
-            Some(Claims::Tdx(body) | Claims::AzureTdx(body, _)) => match &self.tdx {
-                Some(rules) => rules.check(body, source, list),
+            Some(claims @ (Claims::Tdx(body) | Claims::AzureTdx(body, _))) => match &self.tdx {
+                Some(rules) => rules.check(body, matches!(claims, Claims::AzureTdx(..)), source, list),
                 None => list.fail(TdxRules::CHECKS[0], no_rules("TDX", "[tdx]")),
             },
             Some(Claims::Snp(report) | Claims::AzureSnp(report, _)) => match &self.snp {
