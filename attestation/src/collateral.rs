@@ -9,7 +9,7 @@
 //! | names | `tcb_info` or `tcbInfo`, and so on |
 //! | `tcb_info`, `qe_identity` | the signed text as a string, its signature (r ‖ s in hex) in `…_signature`; or the answer of Intel's PCS, `{"tcbInfo": …, "signature": …}`, as a string or as it is |
 //! | `root_ca_crl`, `pck_crl` | DER in hex or base64, or PEM |
-//! | chains | PEM, leaf first |
+//! | chains | PEM, leaf first; lines end in LF or CR LF |
 //! | anything else | passed over: Intel's structure also has version numbers |
 //!
 //! A bundle carries one form only: see [`canonical_collateral`].
@@ -163,19 +163,19 @@ impl<'a> Fields<'a> {
         let mut reader = Reader::new(text, WHAT);
         reader.object("collateral", |r, name| match name {
             "pck_crl_issuer_chain" | "pckCrlIssuerChain" => {
-                r.once(&mut f.pck_crl_issuer_chain, "pck_crl_issuer_chain", Reader::string)
+                r.once(&mut f.pck_crl_issuer_chain, "pck_crl_issuer_chain", chain)
             }
             "root_ca_crl" | "rootCaCrl" => r.once(&mut f.root_ca_crl, "root_ca_crl", crl),
             "pck_crl" | "pckCrl" => r.once(&mut f.pck_crl, "pck_crl", crl),
             "tcb_info_issuer_chain" | "tcbInfoIssuerChain" => {
-                r.once(&mut f.tcb_info_issuer_chain, "tcb_info_issuer_chain", Reader::string)
+                r.once(&mut f.tcb_info_issuer_chain, "tcb_info_issuer_chain", chain)
             }
             "tcb_info" | "tcbInfo" => r.once(&mut f.tcb_info, "tcb_info", document),
             "tcb_info_signature" | "tcbInfoSignature" => {
                 r.once(&mut f.tcb_info_signature, "tcb_info_signature", Reader::hex)
             }
             "qe_identity_issuer_chain" | "qeIdentityIssuerChain" => {
-                r.once(&mut f.qe_identity_issuer_chain, "qe_identity_issuer_chain", Reader::string)
+                r.once(&mut f.qe_identity_issuer_chain, "qe_identity_issuer_chain", chain)
             }
             "qe_identity" | "qeIdentity" => r.once(&mut f.qe_identity, "qe_identity", document),
             "qe_identity_signature" | "qeIdentitySignature" => {
@@ -218,9 +218,15 @@ fn document<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<Cow<'a, 
     if reader.at_string() { reader.string(field) } else { reader.raw(field).map(Cow::Borrowed) }
 }
 
+/// A chain in PEM, whose lines end in LF or CR LF. (The canonical form has LF, so a bundle's too.)
+fn chain<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<Cow<'a, str>, Malformed> {
+    let text = reader.string(field)?;
+    Ok(if text.contains('\r') { text.replace("\r\n", "\n").into() } else { text })
+}
+
 fn nullable<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<Option<Cow<'a, str>>, Malformed> {
     if reader.at_string() {
-        return reader.string(field).map(Some);
+        return chain(reader, field).map(Some);
     }
     match reader.raw(field)? {
         "null" => Ok(None),
@@ -231,13 +237,15 @@ fn nullable<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<Option<C
 /// A CRL's DER. Base64 of DER begins with `M`, which is no hex digit.
 fn crl(reader: &mut Reader<'_>, field: &'static str) -> Result<Vec<u8>, Malformed> {
     let text = reader.string(field)?;
+    // Tools leave a line's end, or the zero of a C string. (The canonical form has neither.)
+    let text = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0');
     if text.starts_with("-----BEGIN ") {
         return match &mut pem::blocks(text.as_bytes())?[..] {
             [one] => Ok(std::mem::take(one)),
             blocks => Err(reader.error(field, format!("{} PEM blocks, must be one", blocks.len()))),
         };
     }
-    let decoded = if text.starts_with('M') { STANDARD.decode(&*text).ok() } else { from_hex(&text) };
+    let decoded = if text.starts_with('M') { STANDARD.decode(text).ok() } else { from_hex(text) };
     decoded.ok_or_else(|| reader.error(field, "neither hex, base64 nor PEM"))
 }
 

@@ -167,6 +167,10 @@ impl Endorsement {
         if is_event_log(file) {
             return Ok(vec![Self::EventLog(file.to_vec())]);
         }
+        // Tools write a certificate's subject before its block (RFC 7468, 2: text outside is passed over).
+        if has_pem_line(file) {
+            return pem::blocks(file)?.into_iter().map(|block| Self::from_der(&block)).collect();
+        }
         Err(Malformed::at(
             WHAT,
             0,
@@ -190,6 +194,10 @@ impl Endorsement {
             Err(_) => Err(certificate),
         }
     }
+}
+
+fn has_pem_line(file: &[u8]) -> bool {
+    file.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"-----BEGIN "))
 }
 
 /// The header event of a TCG log: register 0, EV_NO_ACTION, twenty zero bytes, and its signature behind the length.

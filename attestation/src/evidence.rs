@@ -62,11 +62,19 @@ impl Cpu<'_> {
 const MAX_RAW: usize = crate::tdx::MAX_QUOTE;
 
 impl Evidence {
-    /// Recognises the form by its first bytes and parses a bundle.
+    /// Recognises the form by its first bytes and parses a bundle. Quotes and reports may also stand there as hex text, of
+    /// either case, with or without `0x`, in one line or several.
     ///
     /// # Errors
     /// `Malformed` for bytes of no known form.
     pub fn detect(bytes: &[u8]) -> Result<Self, Refusal> {
+        if let Some(binary) = quote_in_hex(bytes) {
+            return Self::of_form(&binary);
+        }
+        Self::of_form(bytes)
+    }
+
+    fn of_form(bytes: &[u8]) -> Result<Self, Refusal> {
         let bytes = if bytes.trim_ascii_start().starts_with(b"{") { bytes.trim_ascii_start() } else { bytes };
         match bytes {
             // A CBOR map of 3 to 6 entries.
@@ -115,6 +123,19 @@ impl Evidence {
             Self::RaTls(..) | Self::Nvidia(_) => None,
         }
     }
+}
+
+/// A quote or an SNP report that is given as text. (GPU reports in hex are read where their other forms are.)
+fn quote_in_hex(bytes: &[u8]) -> Option<Vec<u8>> {
+    let text = bytes.trim_ascii();
+    let text = text.strip_prefix(b"0x").unwrap_or(text);
+    // Their versions, in two bytes. No binary form begins with digits of ASCII.
+    let versioned = matches!(text, [b'0', b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F', b'0', b'0', ..]);
+    // Lines of one digit each are the longest that this much can be.
+    if !versioned || text.len() > 4 * MAX_RAW {
+        return None;
+    }
+    hex::decode(text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect::<Vec<u8>>()).ok()
 }
 
 /// A certificate, with what it carries detected in its turn.

@@ -95,6 +95,16 @@ impl PlatformId {
         Self { kind: "gpu", value: value.to_vec() }
     }
 
+    /// Is it of the sort that names machines of this kind?
+    pub(crate) fn is_alike(&self, kind: PlatformKind) -> bool {
+        self.kind
+            == match kind {
+                PlatformKind::Tdx | PlatformKind::Sgx | PlatformKind::AzureTdx => "ppid",
+                PlatformKind::Snp | PlatformKind::AzureSnp => "chip",
+                PlatformKind::Nvidia => "gpu",
+            }
+    }
+
     /// Reads the text form; values have 1 to 64 bytes.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, value) = text.split_once(':')?;

@@ -127,11 +127,7 @@ impl Evidence {
         if !is_hex(text) {
             return json(bytes);
         }
-        if text.len() > 2 * MAX_REPORT {
-            return Err(Malformed::at(WHAT, 0, "length", format!("{} hex digits", text.len())));
-        }
-        let report = hex::decode(text).map_err(|e| Malformed::new(WHAT, format!("not hex: {e}")))?;
-        raw(&report)
+        raw(&from_hex(text).map_err(|e| Malformed::new(WHAT, format!("not hex: {e}")))?)
     }
 
     /// A bundle's records.
@@ -156,8 +152,16 @@ fn raw(report: &[u8]) -> Result<Evidence, Malformed> {
     Evidence::new(vec![Device::raw(report)])
 }
 
+/// Hex of either case, with or without `0x`, in one line or several. What is too long is cut: it is too long after it, too.
+fn from_hex(text: &[u8]) -> Result<Vec<u8>, hex::FromHexError> {
+    let text = text.strip_prefix(b"0x").unwrap_or(text);
+    let digits = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace());
+    hex::decode(digits.take(2 * MAX_REPORT + 2).collect::<Vec<u8>>())
+}
+
 /// Hex of a report's first two bytes.
 fn is_hex(text: &[u8]) -> bool {
+    let text = text.strip_prefix(b"0x").unwrap_or(text);
     text.get(..4).is_some_and(|head| head.eq_ignore_ascii_case(b"11e0"))
 }
 
@@ -219,7 +223,7 @@ impl Entry {
         };
         let mut report = decode("evidence", &self.evidence)?;
         if is_hex(&report) {
-            report = hex::decode(report.trim_ascii())
+            report = from_hex(report.trim_ascii())
                 .map_err(|e| Malformed::new(WHAT, format!("evidence is not hex: {e}")))?;
         }
         let certificates = decode("certificate", &self.certificate)?;

@@ -65,14 +65,15 @@ impl Policy {
         }
         let max_age = parts.iter().filter_map(|part| part.policy).map(|policy| policy.max_age_seconds).min();
         let fresh_until = freshness::check(statement, max_age.unwrap_or(0), context, list)?;
+        freshness::not_lapsed(subject.platform.good_until, context.now, list);
         Some((images.into_iter().collect::<Option<Vec<_>>>()?.first()?.to_string(), fresh_until))
     }
 
     /// What is accepted of machines of this kind, whatever image they run.
     fn rules(&self, source: &str, subject: &Subject<'_>, list: &mut Checklist) {
         match subject.claims {
-            Some(Claims::Tdx(body) | Claims::AzureTdx(body, _)) => match &self.tdx {
-                Some(rules) => rules.check(body, source, list),
+            Some(claims @ (Claims::Tdx(body) | Claims::AzureTdx(body, _))) => match &self.tdx {
+                Some(rules) => rules.check(body, matches!(claims, Claims::AzureTdx(..)), source, list),
                 None => list.fail(TdxRules::CHECKS[0], no_rules("TDX", "[tdx]")),
             },
             Some(Claims::Snp(report) | Claims::AzureSnp(report, _)) => match &self.snp {
@@ -87,14 +88,20 @@ impl Policy {
         let only = self.platforms.only.as_ref();
         let barred = platform.ids.iter().find(|id| self.platforms.bar.contains(id));
         let stranger = platform.ids.iter().find(|id| only.is_some_and(|only| !only.contains(id)));
-        let nameless = only.is_some() && platform.ids.is_empty();
+        // Whose chip has no name (a VLEK's, where the host masks it) may be any chip: a GPU's name is not the machine's.
+        let by_chip = only.is_some() || self.platforms.bar.iter().any(|id| id.is_alike(platform.kind));
+        let nameless = by_chip && !platform.ids.iter().any(|id| id.is_alike(platform.kind));
         let expected = match only {
             Some(only) => format!("one of {} named machines ({source})", only.len()),
             None => format!("none of {} barred machines ({source})", self.platforms.bar.len()),
         };
         let shown =
             |ids: &[crate::PlatformId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let got = barred.or(stranger).map_or_else(|| shown(&platform.ids), ToString::to_string);
+        let got = match barred.or(stranger) {
+            Some(id) => id.to_string(),
+            None if nameless => "a machine that hides which one it is".to_owned(),
+            None => shown(&platform.ids),
+        };
         let holds = barred.is_none() && stranger.is_none() && !nameless;
         list.require(
             holds,

@@ -30,6 +30,20 @@ pub(super) fn check(
     }
 }
 
+/// What was in date when the evidence was verified still is at the time of the appraisal.
+pub(super) fn not_lapsed(good_until: UnixTime, now: UnixTime, list: &mut Checklist) {
+    if now > good_until {
+        let finding = Finding {
+            kind: RefusalKind::Unavailable,
+            expected: format!("endorsements in date at {now}"),
+            got: format!("in date until {good_until}"),
+            likely: "The evidence was verified earlier, and its endorsements have run out since".into(),
+            remedy: "Verify it again with fresh endorsements".into(),
+        };
+        list.fail("freshness", finding);
+    }
+}
+
 fn judge<'a>(
     statement: &Statement,
     max_age: u64,

@@ -60,7 +60,7 @@ pub struct TdxRules {
     /// leaves it to the TCB status.
     #[serde(with = "svn")]
     pub tee_tcb_svn: [u8; 16],
-    /// TD attributes that may be set, beyond SEPT_VE_DISABLE (bit 28), which must be.
+    /// TD attributes that may be set, beyond SEPT_VE_DISABLE (bit 28), which must be (but in a paravisor of Azure's).
     pub attributes: Mask,
     /// Extended features that the TD may use.
     pub xfam: Mask,
@@ -75,7 +75,10 @@ impl TdxRules {
     pub(super) const CHECKS: [&str; 4] =
         ["policy.mr_seam", "policy.tee_tcb_svn", "policy.attributes", "policy.xfam"];
 
-    pub(super) fn check(&self, body: &Body, source: &str, list: &mut Checklist) {
+    /// `azure`: Azure's paravisor runs below the guest. Without it, SEPT_VE_DISABLE must be set even where the exception
+    /// `profile:azure` is named: no other TD may make use of what is tolerated there.
+    pub(super) fn check(&self, body: &Body, azure: bool, source: &str, list: &mut Checklist) {
+        let sealed = azure || body.attributes & SEPT_VE_DISABLE != 0;
         let rows = [
             Comparison::pin(
                 "policy.mr_seam",
@@ -92,8 +95,11 @@ impl TdxRules {
             },
             Comparison {
                 id: "policy.attributes",
-                holds: self.attributes.accepts(body.attributes & !SEPT_VE_DISABLE),
-                expected: format!("beyond SEPT_VE_DISABLE: {}", self.attributes),
+                holds: sealed && self.attributes.accepts(body.attributes & !SEPT_VE_DISABLE),
+                expected: match azure {
+                    true => format!("beyond SEPT_VE_DISABLE: {}", self.attributes),
+                    false => format!("SEPT_VE_DISABLE set; beyond it: {}", self.attributes),
+                },
                 got: format!("{:#x}", body.attributes),
                 meaning: "the TD's attributes are accepted ones",
             },
