@@ -9,7 +9,8 @@ use cocoon_attestation::snp::{KeyKind, Product};
 use cocoon_attestation::statement::report_data;
 use cocoon_attestation::{
     Bundle, Context, Endorsement, Endorsements, Evidence, Exceptions, Genuine, GpuRecord, KnownBlock,
-    PlatformId, Platforms, Policy, Refusal, RefusalKind, Tee, UnixTime, verify,
+    PlatformId, Platforms, Policy, Refusal, RefusalKind, SnpRules, TcbFloor, TcbFloors, Tee, UnixTime,
+    verify,
 };
 use common::{NOW, Platform, collateral_of, context, policy};
 use kit::amd::Guest;
@@ -133,4 +134,17 @@ fn evidence_may_be_hex_of_any_kind() {
     }
     let endless = vec![b'0'; 64 << 20];
     Evidence::detect(&endless).expect_err("too long");
+}
+
+#[test]
+fn a_floor_for_turin_names_every_part() {
+    let floor = TcbFloor { fmc: None, boot_loader: 1, tee: 0, snp: 4, microcode: 81 };
+    let with = |fmc| {
+        let mut policy = policy();
+        let tcb = TcbFloors { turin: Some(TcbFloor { fmc, ..floor }), ..TcbFloors::default() };
+        policy.snp = Some(SnpRules::with_floors(tcb));
+        Policy::from_toml(&policy.to_toml()).map(drop)
+    };
+    with(Some(0)).expect("free, in so many words");
+    with(None).expect_err("left out is not free");
 }

@@ -304,6 +304,10 @@ impl Policy {
             };
             return Err(InvalidPolicy(format!("image {name:?} {wrong}")));
         }
+        let turin = self.snp.as_ref().and_then(|rules| rules.tcb.turin);
+        if turin.is_some_and(|floor| floor.fmc.is_none()) {
+            return Err(InvalidPolicy("the TCB floor of Turin has no `fmc`: write 0 for any".into()));
+        }
         Ok(())
     }
 

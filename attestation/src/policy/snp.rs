@@ -99,7 +99,7 @@ impl SnpReference {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TcbFloor {
-    /// FMC; Turin and later.
+    /// FMC: Turin must name it, others have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fmc: Option<u8>,
     /// Boot loader of the security processor.

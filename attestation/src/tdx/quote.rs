@@ -34,7 +34,7 @@ pub(super) const TDX: u32 = 0x81;
 const QE_CERTIFICATION: u16 = 6;
 const PCK_CHAIN: u16 = 5;
 /// How the PCK chain in a quote may end.
-pub(super) const CHAIN_ENDINGS: [&str; 2] = ["\n", "\n\0"];
+pub(super) const CHAIN_ENDINGS: [&str; 3] = ["", "\n", "\n\0"];
 
 /// An SGX or TDX quote taken apart, in place. Nothing in it is believed yet.
 #[derive(Debug)]
