@@ -183,6 +183,7 @@ fn the_page_holds_what_an_auditor_needs_and_nothing_from_elsewhere() {
     {
         assert!(!html.contains(never), "{never}");
     }
+    assert!(!html.contains("Genuine hardware"), "a simulated platform is not called that");
     assert!(html.contains("default-src 'none'; style-src 'sha256-"));
 }
 
