@@ -17,7 +17,7 @@ pub(super) fn banner(html: &mut Html, outcome: &Outcome) {
             html.text(" · ");
             html.text(verdict.platform);
         });
-        html.say("p", "", sentence(verdict.verdict));
+        html.say("p", "", sentence(verdict.verdict, verdict.simulated));
     });
     if verdict.simulated {
         html.say(
@@ -29,8 +29,14 @@ pub(super) fn banner(html: &mut Html, outcome: &Outcome) {
 }
 
 /// What the word means.
-fn sentence(verdict: &str) -> &'static str {
+fn sentence(verdict: &str, simulated: bool) -> &'static str {
     match verdict {
+        "trusted" if simulated => {
+            "A simulated platform made this evidence, all of it is in date, no hard rule is broken, and it is what the policy accepts."
+        }
+        "genuine" if simulated => {
+            "A simulated platform made this evidence, all of it is in date, and no hard rule is broken. Nothing was compared with expected measurements."
+        }
         "trusted" => {
             "Genuine hardware made this evidence, all of it is in date, no hard rule is broken, and it is what the policy accepts."
         }
