@@ -76,9 +76,8 @@ impl Check {
             ("gpu", _) | ("policy", "gpus") => Group::Gpu,
             ("binding", _) => Group::Binding,
             ("policy", "platform") => Group::Hardware,
-            ("policy", _) | (_, "eventlog" | "debug" | "attributes" | "xfam" | "policy" | "pcrs") => {
-                Group::Software
-            }
+            ("policy" | "eventlog", _)
+            | (_, "eventlog" | "debug" | "attributes" | "xfam" | "policy" | "pcrs") => Group::Software,
             _ => Group::Hardware,
         }
     }

@@ -99,13 +99,25 @@ impl<'a> Verifier<'a> {
     }
 }
 
+/// Stands in the list when a log was given that nothing is compared with: shown, so that nobody takes it for judged.
+const STRAY_LOG: &str = "eventlog";
+
 fn judge(evidence: &Evidence, bundle: Option<&Bundle>, given: &Given<'_>) -> Result<Genuine, Refusal> {
     let cpu = evidence.cpu();
     let with_gpus =
         matches!(evidence, Evidence::Nvidia(_)) || bundle.is_some_and(|bundle| !bundle.gpu.is_empty());
     let gpu_checks: &[&str] = if with_gpus { &nvidia::CHECKS } else { &[] };
-    let ids = [cpu.map_or(&[][..], Cpu::checks), gpu_checks, &binding::CHECKS].concat();
+    let logged = matches!(cpu, Some(Cpu::Tdx(_) | Cpu::Azure(_, azure::Kind::Tdx)));
+    let stray_log = !logged && given.endorsements.event_logs().next().is_some();
+    let strays: &[&str] = if stray_log { &[STRAY_LOG] } else { &[] };
+    let ids = [cpu.map_or(&[][..], Cpu::checks), gpu_checks, strays, &binding::CHECKS].concat();
     let (mut list, mut simulated) = (Checklist::new(&ids), false);
+    if stray_log {
+        list.skip(
+            STRAY_LOG,
+            "an event log was given, and nothing in this evidence says what it must replay to",
+        );
+    }
     let facts = cpu.and_then(|cpu| verify_cpu(cpu, bundle.is_some(), given, &mut list, &mut simulated));
     let statement = binding::check(bundle, facts.as_ref().map(|(claims, _)| claims), &mut list);
     let gpus = match (evidence, bundle) {

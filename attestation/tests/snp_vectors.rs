@@ -49,6 +49,18 @@ fn genuine_reports_of_every_product_and_key_are_genuine() {
 }
 
 #[test]
+fn a_log_that_nothing_is_compared_with_is_said_to_be_skipped() {
+    let Some(vectors) = Vectors::find() else { return };
+    let files = ["snp/ms_genoa_vcek.pem", "eventlog/ccel_gcp_cos113.dat"].map(|name| vectors.read(name));
+    let endorsements = Endorsements::from_files(files).expect("a certificate and a log");
+    let evidence = Evidence::detect(&vectors.read("snp/ms_genoa_report.bin")).expect("a report");
+    let (anchors, none) = (TrustAnchors::hardware(), Exceptions::none());
+    let genuine = verify(&evidence, &endorsements, &anchors, &none, UnixTime(AT)).expect("genuine");
+    let log = genuine.checks().iter().find(|check| check.id == "eventlog").expect("it is in the list");
+    assert_eq!(log.status, cocoon_attestation::Status::Skip);
+}
+
+#[test]
 fn no_changed_byte_of_a_report_is_genuine() {
     let Some(vectors) = Vectors::find() else { return };
     for (report, certificate, allow, at) in GENUINE {

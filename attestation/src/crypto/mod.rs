@@ -104,11 +104,12 @@ mod tests {
                 rows.push((scheme, key.public_key().as_ref().to_vec(), message.clone(), signature));
             }
             let key = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
-            for (scheme, padding) in [
+            let paddings: [(Scheme, &'static dyn aws::RsaEncoding); 3] = [
                 (Scheme::RsaPssSha384, &aws::RSA_PSS_SHA384),
-                (Scheme::RsaPkcs1Sha256, &aws::RSA_PKCS1_SHA256 as &dyn aws::RsaEncoding),
+                (Scheme::RsaPkcs1Sha256, &aws::RSA_PKCS1_SHA256),
                 (Scheme::RsaPkcs1Sha384, &aws::RSA_PKCS1_SHA384),
-            ] {
+            ];
+            for (scheme, padding) in paddings {
                 let mut signature = vec![0; key.public_modulus_len()];
                 key.sign(padding, &random, &message, &mut signature).expect("a signature");
                 rows.push((scheme, key.public_key().as_ref().to_vec(), message.clone(), signature));
@@ -146,6 +147,7 @@ mod tests {
                 }
             }
             let parts: [&[u8]; 2] = [b"a", b"bc"];
+            assert_eq!(native::sha1(&parts), pure::sha1(&parts));
             assert_eq!(native::sha256(&parts), pure::sha256(&parts));
             assert_eq!(native::sha384(&parts), pure::sha384(&parts));
             assert_eq!(native::sha512(&parts), pure::sha512(&parts));

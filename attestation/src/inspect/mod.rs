@@ -66,6 +66,11 @@ pub struct Inspection {
 
 /// Shows evidence, and the endorsements beside it: those handed over, and where there are none of a kind, the bundle's own.
 pub fn inspect(evidence: &Evidence, endorsements: &Endorsements) -> Inspection {
+    if let Evidence::RaTls(_, inner) = evidence {
+        let mut shown = inspect(inner, endorsements);
+        shown.form = format!("a TLS certificate that carries {}", shown.form);
+        return shown;
+    }
     let bundle = evidence.bundle();
     let all = match bundle {
         Some(bundle) => {

@@ -71,6 +71,7 @@ impl Inputs {
     pub(super) fn check_nonce_is_of_use(&self, evidence: &Evidence) -> Result<(), Failure> {
         let remedy = match evidence {
             Evidence::Nvidia(_) | Evidence::AzureVtpm(_) => return Ok(()),
+            Evidence::RaTls(_, inner) => return self.check_nonce_is_of_use(inner),
             Evidence::Bundle(_) if self.policy.is_some() => return Ok(()),
             Evidence::Bundle(_) => "give --policy too: a bundle's challenge is appraised with it",
             _ => "what a raw quote or report carries is its report data: use --report-data",
