@@ -13,6 +13,8 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("cocoon-chain", "contracts/chain", &["cocoon-contracts"]),
     ("cocoon-ledger", "contracts/ledger", &["cocoon-contracts", "cocoon-chain"]),
     ("cocoon-image", "guest-image", &["cocoon-attestation"]),
+    ("cocoon-image-build", "guest-image/build", &["cocoon-attestation", "cocoon-image"]),
+    ("cocoon-init", "guest-image/init", &[]),
     ("cocoon-protocol", "runtime/protocol", &["cocoon-attestation"]),
     ("cocoon-engine", "runtime/engine", &["cocoon-kernels"]),
     ("cocoon-guest", "runtime/guest", &["cocoon-attestation", "cocoon-protocol", "cocoon-engine"]),
@@ -38,12 +40,18 @@ const EDGES: &[(&str, &str, &[&str])] = &[
             "cocoon-chain",
             "cocoon-accounts",
             "cocoon-image",
+            "cocoon-launch",
         ],
+    ),
+    (
+        "cocoon-launch",
+        "runtime/launch",
+        &["cocoon-attestation", "cocoon-simulated-tee", "cocoon-image", "cocoon-image-build"],
     ),
 ];
 
 /// No sockets, files, clocks or runtimes: everything they need comes as an argument.
-const PURE: &[&str] = &["attestation", "runtime/protocol", "contracts"];
+const PURE: &[&str] = &["attestation", "guest-image", "runtime/protocol", "contracts"];
 const IMPURE_WORDS: &[&str] = &[
     "tokio",
     "std::net",

@@ -1,0 +1,1 @@
+//! Builds the guest image from a lock file: fetches, unpacks, assembles, verifies.

@@ -1,0 +1,1 @@
+//! Turns a configuration of the host into a running confidential VM.
