@@ -14,7 +14,7 @@
 //! A unix stream socket (`tee.sock`). The guest asks, the emulator answers, any number of times:
 //!
 //! ```text
-//! request: u8 op     ‖ u32 length, little endian ‖ payload (at most 64 KiB)
+//! request: u8 op     ‖ u32 length, little endian ‖ payload (at most 256 KiB)
 //! reply:   u8 status ‖ u32 length, little endian ‖ payload (at most 1 MiB)
 //! ```
 //!
@@ -23,9 +23,11 @@
 //! | 1 EXTEND | u8 index (2 or 3) ‖ 48-byte digest | empty; RTMR\[index\] = SHA-384(RTMR\[index\] ‖ digest) |
 //! | 2 QUOTE | 64 bytes of report data | the quote |
 //! | 3 COLLATERAL | empty | collateral JSON in canonical form |
+//! | 4 BOOT | the firmware's TCG log, of a VM and before anything else | the same events as CCEL |
 //!
 //! Status 0 is success; 1 is a refusal, its payload the reason as text.
 
+mod boot;
 mod collateral;
 mod der;
 mod emulator;
@@ -35,8 +37,9 @@ mod quote;
 mod store;
 mod wire;
 
+pub use boot::{BOOT_PCRS, Pcrs};
 pub use collateral::Documents;
-pub use emulator::{Emulator, MAX_COMMAND_LINE, Quote};
+pub use emulator::{Emulator, MAX_COMMAND_LINE, Quote, ReadPcrs};
 pub use keys::AttestationKey;
 pub use pki::{Profile, Revoked, SimulatedRoot};
 pub use quote::{Draft, Td};

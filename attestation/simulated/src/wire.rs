@@ -14,7 +14,7 @@ use cocoon_attestation::UnixTime;
 use crate::emulator::Emulator;
 
 /// The largest request payload, in bytes.
-pub const MAX_REQUEST: u32 = 64 * 1024;
+pub const MAX_REQUEST: u32 = 256 * 1024;
 /// The largest reply payload, in bytes.
 pub const MAX_REPLY: u32 = 1024 * 1024;
 /// Most connections at a time; one more is closed at once.
@@ -32,6 +32,8 @@ pub enum Op {
     Quote = 2,
     /// Fresh collateral.
     Collateral = 3,
+    /// The firmware's log of a VM.
+    Boot = 4,
 }
 
 /// How it came out.
@@ -168,16 +170,19 @@ fn converse(shared: &Shared, mut stream: &UnixStream) -> io::Result<()> {
             return Ok(());
         }
         let answer = answer(&mut lock(&shared.emulator), op[0], &payload);
-        reply(stream, answer.as_deref().map_err(|reason| *reason))?;
+        reply(stream, answer.as_deref().map_err(String::as_str))?;
     }
 }
 
-fn answer(emulator: &mut Emulator, op: u8, payload: &[u8]) -> Result<Vec<u8>, &'static str> {
+fn answer(emulator: &mut Emulator, op: u8, payload: &[u8]) -> Result<Vec<u8>, String> {
     match op {
+        op if op == Op::Boot as u8 => emulator.boot(payload),
+        _ if !emulator.has_booted() => Err("this VM has not shown its firmware's log yet".to_owned()),
         op if op == Op::Extend as u8 => {
             let (index, digest) = payload.split_first().ok_or("extend: index is missing")?;
             let digest = digest.try_into().map_err(|_| "extend: digest must be 48 bytes")?;
-            emulator.extend(*index, digest).then(Vec::new).ok_or("extend: only registers 2 and 3")
+            let extended = emulator.extend(*index, digest);
+            extended.then(Vec::new).ok_or_else(|| "extend: only registers 2 and 3".to_owned())
         }
         op if op == Op::Quote as u8 => {
             let report_data = payload.try_into().map_err(|_| "quote: report data must be 64 bytes")?;
@@ -187,7 +192,7 @@ fn answer(emulator: &mut Emulator, op: u8, payload: &[u8]) -> Result<Vec<u8>, &'
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| "the clock is before 1970")?;
             Ok(emulator.collateral(UnixTime(now.as_secs())))
         }
-        _ => Err("unknown operation"),
+        _ => Err("unknown operation".to_owned()),
     }
 }
 
