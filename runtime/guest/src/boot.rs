@@ -1,6 +1,6 @@
 //! Boot: read, measure, load, make keys.
 
-use crate::{Config, ConfigError, Gpus, Register, Tee, TeeError};
+use crate::{Config, ConfigError, Gpus, Tee, TeeError};
 use cocoon_engine::{Engine, EngineOptions, Model};
 use cocoon_protocol::{ReceiptKey, ReplayGuard, SealKey};
 use ring::digest::{Context, SHA256, SHA384, digest};
@@ -19,6 +19,10 @@ pub const MODEL: &str = "model.gguf";
 pub const TEE_SOCKET: &str = "tee.sock";
 /// The socket that the guest serves, in the run folder.
 pub const GUEST_SOCKET: &str = "guest.sock";
+/// SHA-384 of the configuration in hex, in the run folder of a VM: PID 1 has measured it already.
+pub const MEASURED: &str = "measured";
+/// The firmware's event log, in the run folder of a VM.
+pub const EVENT_LOG: &str = "eventlog";
 /// Most bytes of a model file.
 pub const MAX_MODEL: u64 = 1 << 40;
 
@@ -78,6 +82,12 @@ pub enum BootError {
         /// Why.
         source: cocoon_engine::ModelError,
     },
+    /// The configuration is not the one that PID 1 measured.
+    #[error("{path} is not the SHA-384 of {CONFIG}: the configuration was changed after it was measured")]
+    OtherMeasured {
+        /// The file that says what was measured.
+        path: PathBuf,
+    },
     /// The TEE does not do its part.
     #[error(transparent)]
     Tee(#[from] TeeError),
@@ -98,6 +108,8 @@ pub struct Guest {
     pub(crate) configuration: [u8; 32],
     /// SHA-256 of the executable.
     pub(crate) executable: [u8; 32],
+    /// The firmware's event log, for bundles.
+    pub(crate) event_log: Option<Vec<u8>>,
     /// As OpenAI's `system_fingerprint`.
     pub(crate) fingerprint: String,
     /// One permit for each request that is here, running or waiting.
@@ -124,7 +136,9 @@ pub fn boot(
     let config_path = folder.join(CONFIG);
     let bytes = read_limited(&config_path, crate::MAX_CONFIG as u64 + 1)?;
     // Measured before it is read: nothing acts on bytes that no register knows.
-    measure(tee.as_ref(), Register::Configuration, &[&bytes])?;
+    if !measured_by_init(folder, &bytes)? {
+        measure(tee.as_ref(), &[&bytes])?;
+    }
     let config = Config::parse(&bytes).map_err(|source| BootError::Config { path: config_path, source })?;
     let engine = load(&folder.join(MODEL), &config, tee.as_ref())?;
     let configuration = sha256(&[&bytes]);
@@ -143,6 +157,7 @@ pub fn boot(
         issued: AtomicU64::new(0),
         configuration,
         executable,
+        event_log: event_log(folder)?,
         attested: AtomicBool::new(false),
         draining: AtomicBool::new(false),
     })
@@ -150,13 +165,16 @@ pub fn boot(
 
 /// Reads the model once; the bytes that are hashed are the bytes that run.
 fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Engine, BootError> {
-    let bytes = read_limited(path, MAX_MODEL)?;
+    let bytes = match config.model.bytes {
+        Some(length) => read_exactly(path, length)?,
+        None => read_limited(path, MAX_MODEL)?,
+    };
     let weights = sha256(&[&bytes]);
     if weights != config.model.weights {
         let (expected, got) = (hex::encode(config.model.weights), hex::encode(weights));
         return Err(BootError::WrongWeights { path: path.to_path_buf(), expected, got });
     }
-    measure(tee, Register::Weights, &[WEIGHTS_DOMAIN, &weights])?;
+    measure(tee, &[WEIGHTS_DOMAIN, &weights])?;
     let model =
         Model::from_bytes(bytes).map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
     let mut options = EngineOptions::with_threads(config.threads);
@@ -164,10 +182,33 @@ fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Engine, BootError
     Ok(Engine::new(Arc::new(model), options))
 }
 
-/// Extends a register with the SHA-384 of `parts`. A platform without registers has the statement for it, see
+/// Whether PID 1 has extended the configuration already, which it does before it uses any of it. A lie here cannot help
+/// anybody: the register would lack the extension, and no client would accept the quote.
+fn measured_by_init(folder: &Path, configuration: &[u8]) -> Result<bool, BootError> {
+    let path = folder.join(MEASURED);
+    if !path.exists() {
+        return Ok(false);
+    }
+    let said = read_limited(&path, 128)?;
+    if said.trim_ascii() != hex::encode(sha384(&[configuration])).as_bytes() {
+        return Err(BootError::OtherMeasured { path });
+    }
+    Ok(true)
+}
+
+/// The firmware's log, if PID 1 left one.
+fn event_log(folder: &Path) -> Result<Option<Vec<u8>>, BootError> {
+    let path = folder.join(EVENT_LOG);
+    if !path.exists() {
+        return Ok(None);
+    }
+    read_limited(&path, cocoon_attestation::eventlog::MAX_LOG as u64).map(Some)
+}
+
+/// Extends RTMR3 with the SHA-384 of `parts`. A platform without registers has the statement for it, see
 /// [`Tee::has_registers`]; one whose registers cannot be reached does not boot.
-fn measure(tee: &dyn Tee, register: Register, parts: &[&[u8]]) -> Result<(), TeeError> {
-    if tee.has_registers() { tee.extend(register, &sha384(parts)) } else { Ok(()) }
+fn measure(tee: &dyn Tee, parts: &[&[u8]]) -> Result<(), TeeError> {
+    if tee.has_registers() { tee.extend(&sha384(parts)) } else { Ok(()) }
 }
 
 fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, BootError> {
@@ -181,6 +222,24 @@ fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, BootError> {
     file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > limit {
         return Err(BootError::TooLarge { path: path.to_path_buf(), limit });
+    }
+    Ok(bytes)
+}
+
+/// The first `length` bytes of a disk, which has no length of its own that means anything.
+fn read_exactly(path: &Path, length: u64) -> Result<Vec<u8>, BootError> {
+    let failed = |source| BootError::File { path: path.to_path_buf(), source };
+    if length > MAX_MODEL {
+        return Err(BootError::TooLarge { path: path.to_path_buf(), limit: MAX_MODEL });
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let room = usize::try_from(length).expect("64 bits");
+    bytes.try_reserve_exact(room).map_err(|error| failed(std::io::Error::other(error)))?;
+    file.take(length).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() != room {
+        let text = format!("{} bytes, but {CONFIG} says {length}", bytes.len());
+        return Err(failed(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, text)));
     }
     Ok(bytes)
 }

@@ -53,6 +53,12 @@ pub struct ModelConfig {
     /// SHA-256 of the model file, 64 hex digits.
     #[serde(deserialize_with = "digest")]
     pub weights: [u8; 32],
+    /// In a VM: how many bytes of the weights disk are the model file.
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    /// In a VM: root hash of the weights disk's dm-verity tree, 64 hex digits. PID 1 opens the disk by it.
+    #[serde(default, deserialize_with = "some_digest")]
+    pub verity: Option<[u8; 32]>,
 }
 
 /// Why a configuration cannot be used.
@@ -105,6 +111,10 @@ impl Config {
     }
 }
 
+fn some_digest<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<[u8; 32]>, D::Error> {
+    digest(deserializer).map(Some)
+}
+
 fn digest<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
     let text = String::deserialize(deserializer)?;
     let mut digest = [0; 32];
@@ -146,6 +156,8 @@ mod tests {
             ("name = \"tiny\"", "name = \"\""),
             ("name = \"tiny\"", "name = \"tiny\"\nurl = \"http://x\""),
             ("abab", "ab"),
+            ("name = \"tiny\"", "name = \"tiny\"\nbytes = -1"),
+            ("name = \"tiny\"", "name = \"tiny\"\nverity = \"abab\""),
             ("abab", "zbab"),
         ] {
             let changed = text().replacen(good, bad, 1);

@@ -50,7 +50,7 @@ impl Guest {
             tee: quote.tee,
             quote: quote.quote,
             gpu,
-            event_log: None,
+            event_log: self.event_log.clone(),
             endorsements: quote.endorsements,
         })
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::gpu::tests::Fake;
-use crate::{Gpus, NoGpus, Quote, Register, Tee, boot};
+use crate::{Gpus, NoGpus, Quote, Tee, boot};
 use cocoon_attestation::Endorsement;
 use std::path::Path;
 
@@ -20,7 +20,7 @@ impl Tee for Bare {
         self.registers
     }
 
-    fn extend(&self, _: Register, _: &[u8; 48]) -> Result<(), TeeError> {
+    fn extend(&self, _: &[u8; 48]) -> Result<(), TeeError> {
         Err(TeeError::NoRegisters("none here".to_owned()))
     }
 

@@ -4,7 +4,7 @@
 //! no client and no long-lived secret: its keys are born at boot and die with it.
 //!
 //! Everything that steers it is measured before it acts: the binary and its command line by the TEE module, the bytes
-//! of `config.toml` into RTMR2, the digest of the model file into RTMR3. It takes no arguments and no environment. On
+//! of `config.toml` and the digest of the model file into RTMR3. It takes no arguments and no environment. On
 //! SEV-SNP, which has no such registers, the statement alone says both digests; see [`Tee::has_registers`].
 //!
 //! Where it runs, it finds out: [`open_real_tee`] takes Intel TDX or AMD SEV-SNP through Linux's interfaces, [`Nvidia`]
@@ -12,7 +12,7 @@
 //!
 //! - [`boot`]: reads the run folder, measures, makes keys.
 //! - [`Guest::attest`]: a statement of all of it under a quote, for one public block.
-//! - [`serve`]: the HTTP API on a unix socket.
+//! - [`serve`]: the HTTP API behind a [`Door`].
 //!
 //! Logs carry counts, never content.
 
@@ -20,6 +20,7 @@ mod answering;
 mod boot;
 mod chat;
 mod config;
+mod door;
 mod evidence;
 mod gpu;
 mod openai;
@@ -28,10 +29,12 @@ mod sink;
 mod tee;
 
 pub use boot::{
-    BootError, CONFIG, GUEST_SOCKET, Guest, MAX_MODEL, MODEL, TEE_SOCKET, boot, executable_digest,
+    BootError, CONFIG, EVENT_LOG, GUEST_SOCKET, Guest, MAX_MODEL, MEASURED, MODEL, TEE_SOCKET, boot,
+    executable_digest,
 };
 pub use config::{Config, ConfigError, MAX_CONFIG, ModelConfig};
+pub use door::Door;
 pub use evidence::AttestError;
 pub use gpu::{GpuError, GpuEvidence, Gpus, MAX_GPUS, NoGpus, Nvidia};
 pub use server::serve;
-pub use tee::{Quote, Register, Simulated, Tee, TeeError, open_real_tee, real_tee};
+pub use tee::{Quote, Simulated, Tee, TeeError, open_real_tee, real_tee};

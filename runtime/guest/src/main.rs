@@ -1,15 +1,16 @@
 //! `cocoon-guest`: no arguments, no environment. It reads its run folder, which is its working directory, and ends
-//! when its standard input does.
+//! when its standard input does; or serves on standard input, if that is a listening socket.
 
 use cocoon_guest::{
-    GUEST_SOCKET, GpuError, Gpus, Guest, NoGpus, Nvidia, Simulated, TEE_SOCKET, Tee, boot, executable_digest,
-    open_real_tee, serve,
+    Door, GUEST_SOCKET, GpuError, Gpus, Guest, NoGpus, Nvidia, Simulated, TEE_SOCKET, Tee, boot,
+    executable_digest, open_real_tee, serve,
 };
 use std::io::Read;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -103,19 +104,32 @@ fn confine() -> Result<(), Failure> {
 }
 
 async fn run(guest: Arc<Guest>) -> Result<(), Failure> {
-    let listener = bind().await?;
+    let handed = Door::handed_over()?;
+    // A socket for standard input comes from PID 1, which outlives this service: there is no lifeline to watch.
+    let (door, lifeline) = match handed {
+        Some(door) => (door, None),
+        None => (Door::bound(bind().await?)?, Some(lifeline())),
+    };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let lifeline = lifeline();
+    let bound = lifeline.is_some();
+    let ended = async {
+        match lifeline {
+            Some(lifeline) => drop(lifeline.await),
+            None => std::future::pending().await,
+        }
+    };
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("told to end"),
             _ = interrupt.recv() => tracing::info!("interrupted"),
-            _ = lifeline => tracing::info!("standard input ended, so this guest does"),
+            () = ended => tracing::info!("standard input ended, so this guest does"),
         }
     };
-    tracing::info!("serving on {GUEST_SOCKET}");
-    let result = serve(guest, listener, shutdown).await;
-    let _ = std::fs::remove_file(GUEST_SOCKET); // it leads nowhere now
+    tracing::info!("serving on {}", if bound { GUEST_SOCKET } else { "the socket that was handed over" });
+    let result = serve(guest, door, shutdown).await;
+    if bound {
+        let _ = std::fs::remove_file(GUEST_SOCKET); // it leads nowhere now
+    }
     Ok(result?)
 }
 

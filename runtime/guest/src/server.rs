@@ -1,8 +1,8 @@
-//! The HTTP API on the unix socket.
+//! The HTTP API.
 
 use crate::answering;
 use crate::sink;
-use crate::{AttestError, Guest};
+use crate::{AttestError, Door, Guest};
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{StatusCode, header};
@@ -19,11 +19,13 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Most connections at a time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 512;
+/// How long to wait when a connection could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// How long the body of a request may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most bytes of an attestation request.
@@ -37,7 +39,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// If the socket fails.
 pub async fn serve(
     guest: Arc<Guest>,
-    listener: UnixListener,
+    door: Door,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (drained, draining) = tokio::sync::oneshot::channel();
@@ -47,7 +49,7 @@ pub async fn serve(
         stopping.drain();
         let _ = drained.send(()); // the receiver lives as long as the server
     };
-    let listener = Limited { listener, permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
+    let listener = Limited { door, permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
     let server = axum::serve(listener, router(guest)).with_graceful_shutdown(signal);
     let overdue = async {
         match draining.await {
@@ -198,22 +200,30 @@ async fn next_piece((preamble, mut pieces): Pieces) -> Option<(Result<Bytes, io:
 
 /// A listener that accepts no more than so many connections at a time.
 struct Limited {
-    listener: UnixListener,
+    door: Door,
     permits: Arc<Semaphore>,
 }
 
 impl axum::serve::Listener for Limited {
     type Io = Connection;
-    type Addr = tokio::net::unix::SocketAddr;
+    type Addr = ();
 
     async fn accept(&mut self) -> (Connection, Self::Addr) {
         let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        (Connection { stream, _permit: permit }, address)
+        loop {
+            match self.door.accept().await {
+                Ok(stream) => return (Connection { stream, _permit: permit }, ()),
+                // The peer is gone already, or descriptors are short: others end, and it goes on.
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
+        Ok(())
     }
 }
 

@@ -106,6 +106,11 @@ impl Kernel {
         self.state().objects.len()
     }
 
+    /// As PID 1 does before the service starts.
+    pub(super) fn premake(&self, folder: &str) {
+        self.state().objects.insert(folder.into(), Object::default());
+    }
+
     pub(super) fn files(&self) -> Box<dyn Files> {
         Box::new(self.clone())
     }

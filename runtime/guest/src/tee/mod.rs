@@ -12,7 +12,7 @@
 //!
 //! SEV-SNP: the launch measurement covers the program that makes the statement, and the statement, which report data
 //! binds, says the digests of configuration and weights. So a verifier compares those with what it expects, where it
-//! would compare RTMR2 and RTMR3 of a TD. A launcher may set HOST_DATA as well; the guest does not depend on it.
+//! would compare RTMR3 of a TD. A launcher may set HOST_DATA as well; the guest does not depend on it.
 //!
 //! A platform makes one quote at a time. Each real TEE keeps its device behind a mutex, so requests queue here rather
 //! than fail there.
@@ -37,33 +37,9 @@ use cocoon_attestation::Endorsement;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// The registers that a guest may extend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Register {
-    /// RTMR2: the configuration.
-    Configuration,
-    /// RTMR3: the model's weights.
-    Weights,
-}
-
-impl Register {
-    /// Its number.
-    pub fn index(self) -> u8 {
-        match self {
-            Self::Configuration => 2,
-            Self::Weights => 3,
-        }
-    }
-}
-
-impl std::fmt::Display for Register {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Configuration => "configuration",
-            Self::Weights => "weights",
-        })
-    }
-}
+/// The register that a running guest extends, RTMR3: the configuration, then the model's weights. RTMR0 to RTMR2 are the
+/// boot chain's alone.
+pub(crate) const RUNTIME_REGISTER: u8 = 3;
 
 /// A quote, and what a verifier needs beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,11 +61,11 @@ pub trait Tee: Send + Sync {
     /// what was loaded.
     fn has_registers(&self) -> bool;
 
-    /// Extends a register: it becomes SHA-384(old ‖ digest).
+    /// Extends RTMR3: it becomes SHA-384(old ‖ digest).
     ///
     /// # Errors
     /// [`TeeError`]; the register may hold anything then, so a guest that gets one does not go on.
-    fn extend(&self, register: Register, digest: &[u8; 48]) -> Result<(), TeeError>;
+    fn extend(&self, digest: &[u8; 48]) -> Result<(), TeeError>;
 
     /// A quote over 64 bytes of report data.
     ///
@@ -147,9 +123,10 @@ pub enum TeeError {
 }
 
 /// Where Linux shows a guest its TEE.
-const DEVICES: [&str; 4] = [open::TDX_DEVICES[0], open::TDX_DEVICES[1], open::SNP_DEVICE, open::TSM];
+const DEVICES: [&str; 3] = [open::TDX_DEVICES[0], open::TDX_DEVICES[1], open::SNP_DEVICE];
 
-/// The real TEE of this machine, if it has one. `root` is `/`, except in tests.
+/// The real TEE of this machine, if it has one. The folder of configfs-tsm alone says nothing: it is there wherever its
+/// module is, and [`open_real_tee`] asks it for a provider. `root` is `/`, except in tests.
 pub fn real_tee(root: &Path) -> Option<PathBuf> {
     DEVICES.iter().map(|device| root.join(device)).find(|device| device.exists())
 }

@@ -5,7 +5,7 @@
 
 use super::clock::{Clock, Trouble, persist};
 use super::files::{Files, passes, read, trouble};
-use super::{Register, TeeError};
+use super::{RUNTIME_REGISTER, TeeError};
 use std::path::{Path, PathBuf};
 
 /// Where the registers are, under the root.
@@ -24,8 +24,8 @@ impl Registers {
     }
 
     /// Extends once, and sees that it was so: the register is read before and after. Hence `&mut`.
-    pub(super) fn extend(&mut self, register: Register, digest: &[u8; 48]) -> Result<(), TeeError> {
-        let path = self.folder.join(format!("rtmr{}:sha384", register.index()));
+    pub(super) fn extend(&mut self, digest: &[u8; 48]) -> Result<(), TeeError> {
+        let path = self.folder.join(format!("rtmr{RUNTIME_REGISTER}:sha384"));
         if !self.files.exists(&path) {
             return Err(no_registers(&path));
         }

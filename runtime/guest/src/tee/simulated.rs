@@ -1,4 +1,4 @@
-//! The client of an emulated TDX module, over a unix socket.
+//! The client of an emulated TDX module: over a unix socket beside a process, over a virtio-serial port in a VM.
 //!
 //! | request | bytes | reply | bytes |
 //! | --- | --- | --- | --- |
@@ -6,9 +6,11 @@
 //! | length | 4, little-endian | length | 4, little-endian |
 //! | payload | register ‖ digest; report data; nothing | payload | nothing; quote; JSON; or the reason |
 
-use super::{Quote, Register, Tee, TeeError, real_tee};
+use super::{Quote, RUNTIME_REGISTER, Tee, TeeError, real_tee};
 use cocoon_attestation::Endorsement;
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -27,11 +29,15 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// by itself.
 pub struct Simulated {
     path: PathBuf,
-    stream: Mutex<UnixStream>,
+    stream: Mutex<Box<dyn Channel>>,
 }
 
+/// Bytes to the emulator and back.
+trait Channel: Read + Write + Send {}
+impl<T: Read + Write + Send> Channel for T {}
+
 impl Simulated {
-    /// Connects to the emulator's socket.
+    /// Connects to the emulator's socket, or opens its port. A port has no time limits: it ends with the VM.
     ///
     /// # Errors
     /// [`TeeError::RealHardware`] on a machine that has a real TEE, [`TeeError::Unreachable`].
@@ -40,16 +46,14 @@ impl Simulated {
             return Err(TeeError::RealHardware(device));
         }
         let unreachable = |source| TeeError::Unreachable { path: path.to_path_buf(), source };
-        let stream = UnixStream::connect(path).map_err(unreachable)?;
-        stream.set_read_timeout(Some(TIMEOUT)).map_err(unreachable)?;
-        stream.set_write_timeout(Some(TIMEOUT)).map_err(unreachable)?;
+        let stream = channel(path).map_err(unreachable)?;
         Ok(Self { path: path.to_path_buf(), stream: Mutex::new(stream) })
     }
 
     fn ask(&self, operation: u8, payload: &[u8]) -> Result<Vec<u8>, TeeError> {
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         let (status, reply) =
-            exchange(&mut stream, operation, payload).map_err(|source| match source.kind() {
+            exchange(stream.as_mut(), operation, payload).map_err(|source| match source.kind() {
                 io::ErrorKind::InvalidData => TeeError::Malformed(source.to_string()),
                 _ => TeeError::Unreachable { path: self.path.clone(), source },
             })?;
@@ -60,7 +64,17 @@ impl Simulated {
     }
 }
 
-fn exchange(stream: &mut UnixStream, operation: u8, payload: &[u8]) -> io::Result<(u8, Vec<u8>)> {
+fn channel(path: &Path) -> io::Result<Box<dyn Channel>> {
+    if std::fs::metadata(path)?.file_type().is_char_device() {
+        return Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?));
+    }
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    Ok(Box::new(stream))
+}
+
+fn exchange(stream: &mut dyn Channel, operation: u8, payload: &[u8]) -> io::Result<(u8, Vec<u8>)> {
     let length = u32::try_from(payload.len()).expect("requests are short");
     stream.write_all(&[&[operation], length.to_le_bytes().as_slice(), payload].concat())?;
     let mut head = [0; 5];
@@ -84,8 +98,8 @@ impl Tee for Simulated {
         true
     }
 
-    fn extend(&self, register: Register, digest: &[u8; 48]) -> Result<(), TeeError> {
-        self.ask(EXTEND, &[&[register.index()], digest.as_slice()].concat()).map(drop)
+    fn extend(&self, digest: &[u8; 48]) -> Result<(), TeeError> {
+        self.ask(EXTEND, &[&[RUNTIME_REGISTER], digest.as_slice()].concat()).map(drop)
     }
 
     fn quote(&self, report_data: &[u8; 64]) -> Result<Quote, TeeError> {
@@ -112,13 +126,13 @@ mod tests {
             theirs.read_exact(&mut request).expect("a request");
             theirs.write_all(&reply).expect("it is read");
         });
-        (Simulated { path: "pair".into(), stream: Mutex::new(ours) }, thread)
+        (Simulated { path: "pair".into(), stream: Mutex::new(Box::new(ours)) }, thread)
     }
 
     #[test]
     fn a_refusal_carries_its_reason() {
         let (tee, thread) = answering([&[1, 3, 0, 0, 0], b"why".as_slice()].concat());
-        let error = tee.extend(Register::Weights, &[0; 48]).expect_err("refused");
+        let error = tee.extend(&[0; 48]).expect_err("refused");
         assert_eq!(error.to_string(), "the TEE refused: why");
         thread.join().expect("it ends");
     }
@@ -126,7 +140,7 @@ mod tests {
     #[test]
     fn a_reply_beyond_the_limit_is_refused_at_its_length() {
         let (tee, thread) = answering(vec![0, 0xff, 0xff, 0xff, 0xff]);
-        let error = tee.extend(Register::Weights, &[0; 48]).expect_err("too long");
+        let error = tee.extend(&[0; 48]).expect_err("too long");
         assert!(matches!(error, TeeError::Malformed(_)), "{error}");
         thread.join().expect("it ends");
     }
@@ -134,7 +148,7 @@ mod tests {
     #[test]
     fn a_reply_that_ends_too_early_is_an_error() {
         let (tee, thread) = answering(vec![0, 9, 0, 0, 0, 1]);
-        let error = tee.extend(Register::Configuration, &[0; 48]).expect_err("cut");
+        let error = tee.extend(&[0; 48]).expect_err("cut");
         assert!(matches!(error, TeeError::Unreachable { .. }), "{error}");
         thread.join().expect("it ends");
     }

@@ -1,7 +1,7 @@
 //! AMD SEV-SNP, from inside a guest.
 
 use super::tsm::Device;
-use super::{Quote, Register, Tee, TeeError, certificates};
+use super::{Quote, Tee, TeeError, certificates};
 use cocoon_attestation::Endorsement;
 use std::sync::{Mutex, PoisonError};
 
@@ -31,10 +31,9 @@ impl Tee for Snp {
         false
     }
 
-    fn extend(&self, register: Register, _: &[u8; 48]) -> Result<(), TeeError> {
-        Err(TeeError::NoRegisters(format!(
-            "SEV-SNP has no register for the {register}: its digest stands in the statement that the report is made over"
-        )))
+    fn extend(&self, _: &[u8; 48]) -> Result<(), TeeError> {
+        let why = "SEV-SNP has no register to extend: the statement says what was loaded, and the report is made over it";
+        Err(TeeError::NoRegisters(why.to_owned()))
     }
 
     fn quote(&self, report_data: &[u8; 64]) -> Result<Quote, TeeError> {

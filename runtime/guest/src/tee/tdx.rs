@@ -2,7 +2,7 @@
 
 use super::registers::Registers;
 use super::tsm::Device;
-use super::{Quote, Register, Tee, TeeError};
+use super::{Quote, Tee, TeeError};
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes of a quote's header (Intel's DCAP quoting library API, appendix A.3).
@@ -34,8 +34,8 @@ impl Tee for Tdx {
         true
     }
 
-    fn extend(&self, register: Register, digest: &[u8; 48]) -> Result<(), TeeError> {
-        self.registers.lock().unwrap_or_else(PoisonError::into_inner).extend(register, digest)
+    fn extend(&self, digest: &[u8; 48]) -> Result<(), TeeError> {
+        self.registers.lock().unwrap_or_else(PoisonError::into_inner).extend(digest)
     }
 
     fn quote(&self, report_data: &[u8; 64]) -> Result<Quote, TeeError> {

@@ -116,10 +116,14 @@ struct Objects {
 
 impl Objects {
     fn make(&mut self) -> Result<Option<Object<'_>>, Trouble<TeeError>> {
+        let premade = self.folder.join(PREMADE);
+        if self.files.exists(&premade) {
+            return Ok(Some(Object { files: self.files.as_ref(), folder: premade, ours: false }));
+        }
         self.made += 1;
         let folder = self.folder.join(format!("cocoon-{}-{}", std::process::id(), self.made));
         match self.files.make(&folder) {
-            Ok(()) => Ok(Some(Object { files: self.files.as_ref(), folder })),
+            Ok(()) => Ok(Some(Object { files: self.files.as_ref(), folder, ours: true })),
             // No driver has registered: Linux, but not in a TEE that it has a driver for.
             Err(error) if error.raw_os_error() == Some(ENXIO) => Ok(None),
             // Left behind by a process that was killed: the next one has another name.
@@ -166,10 +170,15 @@ const ENXIO: i32 = 6;
 const EMPTY: &str = "it gave an empty report; is a quote generation service running on the host, and does it know this \
                      machine?";
 
-/// An object of ours, removed when it is dropped.
+/// The object that PID 1 of the guest image makes and hands over: objects belong to root, whoever makes them, and the
+/// service has a user of its own. It stays, and its `generation` goes on counting.
+const PREMADE: &str = "cocoon";
+
+/// An object, removed when it is dropped if it was made here.
 struct Object<'a> {
     files: &'a dyn Files,
     folder: PathBuf,
+    ours: bool,
 }
 
 impl Object<'_> {
@@ -204,6 +213,9 @@ impl Object<'_> {
 
 impl Drop for Object<'_> {
     fn drop(&mut self) {
+        if !self.ours {
+            return;
+        }
         if let Err(error) = self.files.remove(&self.folder) {
             tracing::warn!(folder = %self.folder.display(), %error, "an object for reports stays behind");
         }

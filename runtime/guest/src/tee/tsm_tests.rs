@@ -48,6 +48,19 @@ fn a_quote_is_over_what_was_asked_and_its_object_is_gone() {
 }
 
 #[test]
+fn an_object_that_was_handed_over_is_used_again_and_again_and_stays() {
+    let kernel = Kernel::new(FOLDER, "tdx_guest");
+    kernel.premake("/report/cocoon");
+    let (_, mut tsm) = open(&kernel);
+    for asked in [[1; 64], [2; 64], [3; 64]] {
+        assert_eq!(tsm.quote(&asked).expect("a quote").quote[568..632], asked);
+    }
+    kernel.state().faults.push_back(("inblob", Fault::Lost));
+    assert_eq!(tsm.quote(&ASKED).expect("tried again").quote[568..632], ASKED);
+    assert_eq!((kernel.objects(), made(&kernel)), (1, 0));
+}
+
+#[test]
 fn an_snp_report_comes_with_its_certificates_and_the_lowest_privilege_level_that_may_be_asked() {
     let (kernel, mut tsm) = snp(&[]);
     let report = tsm.quote(&ASKED).expect("a report");

@@ -50,6 +50,8 @@ pub(crate) struct Setup {
     pub(crate) binary: PathBuf,
     pub(crate) arguments: Vec<&'static str>,
     pub(crate) environment: Vec<(&'static str, &'static str)>,
+    /// More files of the run folder.
+    pub(crate) files: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Setup {
@@ -61,6 +63,7 @@ impl Setup {
             binary: binary().to_path_buf(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            files: Vec::new(),
         }
     }
 
@@ -87,6 +90,9 @@ impl Setup {
             |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).expect("it is ours");
         write("config.toml", self.config.as_bytes());
         write("model.gguf", &self.model);
+        for (name, bytes) in &self.files {
+            write(name, bytes);
+        }
         let root = SimulatedRoot::create(now());
         let listener = UnixListener::bind(folder.path().join("tee.sock")).expect("a fresh folder");
         let program = std::fs::read(&self.binary).expect("it was built");

@@ -6,3 +6,4 @@ mod http;
 mod journey;
 mod load;
 mod refusals;
+mod vm;
