@@ -36,8 +36,8 @@ pub(super) fn td_report(body: &Body) -> Section {
     let rtmr = [
         ("RTMR0", "firmware and its configuration", "policy.rtmr0"),
         ("RTMR1", "kernel, or the command line", "policy.rtmr1"),
-        ("RTMR2", "command line and initrd, or the configuration", "policy.rtmr2"),
-        ("RTMR3", "the model's weights, or what was loaded later", "policy.rtmr3"),
+        ("RTMR2", "command line and initrd", "policy.rtmr2"),
+        ("RTMR3", "configuration and weights, or what was loaded later", "policy.rtmr3"),
     ];
     let mut fields = vec![compared("MRTD", &body.mrtd, "the initial image", "policy.mrtd")];
     fields.extend(

@@ -133,11 +133,11 @@ impl TdxReference {
         const LAUNCH: &str = "what the host set at launch";
         let [r0, r1, r2, r3] = &body.rtmr;
         let rows = [
-            (&self.mrtd, &body.mrtd, "the guest binary or initial image"),
-            (&self.rtmr0, r0, "the firmware"),
-            (&self.rtmr1, r1, "the kernel or command line"),
-            (&self.rtmr2, r2, "the configuration"),
-            (&self.rtmr3, r3, "the model's weights"),
+            (&self.mrtd, &body.mrtd, "the firmware, or the binary of a guest in process mode"),
+            (&self.rtmr0, r0, "the machine as its firmware found it: variables, ACPI tables"),
+            (&self.rtmr1, r1, "the kernel, or the command line of a guest in process mode"),
+            (&self.rtmr2, r2, "the kernel's command line (and with it the root) or the initrd"),
+            (&self.rtmr3, r3, "the configuration or the model's weights"),
             (&self.mrconfigid, &body.mrconfigid, LAUNCH),
             (&self.mrowner, &body.mrowner, LAUNCH),
             (&self.mrownerconfig, &body.mrownerconfig, LAUNCH),

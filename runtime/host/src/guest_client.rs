@@ -1,14 +1,20 @@
-//! HTTP to the guest over its unix socket. One connection per request: dropping an answer closes its connection, and
+//! HTTP to the guest: over its unix socket beside a process, over vsock or a forwarded port into a VM. One connection per request: dropping an answer closes its connection, and
 //! the guest stops working on it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
+use tokio_vsock::{VsockAddr, VsockStream};
 
+/// Where a VM's guest listens.
+pub(crate) const GUEST_PORT: u32 = 8083;
 /// How long the guest may take to answer a small question.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// The largest bundle or error taken from the guest, in bytes.
@@ -30,10 +36,39 @@ pub enum GuestError {
     },
 }
 
+/// Where a guest is reached.
+#[derive(Clone, Debug)]
+pub(crate) enum Reach {
+    /// A process in its run folder.
+    Socket(PathBuf),
+    /// An emulated VM, whose port is forwarded from the loopback interface.
+    Forward(SocketAddr),
+    /// A confidential VM: its context id.
+    Vsock(u32),
+}
+
+impl Reach {
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Socket(path) => Box::new(UnixStream::connect(path).await?),
+            Self::Forward(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?; // tokens are small, and each is awaited
+                Box::new(stream)
+            }
+            Self::Vsock(cid) => Box::new(VsockStream::connect(VsockAddr::new(*cid, GUEST_PORT)).await?),
+        })
+    }
+}
+
+/// A byte stream of any kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// A way to reach one guest.
 #[derive(Clone, Debug)]
 pub(crate) struct GuestClient {
-    socket: PathBuf,
+    reach: Reach,
 }
 
 /// An answer as it comes from the guest. Dropping it ends the connection.
@@ -52,8 +87,8 @@ impl Drop for Connection {
 }
 
 impl GuestClient {
-    pub(crate) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+    pub(crate) fn new(reach: Reach) -> Self {
+        Self { reach }
     }
 
     /// Whether the guest takes requests.
@@ -94,7 +129,7 @@ impl GuestClient {
         body: Bytes,
     ) -> Result<GuestAnswer, GuestError> {
         let unreachable = |e: &dyn std::fmt::Display| GuestError::Unreachable(e.to_string());
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| unreachable(&e))?;
+        let stream = self.reach.connect().await.map_err(|e| unreachable(&e))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
         let connection = Connection(tokio::spawn(async move {

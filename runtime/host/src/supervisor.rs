@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::{
     Expected, HostError, HostOptions, Timing,
-    guest_client::GuestClient,
+    guest_client::{GuestClient, Reach},
     process::{COMMAND_LINE, GuestProcess},
     run_folder::RunFolder,
 };
@@ -109,7 +109,7 @@ impl Launcher {
         let emulator = Emulator::launch(&self.root, &self.expected.binary.bytes, COMMAND_LINE);
         let tee = emulator.serve(self.folder.tee_listener()?);
         let process = GuestProcess::start(&self.expected.binary, &self.folder.path)?;
-        let client = GuestClient::new(self.folder.guest_socket());
+        let client = GuestClient::new(Reach::Socket(self.folder.guest_socket()));
         let mut guest = Guest { process, client, _tee: tee };
         let limit = self.timing.start_limit;
         let ready = tokio::time::timeout(limit, async {
