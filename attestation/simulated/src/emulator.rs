@@ -12,7 +12,7 @@ use crate::quote::{Draft, Td};
 pub const MAX_COMMAND_LINE: usize = 64 * 1024;
 
 /// Reads the PCRs of the TPM that a guest's firmware measures into. The host does it, behind the guest's back.
-pub type ReadPcrs = Box<dyn FnMut() -> Result<Pcrs, String> + Send>;
+pub type ReadPcrs = Box<dyn Fn() -> Result<Pcrs, String> + Send + Sync>;
 
 /// Registers and attestation key of one simulated TD.
 pub struct Emulator {
@@ -67,7 +67,7 @@ impl Emulator {
     /// # Errors
     /// With the reason: the log is not what the TPM holds, or this is no VM that boots. The registers stay as they were.
     pub fn boot(&mut self, log: &[u8]) -> Result<Vec<u8>, String> {
-        let pcrs = self.booting.as_mut().ok_or("boot: this guest has booted")?;
+        let pcrs = self.booting.as_ref().ok_or("boot: this guest has booted")?;
         let pcrs = pcrs().map_err(|why| format!("boot: the TPM cannot be read: {why}"))?;
         let boot = boot::replay(log, &pcrs)?;
         self.td.registers.rtmr[..3].copy_from_slice(&boot.rtmr);
