@@ -15,14 +15,14 @@
 pub mod backoff;
 //pub mod config;
 //pub mod control;
-//pub mod folder;
+pub mod folder;
 //pub mod logbook;
 pub mod plan;
 //pub mod preflight;
 pub mod program;
-//pub mod qmp;
-//pub mod swtpm;
+pub mod qmp;
+pub mod swtpm;
 //pub mod unit;
-//pub mod vm;
+pub mod vm;
 
-//mod spawner;
+mod spawner;
