@@ -51,6 +51,7 @@ fn plan(tools: &Tools, folder: &Path) -> LaunchPlan {
     header[0x1f1] = 1;
     header[0x202..0x208].copy_from_slice(b"HdrS\x0f\x02");
     header[0x211] = 1;
+    header[0x22c..0x230].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes()); // initrd_addr_max
     std::fs::write(&kernel, header).expect("writable");
     LaunchPlan {
         name: "tried".parse().expect("a name"),
