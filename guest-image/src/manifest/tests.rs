@@ -1,0 +1,118 @@
+use super::*;
+use crate::hex_bytes::HexBytes;
+
+fn sample() -> Manifest {
+    let firmware = HexBytes([5; 32]);
+    let tdx = TdxRegisters { mrtd: HexBytes([1; 48]), rtmr: [2, 3, 4].map(|byte| HexBytes([byte; 48])) };
+    let event = Event {
+        register: Register::Rtmr1,
+        pcr: Some(4),
+        kind: "EV_SEPARATOR".into(),
+        digest: HexBytes([9; 48]),
+        what: "end of the firmware's own events".into(),
+    };
+    let measurement = |profile: &str, registers, events| Measurement {
+        profile: profile.into(),
+        firmware,
+        qemu: "11.1".into(),
+        registers,
+        events,
+    };
+    Manifest {
+        version: MANIFEST_VERSION,
+        name: "cocoon-guest".into(),
+        variant: Variant::Development,
+        lock: HexBytes([6; 32]),
+        command_line: "console=ttyS0 ro".into(),
+        files: Files {
+            kernel: File::of(b"kernel"),
+            initrd: File::of(b"initrd"),
+            root: Root {
+                sha256: HexBytes([7; 32]),
+                size: 132 * 4096,
+                verity: Verity { root_hash: HexBytes([8; 32]), data_blocks: 129 },
+            },
+            cmdline: File::of(b"console=ttyS0 ro"),
+        },
+        firmware: vec![Firmware { name: "OVMF.fd".into(), sha256: firmware, size: 4 << 20 }],
+        packages: vec![Package {
+            name: "libc6".into(),
+            version: "2.41-12".into(),
+            sha256: HexBytes([1; 32]),
+        }],
+        programs: vec![Program { path: "/init".into(), sha256: HexBytes([2; 32]), size: 7 }],
+        measurements: vec![
+            measurement("emulation-2", Registers::Emulation(tdx), vec![event]),
+            measurement("snp-2", Registers::Snp { launch_digest: HexBytes([3; 48]) }, vec![]),
+            measurement("tdx-2", Registers::Tdx(tdx), vec![]),
+        ],
+    }
+}
+
+fn refused(json: &str) -> String {
+    Manifest::from_json(json.as_bytes()).expect_err("refused").to_string()
+}
+
+#[test]
+fn a_manifest_survives_its_bytes() {
+    let json = sample().to_json();
+    assert_eq!(Manifest::from_json(json.as_bytes()).expect("canonical"), sample());
+    assert_eq!(sample().digest(), Sha256::of(json.as_bytes()));
+    // The shape that others read.
+    let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(value["measurements"][0]["platform"], "emulation");
+    assert_eq!(value["measurements"][0]["rtmr2"], "04".repeat(48));
+    assert_eq!(value["measurements"][0]["events"][0]["type"], "EV_SEPARATOR");
+    assert_eq!(value["measurements"][1]["launch_digest"], "03".repeat(48));
+    assert_eq!(value["measurements"][1].get("mrtd"), None);
+    assert_eq!(value["files"]["root"]["verity"]["data_blocks"], 129);
+}
+
+#[test]
+fn another_spelling_is_refused() {
+    let json = sample().to_json();
+    assert_eq!(refused(json.trim_end()), ManifestError::NotCanonical.to_string());
+    assert_eq!(refused(&json.replace("\": ", "\" : ")), ManifestError::NotCanonical.to_string());
+    assert!(refused(&json.replacen("0606", "060G", 1)).contains("64 lower-case hex digits"));
+    assert!(
+        refused(&json.replacen("\"name\"", "\"extra\": 1,\n  \"name\"", 1)).contains("unknown field `extra`")
+    );
+}
+
+#[test]
+fn parts_that_contradict_each_other_are_refused() {
+    type Change = fn(&mut Manifest);
+    let changes: [(Change, &str); 9] = [
+        (|m| m.version = 2, "version 2"),
+        (|m| m.name = "../x".into(), "its name"),
+        (|m| m.command_line.push(' '), "command line"),
+        (|m| m.files.root.size += 4096, "root's length"),
+        (|m| m.files.root.verity.data_blocks = 0, "root's length"),
+        (|m| m.firmware[0].name = "../OVMF.fd".into(), "no plain file name"),
+        (|m| m.packages.push(m.packages[0].clone()), "names something twice"),
+        (|m| m.measurements.swap(0, 1), "not sorted"),
+        (|m| m.measurements[0].firmware = HexBytes([0; 32]), "firmware that it does not list"),
+    ];
+    for (change, says) in changes {
+        let mut manifest = sample();
+        change(&mut manifest);
+        let why = refused(&manifest.to_json());
+        assert!(why.contains(says), "{says}: {why}");
+    }
+}
+
+#[test]
+fn a_measurement_has_the_registers_of_its_platform_and_no_others() {
+    let json = sample().to_json();
+    let snp_as_tdx = json.replacen("\"platform\": \"snp\"", "\"platform\": \"tdx\"", 1);
+    assert!(refused(&snp_as_tdx).contains("not the registers of its platform"));
+    let without_rtmr0 = format!("      \"rtmr0\": \"{}\",\n", "02".repeat(48));
+    assert!(json.contains(&without_rtmr0));
+    assert!(refused(&json.replacen(&without_rtmr0, "", 1)).contains("but not all"));
+}
+
+#[test]
+fn a_manifest_of_any_length_is_not_read() {
+    let error = Manifest::from_json(&vec![b' '; MANIFEST_MAX + 1]).expect_err("too long");
+    assert!(matches!(error, ManifestError::TooLong(length) if length == MANIFEST_MAX + 1));
+}
