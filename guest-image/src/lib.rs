@@ -14,4 +14,5 @@ mod process;
 pub mod verity;
 
 pub use hex_bytes::{HexBytes, Sha256, Sha384};
-pub use process::{COMMAND_LINE, ProcessImage};
+pub use manifest::Manifest;
+pub use process::{COMMAND_LINE, ProcessImage, runtime_register};

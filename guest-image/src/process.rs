@@ -53,7 +53,7 @@ impl ProcessImage<'_> {
 }
 
 /// RTMR3 once the configuration and the weights are measured: in a process as in a VM.
-pub(crate) fn runtime_register(configuration: &[u8], weights_sha256: &[u8; 32]) -> [u8; 48] {
+pub fn runtime_register(configuration: &[u8], weights_sha256: &[u8; 32]) -> [u8; 48] {
     let configured = extended_once(&[configuration]);
     sha384(&[&configured, &sha384(&[WEIGHTS_DOMAIN, weights_sha256])])
 }

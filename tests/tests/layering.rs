@@ -40,6 +40,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
             "cocoon-chain",
             "cocoon-accounts",
             "cocoon-image",
+            "cocoon-image-build",
             "cocoon-launch",
         ],
     ),

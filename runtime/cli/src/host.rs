@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cocoon_contracts::Nanotons;
-use cocoon_host::{Files, Host, HostOptions, Money};
+use cocoon_host::{Files, Host, HostOptions, Launch, Money};
 use cocoon_protocol::Price;
 
 use crate::chain::SIMULATED_FOLDER;
@@ -124,7 +124,7 @@ async fn options(joined: &Joined, arguments: Arguments) -> Result<HostOptions, F
     let files = Files {
         state_dir: folder.clone(),
         run_dir: folder.join("run"),
-        guest_binary: guest_binary()?,
+        launch: Launch::Process { guest_binary: guest_binary()? },
         model,
         simulated_root: joined.state.join(SIMULATED_FOLDER),
     };

@@ -51,6 +51,12 @@ pub enum HostError {
         /// What is wrong with it.
         why: String,
     },
+    /// The image cannot be booted.
+    #[error("the image cannot be used: {0}")]
+    Image(String),
+    /// The VM cannot be started.
+    #[error("the VM cannot be started: {0}")]
+    Vm(String),
     /// The system would not start the guest.
     #[error("the guest could not be started: {source}")]
     Launch {

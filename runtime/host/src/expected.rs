@@ -1,13 +1,15 @@
-//! What a guest will measure, from its files alone.
+//! What a guest will show, from its files alone.
 
 use std::{fs::File, io::Read, path::Path, sync::Arc};
 
 use cocoon_attestation::Measurements;
 use cocoon_image::ProcessImage;
+use cocoon_image_build::WeightsDisk;
 use ring::digest::{Context, SHA256, digest};
 
 use crate::{
     HostError,
+    image::Image,
     process::{COMMAND_LINE, GuestBinary},
 };
 
@@ -35,22 +37,52 @@ impl Default for GuestSettings {
     }
 }
 
+/// What a guest shows that is launched from these files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// Registers of TDX, or of its emulator.
+    Tdx(Measurements),
+    /// SEV-SNP: the launch digest. Configuration and weights stand in the statement alone.
+    Snp {
+        /// As the firmware computes it.
+        launch_digest: [u8; 48],
+    },
+}
+
+impl Reference {
+    /// The registers of TDX, if that is what it is.
+    pub fn tdx(&self) -> Option<&Measurements> {
+        match self {
+            Self::Tdx(measurements) => Some(measurements),
+            Self::Snp { .. } => None,
+        }
+    }
+}
+
 /// A guest's files, read, and what it will measure of them.
 #[derive(Clone)]
 pub struct Expected {
-    pub(crate) binary: GuestBinary,
     /// The bytes of `config.toml`.
     pub configuration: Arc<[u8]>,
     /// SHA-256 of the model file.
     pub weights: [u8; 32],
     /// The model's name.
     pub model_name: String,
-    /// The registers that an honest guest shows.
-    pub measurements: Measurements,
+    /// What an honest guest shows.
+    pub reference: Reference,
+    /// What boots.
+    pub(crate) boots: Boots,
+}
+
+/// What boots.
+#[derive(Clone)]
+pub(crate) enum Boots {
+    Process(GuestBinary),
+    Vm(Arc<Image>),
 }
 
 impl Expected {
-    /// Reads the guest's binary and the model, and predicts the registers. What is in the binary now is what is
+    /// Reads the guest's binary and the model, and predicts the registers of a guest in process mode. What is in the binary now is what is
     /// executed later.
     ///
     /// # Errors
@@ -68,27 +100,49 @@ impl Expected {
             let binary = GuestBinary::read(&binary)?;
             let weights =
                 file_digest(&model).map_err(|source| HostError::Model { path: model.clone(), source })?;
-            Self::of(binary, weights, model_name, network, settings)
+            Self::of_process(binary, weights, model_name, network, settings)
         });
         read.await.map_err(|e| HostError::Options(e.to_string()))?
     }
 
-    fn of(
+    /// Reads an image and the model, and says what a VM shows that boots the one with the other.
+    ///
+    /// # Errors
+    /// [`HostError::Image`], [`HostError::Model`], or a model name that a configuration cannot hold.
+    pub async fn of_image(
+        image: &Image,
+        model: &Path,
+        model_name: &str,
+        network: i32,
+        settings: GuestSettings,
+    ) -> Result<Self, HostError> {
+        let (image, model, model_name) = (image.clone(), model.to_path_buf(), model_name.to_owned());
+        let read = tokio::task::spawn_blocking(move || {
+            let disk = image.weights_disk(&model)?;
+            let configuration = configuration(network, &model_name, &disk.weights.0, settings, Some(&disk))?;
+            let reference = image.reference(&configuration, &disk.weights.0);
+            let (weights, boots) = (disk.weights.0, Boots::Vm(Arc::new(image.with_weights(disk))));
+            Ok(Self { configuration: configuration.into(), weights, model_name, reference, boots })
+        });
+        read.await.map_err(|e| HostError::Options(e.to_string()))?
+    }
+
+    fn of_process(
         binary: GuestBinary,
         weights: [u8; 32],
         model_name: String,
         network: i32,
         settings: GuestSettings,
     ) -> Result<Self, HostError> {
-        let configuration: Arc<[u8]> = configuration(network, &model_name, &weights, settings)?.into();
+        let configuration: Arc<[u8]> = configuration(network, &model_name, &weights, settings, None)?.into();
         let image = ProcessImage {
             guest_binary: &binary.bytes,
             command_line: COMMAND_LINE,
             configuration: &configuration,
             weights_sha256: weights,
         };
-        let measurements = image.measurements();
-        Ok(Self { configuration, weights, model_name, measurements, binary })
+        let reference = Reference::Tdx(image.measurements());
+        Ok(Self { configuration, weights, model_name, reference, boots: Boots::Process(binary) })
     }
 
     /// SHA-256 of the configuration, as statements carry it.
@@ -103,6 +157,7 @@ fn configuration(
     model_name: &str,
     weights: &[u8; 32],
     settings: GuestSettings,
+    disk: Option<&WeightsDisk>,
 ) -> Result<Vec<u8>, HostError> {
     let fits = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
     if model_name.is_empty() || model_name.len() > 128 || !model_name.chars().all(fits) {
@@ -111,10 +166,12 @@ fn configuration(
     }
     let GuestSettings { max_context, max_running, max_queued, threads, tick_tokens } = settings;
     let weights = hex::encode(weights);
+    let disk = disk
+        .map_or_else(String::new, |disk| format!("bytes = {}\nverity = \"{}\"\n", disk.bytes, disk.verity));
     let text = format!(
         "network = {network}\nmax_context = {max_context}\nmax_running = {max_running}\n\
          max_queued = {max_queued}\nthreads = {threads}\ntick_tokens = {tick_tokens}\n\n\
-         [model]\nname = \"{model_name}\"\nweights = \"{weights}\"\n"
+         [model]\nname = \"{model_name}\"\nweights = \"{weights}\"\n{disk}"
     );
     Ok(text.into_bytes())
 }

@@ -14,12 +14,15 @@ mod answers;
 mod error;
 mod expected;
 mod guest_client;
+mod image;
+mod machine;
 mod options;
 mod process;
 mod registration;
 mod routes;
 mod run_folder;
 mod supervisor;
+mod vm;
 
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,14 +31,15 @@ use cocoon_accounts::{
     server::{self, BindError, Server},
 };
 use cocoon_contracts::Address;
-use cocoon_simulated_tee::SimulatedRoot;
 use tokio::sync::watch;
 
 pub use error::HostError;
-pub use expected::{Expected, GuestSettings};
+pub use expected::{Expected, GuestSettings, Reference};
 pub use guest_client::GuestError;
-pub use options::{Files, HostOptions, Money, Timing};
+pub use image::Image;
+pub use options::{Files, HostOptions, Launch, Money, Timing};
 pub use process::MAX_GUEST_BINARY;
+pub use vm::{BootPhase, VmOptions, VmTee};
 
 use crate::{
     registration::Registrations,
@@ -71,19 +75,8 @@ impl Host {
         let network = chain.network();
         // Before a model is loaded for nothing.
         cocoon_chain::read_registry(&*chain, &options.registry).await?;
-        let expected = Expected::read(
-            &options.guest_binary,
-            &options.model,
-            &options.model_name,
-            network,
-            options.guest,
-        )
-        .await?;
-        let root = SimulatedRoot::load(&options.simulated_root).map_err(|e| HostError::SimulatedRoot {
-            folder: options.simulated_root.clone(),
-            why: e.to_string(),
-        })?;
-        let supervisor = Supervisor::start(&options, expected.clone(), root).await?;
+        let expected = read_expected(&options, network).await?;
+        let supervisor = Supervisor::start(&options, expected.clone()).await?;
         let shared = Arc::new(shared(options, store, network, supervisor.current())?);
         let limits = shared.options.limits;
         let server = Server::start(listener, routes::router(&shared), limits)
@@ -92,6 +85,16 @@ impl Host {
         let watching = shared.agent.spawn();
         tracing::info!(%address, operator = %shared.options.wallet.address(), "host");
         Ok(RunningHost { shared, expected, supervisor, registrations, watching, server: Some(server) })
+    }
+}
+
+async fn read_expected(options: &HostOptions, network: i32) -> Result<Expected, HostError> {
+    let (model, name, settings) = (&options.model, &options.model_name, options.guest);
+    match &options.launch {
+        Launch::Process { guest_binary } => {
+            Expected::read(guest_binary, model, name, network, settings).await
+        }
+        Launch::Vm(vm) => Expected::of_image(&vm.image, model, name, network, settings).await,
     }
 }
 
@@ -161,6 +164,11 @@ impl RunningHost {
     /// The guest's process, while it runs.
     pub fn guest_pid(&self) -> Option<u32> {
         self.shared.current.borrow().as_ref().and_then(|current| current.pid)
+    }
+
+    /// The steps of the guest's newest boot, in a VM.
+    pub fn boot_phases(&self) -> Vec<BootPhase> {
+        self.supervisor.boots().phases()
     }
 
     /// What gateways owe: the account book.

@@ -7,7 +7,7 @@ use cocoon_chain::Wallet;
 use cocoon_contracts::{Address, Nanotons, TON};
 use cocoon_protocol::Price;
 
-use crate::GuestSettings;
+use crate::{GuestSettings, VmOptions};
 
 /// What a host is told. [`HostOptions::new`] fills in what most leave alone.
 pub struct HostOptions {
@@ -25,8 +25,8 @@ pub struct HostOptions {
     pub state_dir: PathBuf,
     /// The guest's run folder: configuration, sockets, log. Made if it is not there; one host at a time.
     pub run_dir: PathBuf,
-    /// The guest's executable.
-    pub guest_binary: PathBuf,
+    /// How the guest is launched.
+    pub launch: Launch,
     /// The model, a GGUF file.
     pub model: PathBuf,
     /// The model's name, as clients ask for it.
@@ -45,6 +45,18 @@ pub struct HostOptions {
     pub timing: Timing,
     /// What peers can take of this process.
     pub limits: Limits,
+}
+
+/// How a guest is launched.
+#[derive(Clone, Debug)]
+pub enum Launch {
+    /// As a child process under a simulated TEE, beside no firmware and no kernel of ours.
+    Process {
+        /// The guest's executable.
+        guest_binary: PathBuf,
+    },
+    /// In a VM that boots an image.
+    Vm(Arc<VmOptions>),
 }
 
 /// A host's amounts.
@@ -101,8 +113,8 @@ pub struct Files {
     pub state_dir: PathBuf,
     /// See [`HostOptions::run_dir`].
     pub run_dir: PathBuf,
-    /// See [`HostOptions::guest_binary`].
-    pub guest_binary: PathBuf,
+    /// See [`HostOptions::launch`].
+    pub launch: Launch,
     /// See [`HostOptions::model`].
     pub model: PathBuf,
     /// See [`HostOptions::simulated_root`].
@@ -127,7 +139,7 @@ impl HostOptions {
             registry,
             state_dir: files.state_dir,
             run_dir: files.run_dir,
-            guest_binary: files.guest_binary,
+            launch: files.launch,
             model: files.model,
             model_name,
             guest: GuestSettings::default(),

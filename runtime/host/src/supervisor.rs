@@ -9,14 +9,16 @@ use bytes::Bytes;
 use cocoon_attestation::{Bundle, Statement};
 use cocoon_chain::Chain;
 use cocoon_protocol::http::AttestRequest;
-use cocoon_simulated_tee::{Emulator, Serving, SimulatedRoot};
+use cocoon_simulated_tee::SimulatedRoot;
 use tokio::sync::watch;
 
 use crate::{
-    Expected, HostError, HostOptions, Timing,
-    guest_client::{GuestClient, Reach},
-    process::{COMMAND_LINE, GuestProcess},
+    Expected, HostError, HostOptions, Image, Launch, Timing,
+    expected::Boots as Source,
+    guest_client::GuestClient,
+    machine::{Launcher, Machine},
     run_folder::RunFolder,
+    vm::{Boots, VmLauncher, VmOptions, VmTee},
 };
 
 /// Between looks whether the guest is ready.
@@ -42,52 +44,52 @@ pub(crate) struct Current {
 /// Keeps a guest running. Dropping it kills the guest; [`Supervisor::shutdown`] ends it in order.
 pub(crate) struct Supervisor {
     current: watch::Receiver<Option<Arc<Current>>>,
+    boots: Boots,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
 
-/// What a guest is started from.
-struct Launcher {
-    expected: Expected,
-    root: SimulatedRoot,
-    folder: RunFolder,
+/// How a guest is started and asked for evidence.
+struct Keeper {
+    launcher: Launcher,
     chain: Arc<dyn Chain>,
     timing: Timing,
+    boots: Boots,
 }
 
-/// A guest with its emulator.
+/// A guest that answers.
 struct Guest {
-    process: GuestProcess,
+    machine: Machine,
     client: GuestClient,
-    _tee: Serving,
+    began: Instant,
 }
 
 impl Supervisor {
     /// Starts the guest and returns once it has made evidence.
-    pub(crate) async fn start(
-        options: &HostOptions,
-        expected: Expected,
-        root: SimulatedRoot,
-    ) -> Result<Self, HostError> {
-        let folder = RunFolder::prepare(&options.run_dir, &expected.configuration, &options.model)?;
-        let (chain, timing) = (Arc::clone(options.wallet.chain()), options.timing);
-        let launcher = Launcher { expected, root, folder, chain, timing };
-        let guest = launcher.launch().await?;
-        let first = match launcher.evidence(&guest.client, guest.process.id()).await {
+    pub(crate) async fn start(options: &HostOptions, expected: Expected) -> Result<Self, HostError> {
+        let keeper = Keeper::prepare(options, expected)?;
+        let guest = keeper.launch().await?;
+        let first = match keeper.evidence(&guest).await {
             Ok(current) => current,
             Err(error) => {
-                guest.process.end().await;
+                guest.machine.end().await;
                 return Err(error);
             }
         };
+        let boots = keeper.boots.clone();
         let (sender, current) = watch::channel(Some(Arc::new(first)));
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(supervise(launcher, guest, sender, stopped));
-        Ok(Self { current, stop, task })
+        let task = tokio::spawn(supervise(keeper, guest, sender, stopped));
+        Ok(Self { current, boots, stop, task })
     }
 
     pub(crate) fn current(&self) -> watch::Receiver<Option<Arc<Current>>> {
         self.current.clone()
+    }
+
+    /// The steps of the newest boot; none in process mode.
+    pub(crate) fn boots(&self) -> Boots {
+        self.boots.clone()
     }
 
     /// Ends the guest, and returns when it is gone.
@@ -103,36 +105,59 @@ impl Drop for Supervisor {
     }
 }
 
-impl Launcher {
-    /// A guest that answers on its socket.
+impl Keeper {
+    fn prepare(options: &HostOptions, expected: Expected) -> Result<Self, HostError> {
+        let mut boots = Boots::default();
+        let launcher = match (&options.launch, &expected.boots) {
+            (Launch::Process { .. }, Source::Process(binary)) => Launcher::Process {
+                binary: binary.clone(),
+                folder: RunFolder::prepare(&options.run_dir, &expected.configuration, &options.model)?,
+                root: simulated_root(options)?,
+            },
+            (Launch::Vm(vm), Source::Vm(image)) => {
+                let launcher = prepare_vm(options, vm, image, &expected)?;
+                boots = launcher.boots();
+                Launcher::Vm(Box::new(launcher))
+            }
+            _ => return Err(HostError::Options("what boots is not what was read".to_owned())),
+        };
+        let (chain, timing) = (Arc::clone(options.wallet.chain()), options.timing);
+        Ok(Self { launcher, chain, timing, boots })
+    }
+
+    /// A guest that answers.
     async fn launch(&self) -> Result<Guest, HostError> {
-        let emulator = Emulator::launch(&self.root, &self.expected.binary.bytes, COMMAND_LINE);
-        let tee = emulator.serve(self.folder.tee_listener()?);
-        let process = GuestProcess::start(&self.expected.binary, &self.folder.path)?;
-        let client = GuestClient::new(Reach::Socket(self.folder.guest_socket()));
-        let mut guest = Guest { process, client, _tee: tee };
+        let began = Instant::now();
+        let mut machine = self.launcher.start().await?;
+        let client = GuestClient::new(machine.reach());
         let limit = self.timing.start_limit;
         let ready = tokio::time::timeout(limit, async {
             tokio::select! {
-                how = guest.process.ended() => Err(HostError::GuestEnded(how)),
-                () = answers(&guest.client) => Ok(()),
+                how = machine.ended() => Err(HostError::GuestEnded(how)),
+                () = answers(&client) => Ok(()),
             }
         });
-        let late = || HostError::GuestLate {
-            seconds: limit.as_secs(),
-            why: "its socket does not answer".to_owned(),
-        };
+        let late = || HostError::GuestLate { seconds: limit.as_secs(), why: "it does not answer".to_owned() };
         match ready.await.unwrap_or_else(|_| Err(late())) {
-            Ok(()) => Ok(guest),
+            Ok(()) => {
+                self.boots.note("service answers", began);
+                Ok(Guest { machine, client, began })
+            }
             Err(error) => {
-                guest.process.end().await;
+                machine.end().await;
                 Err(error)
             }
         }
     }
 
     /// A bundle that is bound to the chain's newest block.
-    async fn evidence(&self, client: &GuestClient, pid: Option<u32>) -> Result<Current, HostError> {
+    async fn evidence(&self, guest: &Guest) -> Result<Current, HostError> {
+        let current = self.renewed(&guest.client, guest.machine.id()).await?;
+        self.boots.note("first evidence", guest.began);
+        Ok(current)
+    }
+
+    async fn renewed(&self, client: &GuestClient, pid: Option<u32>) -> Result<Current, HostError> {
         let block = self.chain.head().await?;
         let question =
             AttestRequest { seqno: block.seqno, root_hash: hex::encode(block.root_hash), nonce: None };
@@ -146,6 +171,25 @@ impl Launcher {
     }
 }
 
+fn simulated_root(options: &HostOptions) -> Result<SimulatedRoot, HostError> {
+    SimulatedRoot::load(&options.simulated_root)
+        .map_err(|e| HostError::SimulatedRoot { folder: options.simulated_root.clone(), why: e.to_string() })
+}
+
+fn prepare_vm(
+    options: &HostOptions,
+    vm: &Arc<VmOptions>,
+    image: &Image,
+    expected: &Expected,
+) -> Result<VmLauncher, HostError> {
+    let root = match vm.tee {
+        VmTee::Emulation { .. } => Some(simulated_root(options)?),
+        VmTee::Tdx { .. } | VmTee::Snp { .. } => None,
+    };
+    let log = Arc::new(|line: &str| tracing::info!(target: "guest", "{line}"));
+    VmLauncher::prepare(vm, expected, image, root, log)
+}
+
 async fn answers(client: &GuestClient) {
     while client.health().await.is_err() {
         tokio::time::sleep(POLL).await;
@@ -154,18 +198,18 @@ async fn answers(client: &GuestClient) {
 
 type Publish = watch::Sender<Option<Arc<Current>>>;
 
-async fn supervise(launcher: Launcher, first: Guest, publish: Publish, mut stopped: watch::Receiver<bool>) {
+async fn supervise(keeper: Keeper, first: Guest, publish: Publish, mut stopped: watch::Receiver<bool>) {
     let mut guest = first;
     let mut pause = FIRST_PAUSE;
     loop {
-        let (started, pid) = (Instant::now(), guest.process.id());
+        let (started, pid) = (Instant::now(), guest.machine.id());
         let how = tokio::select! {
-            how = guest.process.ended() => Some(how),
-            () = stay_fresh(&launcher, &guest.client, pid, &publish) => None,
+            how = guest.machine.ended() => Some(how),
+            () = stay_fresh(&keeper, &guest.client, pid, &publish) => None,
             _ = stopped.wait_for(|stop| *stop) => None,
         };
         publish.send_replace(None);
-        guest.process.end().await;
+        guest.machine.end().await;
         let Some(how) = how else { return };
         tracing::error!("the guest {how}; it is started again with new keys");
         if started.elapsed() > STABLE {
@@ -177,7 +221,7 @@ async fn supervise(launcher: Launcher, first: Guest, publish: Publish, mut stopp
                 _ = stopped.wait_for(|stop| *stop) => return,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
-            match relaunch(&launcher, &publish).await {
+            match relaunch(&keeper, &publish).await {
                 Ok(guest) => break guest,
                 Err(error) => tracing::error!(%error, "the guest does not start; trying again"),
             }
@@ -185,33 +229,33 @@ async fn supervise(launcher: Launcher, first: Guest, publish: Publish, mut stopp
     }
 }
 
-async fn relaunch(launcher: &Launcher, publish: &Publish) -> Result<Guest, HostError> {
-    let guest = launcher.launch().await?;
-    match launcher.evidence(&guest.client, guest.process.id()).await {
+async fn relaunch(keeper: &Keeper, publish: &Publish) -> Result<Guest, HostError> {
+    let guest = keeper.launch().await?;
+    match keeper.evidence(&guest).await {
         Ok(current) => {
             publish.send_replace(Some(Arc::new(current)));
             Ok(guest)
         }
         Err(error) => {
-            guest.process.end().await;
+            guest.machine.end().await;
             Err(error)
         }
     }
 }
 
 /// Makes evidence anew for ever. Evidence that cannot be renewed is not extended: it goes on to age.
-async fn stay_fresh(launcher: &Launcher, client: &GuestClient, pid: Option<u32>, publish: &Publish) {
-    let mut next = launcher.timing.attest_every;
+async fn stay_fresh(keeper: &Keeper, client: &GuestClient, pid: Option<u32>, publish: &Publish) {
+    let mut next = keeper.timing.attest_every;
     loop {
         tokio::time::sleep(next).await;
-        next = match launcher.evidence(client, pid).await {
+        next = match keeper.renewed(client, pid).await {
             Ok(current) => {
                 publish.send_replace(Some(Arc::new(current)));
-                launcher.timing.attest_every
+                keeper.timing.attest_every
             }
             Err(error) => {
                 tracing::warn!(%error, "the evidence was not renewed; trying again");
-                RETRY_EVIDENCE.min(launcher.timing.attest_every)
+                RETRY_EVIDENCE.min(keeper.timing.attest_every)
             }
         };
     }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use cocoon_host::{Host, HostError, HostOptions};
+use cocoon_host::{Host, HostError, HostOptions, Launch};
 
 use crate::world::{Gateway, World, code, eventually, lives, tiny_model};
 
@@ -11,6 +11,10 @@ async fn refused(change: impl FnOnce(&World, &mut HostOptions)) -> HostError {
     let mut options = world.options();
     change(&world, &mut options);
     Host::start(options).await.err().expect("it must not start")
+}
+
+fn process(guest_binary: impl Into<std::path::PathBuf>) -> Launch {
+    Launch::Process { guest_binary: guest_binary.into() }
 }
 
 fn names(error: &HostError, words: &[&str]) {
@@ -31,7 +35,7 @@ async fn a_port_in_use_is_said_with_its_number() {
 #[tokio::test]
 async fn a_missing_file_is_said_with_its_path() {
     let nowhere = Path::new("/nowhere/at/all");
-    let error = refused(|_, options| options.guest_binary = nowhere.into()).await;
+    let error = refused(|_, options| options.launch = process(nowhere)).await;
     names(&error, &["guest binary", "/nowhere/at/all", "cargo build"]);
     let error = refused(|_, options| options.model = nowhere.into()).await;
     names(&error, &["model", "/nowhere/at/all", "GGUF"]);
@@ -56,10 +60,10 @@ async fn a_model_that_is_cut_short_is_refused_in_the_guests_own_words() {
 
 #[tokio::test]
 async fn a_guest_that_ends_or_never_answers_is_told_apart() {
-    let error = refused(|_, options| options.guest_binary = "/bin/false".into()).await;
+    let error = refused(|_, options| options.launch = process("/bin/false")).await;
     names(&error, &["ended with code 1"]);
     let error = refused(|_, options| {
-        options.guest_binary = "/bin/cat".into();
+        options.launch = process("/bin/cat");
         options.timing.start_limit = Duration::from_millis(300);
     })
     .await;

@@ -20,7 +20,7 @@ use cocoon_contracts::{
     registry::{Content, Deployment},
     wallet,
 };
-use cocoon_host::{Expected, Files, Host, HostOptions, Money, RunningHost};
+use cocoon_host::{Expected, Files, Host, HostOptions, Launch, Money, RunningHost};
 use cocoon_ledger::{Genesis, GenesisAccount, Ledger, Pace, Schedule, Server};
 use cocoon_protocol::{
     AnswerOpener, Budget, Endpoint, Price, Prompt, RequestHeader,
@@ -127,7 +127,7 @@ impl World {
         let files = Files {
             state_dir: at("state"),
             run_dir: at("run"),
-            guest_binary: guest_binary(),
+            launch: Launch::Process { guest_binary: guest_binary() },
             model: tiny_model(),
             simulated_root: at("root"),
         };
@@ -147,7 +147,7 @@ impl World {
     pub(crate) async fn trust(&self, bundle: &[u8], expected: &Expected) -> Trusted {
         let mut policy = Policy::new(NETWORK, 600);
         policy.models.push(expected.weights);
-        let measurements = expected.measurements.clone();
+        let measurements = expected.reference.tdx().expect("a simulated TDX module").clone();
         let configuration = Some(expected.configuration_digest());
         policy.tdx = Some(cocoon_attestation::TdxRules::by_vendor());
         policy.images.push(ImageReference::on_tdx("guest", configuration, &measurements));
