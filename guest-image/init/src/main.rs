@@ -18,6 +18,7 @@ mod kernel;
 mod log;
 mod netlink;
 mod network;
+mod register;
 mod sandbox;
 mod seccomp;
 mod service;

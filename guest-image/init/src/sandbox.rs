@@ -1,9 +1,10 @@
-//! The service's view of the machine: the verified root, read-only, and over its empty folders the little that it needs.
+//! The service's view of the machine: the verified root, read-only, over its empty folders the little that it needs, and no
+//! network but the socket that it is handed.
 //!
 //! | path | what |
 //! | --- | --- |
 //! | `/` | EROFS over dm-verity |
-//! | `/proc` | its own processes; read-only |
+//! | `/proc` | its own processes, and with GPUs what their libraries read; read-only |
 //! | `/sys` | the CPUs; the TEE's reports and register; with GPUs their PCI devices; nothing else |
 //! | `/dev` | a few nodes |
 //! | `/run/cocoon` | the run folder, read-only |
@@ -32,12 +33,16 @@ const REMEDY: &str = "build the image anew";
 
 /// Moves this process, and what comes of it, into the view. `nodes` are devices of PID 1 under their new names.
 pub(crate) fn enter(nodes: &[(String, String)]) -> Outcome {
-    unshare(UnshareFlags::NEWNS).explain("a mount namespace", "use the image's kernel")?;
+    // No network either: a socket stays where it was made, so what comes in through the listener still does.
+    let own = UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    unshare(own).explain("namespaces", "use the image's kernel")?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).explain("private mounts", "use the image's kernel")?;
 
-    fresh("proc", "proc", DATA | MountFlags::RDONLY, c"hidepid=invisible")?;
-    system()?;
+    let gpus = !children(Path::new("/dev"), "nvidia")?.is_empty();
+    let processes = if gpus { c"hidepid=invisible" } else { c"hidepid=invisible,subset=pid" };
+    fresh("proc", "proc", DATA | MountFlags::RDONLY, processes)?;
+    system(gpus)?;
     devices(nodes)?;
     bind("/run", "run", true)?;
 
@@ -48,9 +53,8 @@ pub(crate) fn enter(nodes: &[(String, String)]) -> Outcome {
 }
 
 /// A bare `/sys` with the folders that the service reads; where the TEE is, it writes.
-fn system() -> Outcome {
+fn system(gpus: bool) -> Outcome {
     fresh("tmpfs", "sys", DATA, c"mode=0755,size=1m")?;
-    let gpus = !children(Path::new("/dev"), "nvidia")?.is_empty();
     let pci = if gpus { children(Path::new("/sys/devices"), "pci")? } else { Vec::new() };
     let pci = pci.iter().filter_map(|path| path.strip_prefix("/sys").ok()?.to_str());
     let read =

@@ -16,7 +16,6 @@ macro_rules! calls {
 }
 
 /// Calls that are taken with any arguments.
-#[rustfmt::skip] // a list to be read
 const CALLS: &[i64] = calls! {
     // Files and what was handed over. There is nothing to write to but configfs and sysfs, where quotes come from; ioctl is
     // for GPUs.
