@@ -34,3 +34,15 @@ impl<T, E: Display> Explain<T> for Result<T, E> {
         self.map_err(|error| Failure(format!("{what}: {error}; {remedy}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line_that_says_what_why_and_what_to_do() {
+        let failed: Result<(), _> = Err("not\nthere");
+        let failure = failed.explain("the disk", "attach it").expect_err("it failed");
+        assert_eq!(failure.to_string(), "the disk: not there; attach it");
+    }
+}

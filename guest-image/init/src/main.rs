@@ -62,7 +62,8 @@ fn main() -> ExitCode {
 /// Ends the machine when everything else has ended, well or not.
 fn pid_1() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
-        log::line(format_args!("error: {panic}; this is a bug in cocoon-init: please report it"));
+        let failure = Failure::new(format!("{panic}; this is a bug in cocoon-init: please report it"));
+        log::line(format_args!("error: {failure}"));
         let _ = reboot(RebootCommand::Restart);
     }));
     let command = match boot().and_then(Service::wait) {
@@ -82,13 +83,16 @@ fn pid_1() -> ExitCode {
 /// From the kernel's first process to a running service.
 fn boot() -> Outcome<Service> {
     kernel::mount_filesystems()?;
-    let command_line = CommandLine::read()?;
-    let log = open_log(command_line.development)?;
+    let command_line = CommandLine::read();
+    let log = open_log(command_line.as_ref().is_ok_and(|line| line.development))?;
+    let command_line = command_line?;
+    log::phase("start");
+
     kernel::require_lockdown()?;
     kernel::harden()?;
     kernel::load_modules()?;
     kernel::mount_configfs()?;
-    log::phase("kernel");
+    log::phase("modules");
 
     mount_root(&command_line)?;
     log::phase("root");

@@ -62,7 +62,7 @@ impl Transport {
         let what = format!("port {PORT} of the guest");
         let remedy = "use the image's kernel and modules";
         match self {
-            Self::Vsock => listen_vsock().explain(what, remedy),
+            Self::Vsock => listen_vsock(PORT).explain(what, remedy),
             Self::Card => Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).explain(what, remedy)?.into()),
         }
     }
@@ -96,9 +96,9 @@ fn address(index: u32) -> Vec<u8> {
     message(NEW_ADDRESS, REQUEST | CREATE, 1, &[head, attribute(2, &octets), attribute(1, &octets)].concat())
 }
 
-fn listen_vsock() -> rustix::io::Result<OwnedFd> {
+fn listen_vsock(port: u16) -> rustix::io::Result<OwnedFd> {
     let socket = socket_with(AddressFamily::VSOCK, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    bind(&socket, &VsockAddress::any(PORT.into()))?;
+    bind(&socket, &VsockAddress::any(port.into()))?;
     listen(&socket, BACKLOG)?;
     Ok(socket)
 }
@@ -133,6 +133,7 @@ unsafe impl SocketAddrArg for VsockAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::Errno;
 
     #[test]
     fn a_vsock_address_is_sixteen_bytes_with_the_port_second() {
@@ -140,6 +141,19 @@ mod tests {
         assert_eq!(std::mem::offset_of!(VsockAddress, port), 4);
         assert_eq!(std::mem::offset_of!(VsockAddress, cid), 8);
         assert_eq!(VsockAddress::any(8083).family, 40);
+    }
+
+    /// Says SKIPPED where this machine's kernel has no virtual sockets.
+    #[test]
+    fn the_kernel_takes_the_address_and_its_port() {
+        match listen_vsock(PORT) {
+            Err(Errno::AFNOSUPPORT) => eprintln!("SKIPPED: this kernel has no vsock to listen on"),
+            listening => {
+                let _listening = listening.expect("it listens");
+                assert_eq!(listen_vsock(PORT).err(), Some(Errno::ADDRINUSE));
+                assert!(listen_vsock(PORT + 1).is_ok());
+            }
+        }
     }
 
     #[test]
