@@ -1,0 +1,1 @@
+//! Whole machines, good ones.
