@@ -8,6 +8,7 @@
 //! - [`swtpm`]: the software TPM of the emulation, and the proxy through which the host reads its registers.
 //! - [`control`]: how `cocoon host down`, `status` and `logs` reach a running host; [`logbook`] is what it writes.
 //! - [`unit`]: the systemd service.
+//! - [`doctor`]: whether this machine can be a host, and what to mend; [`gpu`]: GPUs, found, taken and given back.
 //!
 //! Nothing outlives the host: QEMU asks the kernel to be killed with its parent, the software TPM ends with its
 //! control connection, and the next start clears what a crash of the machine may have left.
@@ -15,12 +16,16 @@
 pub mod backoff;
 //pub mod config;
 //pub mod control;
+pub mod doctor;
+pub mod external;
 pub mod folder;
+pub mod gpu;
 //pub mod logbook;
 pub mod plan;
 //pub mod preflight;
 pub mod program;
 pub mod qmp;
+pub mod root;
 pub mod swtpm;
 //pub mod unit;
 pub mod vm;
