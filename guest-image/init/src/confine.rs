@@ -1,31 +1,24 @@
 //! The second life of this program: a child of PID 1 that gives up everything and becomes the service.
 //!
-//! It is started as `cocoon-init confine SOURCE TARGET…` (devices and their names in the view), with standard input that
-//! never ends, the listening socket as standard output, and the log as standard error. A program of its own rather than code
+//! It is started as `cocoon-init confine SOURCE TARGET…` (devices and their names in the view), with the listening
+//! socket as standard input, where the service finds it, and the log as standard error. A program of its own rather than code
 //! between fork and exec: so it is safe Rust, in a process with one thread and nothing inherited.
 
 use crate::failure::{Explain, Failure, Outcome};
 use crate::{USER, sandbox, seccomp};
 use rustix::fs::{Gid, Mode, Uid};
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
-use rustix::stdio::dup2_stdout;
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities_secure_bits, set_no_new_privs, set_thread_groups,
     set_thread_res_gid, set_thread_res_uid,
 };
-use std::fs::File;
-use std::io::stdout;
-use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// The service's program in the root, and its whole command line.
 const PROGRAM: &str = "/usr/bin/cocoon-guest";
 const NAME: &str = "cocoon-guest";
-/// Where the service finds its listening socket.
-const LISTENER: i32 = 3;
 /// Most files and sockets that are open, and most threads.
 const LIMITS: [(Resource, u64); 3] =
     [(Resource::Core, 0), (Resource::Nofile, 65_536), (Resource::Nproc, 4_096)];
@@ -44,7 +37,6 @@ pub(crate) fn run(arguments: &[String]) -> Failure {
 }
 
 fn prepare(nodes: &[(String, String)]) -> Outcome {
-    hand_over_listener()?;
     sandbox::enter(nodes)?;
     umask(Mode::from_raw_mode(0o077));
     for (resource, most) in LIMITS {
@@ -56,19 +48,6 @@ fn prepare(nodes: &[(String, String)]) -> Outcome {
         return Err(Failure::new(format!("the service would keep capabilities; {REMEDY}")));
     }
     seccomp::confine()
-}
-
-/// From standard output, where it came, to its own number.
-fn hand_over_listener() -> Outcome {
-    let listener = fcntl_dupfd_cloexec(stdout(), LISTENER).explain("the listening socket", REMEDY)?;
-    if listener.as_raw_fd() != LISTENER {
-        return Err(Failure::new(format!("descriptor {LISTENER} is in use; only PID 1 starts this")));
-    }
-    fcntl_setfd(&listener, FdFlags::empty()).explain("the listening socket", REMEDY)?;
-    let null = File::options().write(true).open("/dev/null").explain("/dev/null", REMEDY)?;
-    dup2_stdout(null).explain("standard output", REMEDY)?;
-    let _ = listener.into_raw_fd(); // stays open for the service
-    Ok(())
 }
 
 /// For good: no capability can come back, through no file and no user.

@@ -167,7 +167,7 @@ fn open_weights(model: &Model) -> Outcome<PathBuf> {
 fn nodes(tee: &Tee, weights: &Path) -> Outcome<Vec<(String, String)>> {
     let mut nodes = vec![(weights.display().to_string(), WEIGHTS.to_owned())];
     if let Tee::Simulated(port) = tee {
-        link(TEE_PORT, "tee")?;
+        link(TEE_PORT, "tee.sock")?;
         nodes.push((port.display().to_string(), TEE_PORT.to_owned()));
     }
     Ok(nodes)

@@ -13,27 +13,24 @@ use std::process::{Command, ExitStatus, Stdio};
 const IDLE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 const REMEDY: &str = "give the guest more memory";
 
-/// The running service. Its standard input ends when this is dropped, and it with it.
+/// The running service.
 pub(crate) struct Service {
     process: Pid,
-    _lifeline: OwnedFd,
 }
 
 impl Service {
     /// Starts this program again, see [`crate::confine`].
     pub(crate) fn start(listener: OwnedFd, log: Option<File>, nodes: &[(String, String)]) -> Outcome<Self> {
-        let (input, lifeline) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).explain("a pipe", REMEDY)?;
         let child = Command::new("/proc/self/exe")
             .arg("confine")
             .args(nodes.iter().flat_map(|(source, target)| [source, target]))
             .env_clear()
-            .stdin(Stdio::from(input))
-            .stdout(Stdio::from(listener))
+            .stdin(Stdio::from(listener))
+            .stdout(Stdio::null())
             .stderr(log.map_or_else(Stdio::null, Stdio::from))
             .spawn()
             .explain("the service cannot be started", REMEDY)?;
-        Ok(Self { process: Pid::from_child(&child), _lifeline: lifeline })
+        Ok(Self { process: Pid::from_child(&child) })
     }
 
     /// Waits until the service ends; meanwhile reaps whatever else ends.
