@@ -51,7 +51,7 @@ fn prepare(nodes: &[(String, String)]) -> Outcome {
 }
 
 /// For good: no capability can come back, through no file and no user.
-fn drop_privileges() -> rustix::io::Result<()> {
+pub(crate) fn drop_privileges() -> rustix::io::Result<()> {
     for bit in 0..u64::BITS {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
             Err(rustix::io::Errno::INVAL) if bit > 0 => break, // the kernel's last one was before

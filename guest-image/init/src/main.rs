@@ -3,6 +3,18 @@
 //! Everything here is in the initrd, and so in the launch measurement. What comes from the host (disks, devices, the
 //! configuration) is checked against what is measured, or measured, before it is used. There is no shell and no way in.
 //!
+//! | the launcher attaches | as |
+//! | --- | --- |
+//! | root, configuration, weights | read-only virtio disks with the serials `cocoon-root`, `cocoon-config`, `cocoon-weights` |
+//! | a reader of lines | the virtio-serial port `cocoon.log`, connected before the guest starts |
+//! | the way to the service | a virtio socket device; or, in development, one virtio network card |
+//! | the simulated TEE | in development, where there is no real one: the port `cocoon.tee`, and a TPM that OVMF measures into |
+//!
+//! Lines of PID 1 start with `init: `: a phase and milliseconds since the kernel's start (`start`, `modules`, `root`,
+//! `measured`, `weights`, `network`, `service`, `ended`), `memory TOTAL AVAILABLE` in KiB, or `error: ` and a sentence.
+//! After `ended` the machine powers off; after `error` it restarts. One that goes without either has a panicked kernel:
+//! most likely a block of root or weights is not what its hash tree says.
+//!
 //! This program has two lives: as PID 1 it runs [`boot`]; started by PID 1 it runs [`confine::run`], which becomes the
 //! service. Read it from the top of [`boot`]; each step is a module.
 

@@ -132,3 +132,7 @@ pub(crate) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
         rustix::thread::unshare_unsafe(flags)
     }
 }
+
+#[cfg(test)]
+#[path = "sandbox_tests.rs"]
+mod tests;
