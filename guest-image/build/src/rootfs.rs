@@ -95,6 +95,9 @@ fn write_tar(files: &BTreeMap<String, Vec<u8>>, out: &tempfile::NamedTempFile) -
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(size);
         header
     };

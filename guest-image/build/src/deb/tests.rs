@@ -9,7 +9,7 @@ pub(crate) fn package(tar: &[u8]) -> Vec<u8> {
     for (name, content) in
         [("debian-binary", b"2.0\n".as_slice()), ("control.tar.xz", b"odd"), ("data.tar.xz", &xz)]
     {
-        let _ = write!(deb, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len());
+        let _ = writeln!(deb, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, 100_644, content.len());
         deb.extend_from_slice(content);
         if deb.len() % 2 == 1 {
             deb.push(b'\n');
