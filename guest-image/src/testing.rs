@@ -77,8 +77,8 @@ pub(crate) fn program() -> Vec<u8> {
     for (index, (size, start)) in [(0x100_u32, 0x300_u32), (0x100, 0x200)].into_iter().enumerate() {
         put(&mut file, 0x148 + index * 40 + 16, &[size, start].map(u32::to_le_bytes).concat());
     }
-    for at in 0x200..0x400 {
-        file[at] = (at % 253) as u8;
+    for (at, byte) in file.iter_mut().enumerate().skip(0x200) {
+        *byte = (at % 253) as u8;
     }
     file.extend_from_slice(&[0xaa; 16]);
     file.extend_from_slice(&[0xcc; 24]);

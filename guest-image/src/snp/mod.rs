@@ -174,7 +174,7 @@ struct Pages {
 
 impl Pages {
     fn parse(firmware: &[u8]) -> Result<Self, NotSnp> {
-        if firmware.len() > FIRMWARE_MAX || firmware.is_empty() || firmware.len() % PAGE != 0 {
+        if firmware.len() > FIRMWARE_MAX || firmware.is_empty() || !firmware.len().is_multiple_of(PAGE) {
             return Err(NotSnp("it is not made of whole pages, or larger than 16 MiB"));
         }
         let reset = guids::find(firmware, &RESET).filter(|entry| entry.len() == 4).and_then(|e| u32(e, 0));
@@ -221,7 +221,7 @@ fn section(metadata: &[u8], at: usize) -> Option<Section> {
         0x10 => Kind::Hashes,
         _ => return None,
     };
-    let whole = |value: u32| value as usize % PAGE == 0;
+    let whole = |value: u32| (value as usize).is_multiple_of(PAGE);
     (whole(address) && whole(size)).then_some(Section { address: u64::from(address), size, kind })
 }
 

@@ -25,7 +25,7 @@ use crate::profile::Record;
 use values::{GLOBAL, IMAGE_SECURITY, absent_variable, utf16};
 
 /// QEMU reserves this much for the TPM's log (hw/acpi/tpm.h), and the firmware measures it, empty, as an ACPI table.
-const TPM_LOG: [u8; 64 * 1024] = [0; 64 * 1024];
+static TPM_LOG: [u8; 64 * 1024] = [0; 64 * 1024];
 /// What QEMU's fw_cfg says of the boot order when it is given a kernel: one option ROM, which OVMF ignores.
 const BOOT_ORDER: &[u8] = b"/rom@genroms/linuxboot_dma.bin\0";
 

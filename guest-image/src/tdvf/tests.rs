@@ -7,6 +7,13 @@ fn attributes(index: usize) -> usize {
     TDVF_AT + HEAD + index * SECTION + 28
 }
 
+/// `tests/golden` has these files for the tests outside of this crate, and for other programs.
+#[test]
+fn the_golden_files_are_those_that_tests_make() {
+    assert_eq!(firmware(), include_bytes!("../../tests/golden/firmware.bin"));
+    assert_eq!(crate::testing::program(), include_bytes!("../../tests/golden/program.bin"));
+}
+
 /// Computed with a program of its own (Python), page by page.
 #[test]
 fn mrtd_is_that_of_the_table() {
