@@ -281,9 +281,7 @@ impl Manifest {
         if File::of(self.command_line.as_bytes()) != self.files.cmdline {
             return wrong("the command line is not the file that it lists");
         }
-        if !crate::verity::length(self.files.root.verity.data_blocks)
-            .is_some_and(|l| l == self.files.root.size)
-        {
+        if crate::verity::length(self.files.root.verity.data_blocks) != Some(self.files.root.size) {
             return wrong("the root's length is not that of its data blocks and their tree");
         }
         // Names become paths below a folder.

@@ -4,7 +4,7 @@ use crate::digest::{ZERO, extended, sha384};
 use crate::hex_bytes::{HexBytes, Sha256};
 use crate::manifest::{Event, Measurement, Register, Registers, TdxRegisters};
 use crate::pe::{NotPe, Program};
-use crate::profile::{PlatformName, Profile, Record};
+use crate::profile::{PlatformName, Profile, Record, built_in};
 use crate::snp::{Launch, NotSnp, launch_digest};
 use crate::tcg::{Boot, KnownFirmware, Td, known_firmware};
 use crate::tdvf::{NotTdvf, Tdvf};
@@ -81,6 +81,35 @@ pub fn measure(
         registers,
         events,
     })
+}
+
+/// The measurements of one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Predicted {
+    /// By profile, as a manifest has them.
+    pub measurements: Vec<Measurement>,
+    /// The profiles that could be booted, but of which no record exists.
+    pub not_recorded: Vec<String>,
+}
+
+/// Predicts what an image measures on every machine of this crate whose firmware it has: what goes into its manifest.
+///
+/// `firmware` are names (as in the manifest) with bytes; that of `files` is not looked at.
+///
+/// # Errors
+/// As [`measure`], but for machines without a record, which are listed.
+pub fn measure_all(files: &BootFiles<'_>, firmware: &[(&str, &[u8])]) -> Result<Predicted, CannotMeasure> {
+    let mut predicted = Predicted { measurements: Vec::new(), not_recorded: Vec::new() };
+    for (profile, record) in built_in() {
+        let Some((_, bytes)) = firmware.iter().find(|(name, _)| *name == profile.firmware) else { continue };
+        let files = BootFiles { firmware: bytes, ..*files };
+        match measure(&files, &profile, record.as_ref()) {
+            Ok(measurement) => predicted.measurements.push(measurement),
+            Err(CannotMeasure::NoRecord(name)) => predicted.not_recorded.push(name),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(predicted)
 }
 
 fn tdx(

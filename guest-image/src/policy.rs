@@ -62,8 +62,15 @@ fn reference(
         }
         Registers::Snp { launch_digest } => {
             let hash = hash?;
-            let reference = SnpReference { host_data: Pin::to(hash), ..SnpReference::pinned(launch_digest.0) };
-            Some(ImageReference { name, configuration: Some(hash), tdx: None, snp: Some(reference), azure: None })
+            let reference =
+                SnpReference { host_data: Pin::to(hash), ..SnpReference::pinned(launch_digest.0) };
+            Some(ImageReference {
+                name,
+                configuration: Some(hash),
+                tdx: None,
+                snp: Some(reference),
+                azure: None,
+            })
         }
     }
 }

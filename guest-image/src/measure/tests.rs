@@ -1,5 +1,4 @@
 use super::*;
-use crate::profile::built_in;
 use crate::testing::{firmware, program};
 
 fn record() -> Record {
@@ -131,4 +130,17 @@ fn snp_needs_no_record() {
     assert_eq!(vcpus, 16);
     let more = Profile { memory_mib: 262_144, ..machine };
     assert_eq!(measure(&parts.files(), &more, None).unwrap().registers, measurement.registers);
+}
+
+#[test]
+fn an_image_is_predicted_for_each_machine_that_its_firmware_fits() {
+    let parts = Parts::new();
+    let firmware = [("OVMF.amdsev.fd", parts.firmware.as_slice())];
+    let predicted = measure_all(&parts.files(), &firmware).unwrap();
+    let names: Vec<&str> = predicted.measurements.iter().map(|m| m.profile.as_str()).collect();
+    assert_eq!(names, ["snp-h100-1", "snp-h100-8"]);
+    assert_eq!(predicted.not_recorded, [""; 0]);
+    let unknown = [("OVMF.fd", parts.firmware.as_slice())];
+    assert!(matches!(measure_all(&parts.files(), &unknown), Err(CannotMeasure::UnknownFirmware(_))));
+    assert_eq!(measure_all(&parts.files(), &[]).unwrap().measurements, []);
 }

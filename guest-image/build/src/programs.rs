@@ -1,0 +1,182 @@
+//! Our own programs, built so that neither the path of the source, nor the user, nor the time shows in them.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::Error;
+use crate::progress::Progress;
+
+/// Executables for an image.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `cocoon-init`, static.
+    pub init: PathBuf,
+    /// `cocoon-guest`.
+    pub guest: PathBuf,
+}
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const PROFILE: &str = "image";
+/// The time that compilers see: 2026-01-01. Nothing of ours asks for it, a dependency might.
+const EPOCH: &str = "1767225600";
+/// What cargo, rustc and the C compiler get of our environment; anything else could show in what they make.
+const PASSED_ON: [&str; 12] = [
+    "PATH",
+    "HOME",
+    "CARGO_HOME",
+    "RUSTUP_HOME",
+    "RUSTUP_TOOLCHAIN",
+    "TMPDIR",
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "CARGO_HTTP_PROXY",
+    "CARGO_HTTP_CAINFO",
+    "SSL_CERT_FILE",
+];
+
+/// The source tree that `from` is in.
+///
+/// # Errors
+/// If it is in none.
+pub fn source_tree(from: &Path) -> Result<PathBuf, Error> {
+    let is_source = |folder: &&Path| {
+        folder.join("guest-image/image.lock").is_file()
+            && folder.join("guest-image/init/Cargo.toml").is_file()
+    };
+    let found = from.ancestors().find(is_source);
+    found.map(Path::to_owned).ok_or_else(|| Error::NoSource { from: from.to_owned() })
+}
+
+impl Programs {
+    /// Those that stand ready in a folder: `cocoon-init`, `cocoon-guest`.
+    ///
+    /// # Errors
+    /// If one is missing.
+    pub fn in_folder(folder: &Path) -> Result<Self, Error> {
+        let program = |name: &str| {
+            let path = folder.join(name);
+            let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such program");
+            if path.is_file() { Ok(path) } else { Err(Error::io("read", &folder.join(name))(missing())) }
+        };
+        Ok(Self { init: program("cocoon-init")?, guest: program("cocoon-guest")? })
+    }
+
+    /// Builds them from a source tree, into `target/image` of that tree.
+    ///
+    /// The bits depend on the source, `Cargo.lock`, the pinned Rust toolchain, and the C compiler and C library's start files
+    /// of this machine.
+    ///
+    /// # Errors
+    /// If cargo fails; with what it said last.
+    pub fn build(source: &Path, offline: bool, progress: &dyn Progress) -> Result<Self, Error> {
+        let home = cargo_home()?;
+        let maps = path_maps(source, &home)?;
+        let build = |package: &str, flag: Option<&str>| {
+            progress.note(&format!("building {package} (cargo, profile {PROFILE})"));
+            // A folder each: other flags would build everything anew each time.
+            let target = source.join("target").join(PROFILE).join(package);
+            cargo(source, package, &target, &rust_flags(&maps, flag), &c_flags(&maps), offline)?;
+            Ok::<_, Error>(target.join(TARGET).join(PROFILE).join(package))
+        };
+        Ok(Self {
+            init: build("cocoon-init", Some("-Ctarget-feature=+crt-static"))?,
+            guest: build("cocoon-guest", None)?,
+        })
+    }
+}
+
+fn cargo(
+    source: &Path,
+    package: &str,
+    target: &Path,
+    rust_flags: &OsString,
+    c_flags: &str,
+    offline: bool,
+) -> Result<(), Error> {
+    let mut command = Command::new("cargo");
+    command.current_dir(source).args([
+        "build",
+        "--locked",
+        "--quiet",
+        "--profile",
+        PROFILE,
+        "--target",
+        TARGET,
+    ]);
+    command.args(["--package", package, "--bin", package, "--target-dir"]).arg(target);
+    if offline {
+        command.arg("--offline");
+    }
+    command.env_clear();
+    command.envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command.env("LC_ALL", "C").env("TZ", "UTC").env("SOURCE_DATE_EPOCH", EPOCH).env("ZERO_AR_DATE", "1");
+    // Variables win over every configuration file of cargo.
+    command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags).env("CARGO_INCREMENTAL", "0");
+    command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER", "cc").env("CC", "cc").env("CFLAGS", c_flags);
+    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output();
+    let output = output.map_err(|error| Error::Cargo(format!("cargo cannot be started: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let says = String::from_utf8_lossy(&output.stderr);
+    let tail: Vec<_> = says.trim().lines().rev().take(12).collect();
+    Err(Error::Cargo(format!("{package}: {}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"))))
+}
+
+/// Real folders, and what compilers shall call them.
+type Maps = Vec<(PathBuf, String)>;
+
+fn path_maps(source: &Path, cargo_home: &Path) -> Result<Maps, Error> {
+    let mut maps = vec![(source.to_owned(), "/cocoon".to_owned())];
+    let registries = cargo_home.join("registry/src");
+    maps.push((cargo_home.to_owned(), "/cargo".to_owned()));
+    // The registry's folder is named by a hash that differs between versions of cargo and kinds of registries.
+    for entry in std::fs::read_dir(&registries).into_iter().flatten().flatten() {
+        maps.push((entry.path(), "/cargo/registry".to_owned()));
+    }
+    // With the component rust-src, the standard library's paths lead into the toolchain's folder; without, they are these.
+    let sysroot = ask_rustc(source, &["--print", "sysroot"])?;
+    let version = ask_rustc(source, &["-vV"])?;
+    let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: ")).unwrap_or("unknown");
+    maps.push((Path::new(sysroot.trim()).join("lib/rustlib/src/rust"), format!("/rustc/{commit}")));
+    Ok(maps)
+}
+
+/// The last map that fits wins, in rustc as in gcc: the more special ones stand behind.
+fn rust_flags(maps: &Maps, more: Option<&str>) -> OsString {
+    let mut flags = OsString::new();
+    for (from, to) in maps {
+        flags.push("--remap-path-prefix=");
+        flags.push(from);
+        flags.push(format!("={to}\x1f"));
+    }
+    // Not the processor of this machine.
+    flags.push("-Ctarget-cpu=x86-64-v2");
+    if let Some(flag) = more {
+        flags.push(format!("\x1f{flag}"));
+    }
+    flags
+}
+
+fn c_flags(maps: &Maps) -> String {
+    let flags: Vec<_> =
+        maps.iter().map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display())).collect();
+    format!("-g0 {}", flags.join(" "))
+}
+
+fn cargo_home() -> Result<PathBuf, Error> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = variable("CARGO_HOME").or_else(|| Some(variable("HOME")?.join(".cargo")));
+    home.ok_or_else(|| Error::Cargo("neither CARGO_HOME nor HOME says where cargo keeps its files".into()))
+}
+
+fn ask_rustc(source: &Path, arguments: &[&str]) -> Result<String, Error> {
+    let output = Command::new("rustc").current_dir(source).args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| Error::Cargo(format!("rustc cannot be started: {error}")))?;
+    if !output.status.success() {
+        return Err(Error::Cargo(format!("rustc: {}", String::from_utf8_lossy(&output.stderr).trim())));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
