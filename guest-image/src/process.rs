@@ -12,13 +12,13 @@
 //! | RTMR3 | extended with SHA-384 of `config.toml`, then with SHA-384("cocoon weights v1" ‖ SHA-256 of the model file) | another configuration or model |
 
 use cocoon_attestation::Measurements;
-use ring::digest::{Context, SHA384};
+
+use crate::digest::{ZERO, extended, sha384};
 
 /// The command line of a guest in process mode: no arguments, so that nothing unmeasured steers it.
 pub const COMMAND_LINE: &[&str] = &["cocoon-guest"];
 
 const WEIGHTS_DOMAIN: &[u8] = b"cocoon weights v1";
-const ZERO: [u8; 48] = [0; 48];
 
 /// All that steers a guest in process mode.
 #[derive(Clone, Copy)]
@@ -55,20 +55,12 @@ impl ProcessImage<'_> {
 /// RTMR3 once the configuration and the weights are measured: in a process as in a VM.
 pub fn runtime_register(configuration: &[u8], weights_sha256: &[u8; 32]) -> [u8; 48] {
     let configured = extended_once(&[configuration]);
-    sha384(&[&configured, &sha384(&[WEIGHTS_DOMAIN, weights_sha256])])
+    extended(&configured, &sha384(&[WEIGHTS_DOMAIN, weights_sha256]))
 }
 
 /// A register that was zero and was extended once, with the digest of `parts`.
 fn extended_once(parts: &[&[u8]]) -> [u8; 48] {
-    sha384(&[&ZERO, &sha384(parts)])
-}
-
-fn sha384(parts: &[&[u8]]) -> [u8; 48] {
-    let mut context = Context::new(&SHA384);
-    for part in parts {
-        context.update(part);
-    }
-    context.finish().as_ref().try_into().expect("SHA-384 gives 48 bytes")
+    extended(&ZERO, &sha384(parts))
 }
 
 #[cfg(test)]

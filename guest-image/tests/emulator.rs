@@ -29,7 +29,7 @@ fn the_prediction_is_what_the_emulator_measures() {
 
     // What a guest does at boot, written out again.
     let mut stream = UnixStream::connect(&path).expect("the emulator listens");
-    extend(&mut stream, 2, configuration);
+    extend(&mut stream, 3, configuration);
     extend(&mut stream, 3, &[b"cocoon weights v1".as_slice(), &weights].concat());
 
     let image = ProcessImage {
