@@ -19,6 +19,14 @@ pub(crate) fn load_or_create(path: &Path) -> Result<SigningKey, Failure> {
     }
 }
 
+/// Reads a key if there is one, and makes none.
+pub(crate) fn load_existing(path: &Path) -> Result<Option<SigningKey>, Failure> {
+    match path.exists() {
+        true => load_or_create(path).map(Some),
+        false => Ok(None),
+    }
+}
+
 fn load(path: &Path, text: &str) -> Result<SigningKey, Failure> {
     let mode = std::fs::metadata(path)
         .explain(|| format!("cannot look at {}", path.display()), "check the file's owner")?

@@ -28,6 +28,7 @@ use clap::{Parser, Subcommand};
 First steps:
   cocoon demo                     one prompt the whole way, on this machine
   cocoon verify BUNDLE            check a worker's evidence, offline
+  cocoon host doctor              what this machine lacks for confidential guests
 
 A network of your own, each in its own terminal:
   cocoon chain                    a development TON ledger with the contracts
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
             Command::Policy(command) => policy::run(&command),
             Command::Chain(arguments) => chain::run(arguments).await,
             Command::Gateway(arguments) => gateway::run(arguments).await,
-            Command::Host(host::Commands::Up(arguments)) => host::run(arguments).await,
+            Command::Host(command) => host::run(command).await,
         }
     });
     // A blocked read of standard input must not hold the exit.

@@ -44,12 +44,13 @@ impl Report {
     /// Lines for a terminal: grouped, each check with its mark, remedies indented, the verdict last.
     pub fn text(&self, style: &dyn Style) -> String {
         let mut out = format!("{} {}\n", style.paint(Mark::Title, "cocoon host doctor"), self.subject());
-        let mut group = None;
-        for check in &self.checks {
-            if group.replace(check.group) != Some(check.group) {
-                out.push_str(&format!("\n{}\n", style.paint(Mark::Title, check.group.title())));
+        for checks in self.checks.chunk_by(|a, b| a.group == b.group) {
+            let title = checks.first().map(|check| check.group.title()).unwrap_or_default();
+            out.push_str(&format!("\n{}\n", style.paint(Mark::Title, title)));
+            for check in checks.iter().filter(|check| check.result != Outcome::NotApplicable) {
+                line(&mut out, style, check);
             }
-            line(&mut out, style, check);
+            needless(&mut out, style, checks);
         }
         let mark = if self.verdict.ready { Mark::Good } else { Mark::Bad };
         let verdict = format!("verdict: {}", self.verdict.text);
@@ -68,6 +69,25 @@ impl Report {
     }
 }
 
+/// What is of no matter, on one line for each reason: it is not what people look for.
+fn needless(out: &mut String, style: &dyn Style, checks: &[Check]) {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for check in checks.iter().filter(|check| check.result == Outcome::NotApplicable) {
+        match reasons.iter_mut().find(|(reason, _)| *reason == check.reason) {
+            Some((_, ids)) => ids.push(check.id),
+            None => reasons.push((&check.reason, vec![check.id])),
+        }
+    }
+    for (reason, ids) in reasons {
+        let said = format!("not applicable: {}; {}", ids.join(", "), printable(reason));
+        let width = style.columns().map(|columns| columns.saturating_sub(INDENT).max(20));
+        for (number, row) in wrap(&said, width).iter().enumerate() {
+            let sign = if number == 0 { "–" } else { " " };
+            out.push_str(&format!("  {}\n", style.paint(Mark::Dim, &format!("{sign} {row}"))));
+        }
+    }
+}
+
 fn line(out: &mut String, style: &dyn Style, check: &Check) {
     let (mark, sign) = match check.result {
         Outcome::Ok => (Mark::Good, "✓"),
@@ -82,8 +102,7 @@ fn line(out: &mut String, style: &dyn Style, check: &Check) {
         Outcome::Ok => format!("{found}: {reason}"),
         Outcome::Warn => format!("{found}: {reason}"),
         Outcome::Fail => format!("{found} (needed: {}): {reason}", printable(&check.expected)),
-        Outcome::Skipped => format!("skipped: {reason}"),
-        Outcome::NotApplicable => format!("not applicable: {reason}"),
+        Outcome::Skipped | Outcome::NotApplicable => format!("skipped: {reason}"),
     };
     let width = style.columns().map(|columns| columns.saturating_sub(INDENT + ID).max(20));
     let rows = wrap(&said, width);
@@ -150,7 +169,9 @@ mod tests {
             Check::new("cpu.tee", Group::Processor, "a Xeon", "a\x1b[2J Xeon").ok("made for TDX"),
             Check::new("kernel.version", Group::Kernel, "at least 6.16", "6.8")
                 .fail("too old", "install a newer one"),
-            Check::new("kernel.tdx", Group::Kernel, "Y", "").skipped("kernel.version comes first"),
+            Check::new("kernel.tee", Group::Kernel, "Y", "").skipped("kernel.version comes first"),
+            Check::new("gpu.group", Group::Gpus, "", "").not_applicable("no GPU"),
+            Check::new("gpu.free", Group::Gpus, "", "").not_applicable("no GPU"),
         ];
         let report = Report::of(Tee::Tdx, TeeChoice::Cpu, checks);
         assert_eq!(
@@ -161,7 +182,9 @@ mod tests {
              \nkernel\n\
              \x20 ✗ kernel.version        6.8 (needed: at least 6.16): too old\n\
              \x20     → install a newer one\n\
-             \x20 – kernel.tdx            skipped: kernel.version comes first\n\
+             \x20 – kernel.tee            skipped: kernel.version comes first\n\
+             \nGPUs\n\
+             \x20 – not applicable: gpu.group, gpu.free; no GPU\n\
              \nverdict: not ready for confidential guests with Intel TDX: kernel.version failed · \
              next: mend kernel.version, then cocoon host doctor again\n"
         );

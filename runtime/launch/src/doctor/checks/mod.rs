@@ -70,12 +70,7 @@ pub(super) struct Look<'h> {
 impl<'h> Look<'h> {
     pub(super) fn at(root: &'h Root, machine: &'h dyn Machine, question: &'h Question) -> Self {
         let cpu = Cpu::parse(&root.text("/proc/cpuinfo").unwrap_or_default());
-        let made_for = cpu.made_for().filter(|_| !cpu.is_virtual());
-        let (tee, choice) = match (question.tee, made_for) {
-            (Some(named), _) => (named, TeeChoice::Named),
-            (None, Some(tee)) => (tee, TeeChoice::Cpu),
-            (None, None) => (Tee::Emulation, TeeChoice::Neither),
-        };
+        let (tee, choice) = crate::doctor::meant(root, question.tee);
         let inventory = find(root).unwrap_or_default();
         let log = machine.kernel_log();
         Self { root, machine, question, tee, choice, cpu, log, inventory, done: Vec::new() }

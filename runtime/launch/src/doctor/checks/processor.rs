@@ -12,11 +12,10 @@ pub(super) fn bare_metal(look: &Look<'_>) -> Check {
         true => "a virtual machine",
         false => "bare metal",
     };
-    let check = Check::new("machine.bare-metal", GROUP, "bare metal", found);
+    let expected = if look.confidential() { "bare metal" } else { "any machine" };
+    let check = Check::new("machine.bare-metal", GROUP, expected, found);
     match (look.tee, look.cpu.is_virtual()) {
-        (Tee::Emulation, true) => {
-            check.ok("a virtual machine will do for emulation; no TEE is handed through to it")
-        }
+        (Tee::Emulation, true) => check.ok("good enough for emulation; no TEE is handed through to it"),
         (Tee::Emulation, false) => check.ok(""),
         (_, false) => check.ok("the hypervisor bit of the CPU is clear"),
         (_, true) => check.fail(

@@ -105,8 +105,8 @@ pub(super) fn iommufd(look: &Look<'_>) -> Check {
     match look.root.exists("/dev/iommu") {
         true => check.ok("GPUs go through iommufd"),
         false => Check { found: "no /dev/iommu".into(), ..check }.warn(
-            "GPUs go through the older VFIO groups; QEMU cannot hand a private-memory guest's device over as well",
-            "modprobe iommufd; the kernel needs CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV",
+            "GPUs go through the older VFIO groups",
+            "modprobe iommufd; the kernel needs CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV (or say iommu = \"legacy\" in the configuration)",
         ),
     }
 }
