@@ -24,6 +24,7 @@ mod progress;
 mod rootfs;
 mod store;
 mod tree;
+mod verify;
 mod weights;
 
 pub use archive::{check, update};
@@ -35,4 +36,5 @@ pub use programs::{Programs, source_tree};
 pub use progress::{Progress, Quiet, Task};
 pub use store::{ARCHIVE, Store};
 pub use tree::{Program, Tools, Tree};
+pub use verify::{Image, Verified, VerifyError, verify};
 pub use weights::{WeightsDisk, write_weights_disk};

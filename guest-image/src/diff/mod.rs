@@ -10,7 +10,7 @@ use cocoon_attestation::{EventLog, Measurements};
 use serde::Serialize;
 
 use crate::hex_bytes::{HexBytes, Sha384};
-use crate::manifest::{Event, Manifest, Measurement, Register, Registers};
+use crate::manifest::{Event, Manifest, Measurement, Register, Registers, Root};
 use cause::{Cause, of_event, of_file, of_register};
 
 /// One difference, with its explanation.
@@ -219,7 +219,8 @@ fn files(expected: &Manifest, found: &Manifest, list: &mut Vec<Difference>) {
     let (own, other) = (&expected.files, &found.files);
     compare("vmlinuz", own.kernel.sha256.to_string(), other.kernel.sha256.to_string());
     compare("initrd.cpio", own.initrd.sha256.to_string(), other.initrd.sha256.to_string());
-    compare("root.img", own.root.verity.root_hash.to_string(), other.root.verity.root_hash.to_string());
+    let root = |root: &Root| format!("{}, root hash {}", root.sha256, root.verity.root_hash);
+    compare("root.img", root(&own.root), root(&other.root));
     compare("cmdline", expected.command_line.clone(), found.command_line.clone());
     compare("image.lock", expected.lock.to_string(), found.lock.to_string());
     let list_of = |manifest: &Manifest, name: &str| {
