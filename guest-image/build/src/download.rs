@@ -95,7 +95,7 @@ async fn attempt_package(
     task: &dyn Task,
 ) -> Result<(), Failed> {
     let folder = target.parent().expect("a file of the cache is in a folder");
-    let create = tempfile::Builder::new().prefix(".new-").tempfile_in(folder);
+    let create = tempfile::Builder::new().prefix(crate::output::UNFINISHED).tempfile_in(folder);
     let mut file = create.map_err(Error::io("create a file in", folder)).map_err(Failed::Never)?;
     let (mut digest, mut length) = (Context::new(&SHA256), 0);
     stream(store, address, pinned.size, task, |chunk| {

@@ -2,10 +2,28 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::Error;
+
+/// What names in the cache begin with until the thing is finished.
+pub(crate) const UNFINISHED: &str = ".new-";
+/// What was begun so long ago is not being made any more.
+const STALE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Removes what was begun in a folder of the cache and never finished: its maker was killed. Whatever cannot be removed
+/// stays: it is in nobody's way.
+pub(crate) fn remove_stale(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let begun = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = begun.ok().and_then(|begun| SystemTime::now().duration_since(begun).ok());
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) && age.is_some_and(|age| age > STALE) {
+            let _ = std::fs::remove_dir_all(entry.path()).or_else(|_| std::fs::remove_file(entry.path()));
+        }
+    }
+}
 
 /// Makes a file, or replaces it.
 ///
@@ -108,6 +126,23 @@ mod tests {
             entries.map(|entry| entry.expect("readable").file_name().into_string().expect("text")).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn what_was_never_finished_goes_once_it_is_old() {
+        let home = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| home.path().join(name);
+        std::fs::create_dir(path(".new-tree")).expect("new");
+        for name in [".new-tree/file", ".new-deb", ".new-young", "finished"] {
+            std::fs::write(path(name), "x").expect("room");
+        }
+        let long_ago = SystemTime::now() - STALE - Duration::from_secs(60);
+        for name in [".new-tree", ".new-deb", "finished"] {
+            let file = std::fs::File::open(path(name)).expect("there");
+            file.set_modified(long_ago).expect("it is ours");
+        }
+        remove_stale(home.path());
+        assert_eq!(names(home.path()), [".new-young", "finished"]);
     }
 
     #[test]

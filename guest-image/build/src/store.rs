@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::lock::Pinned;
 use crate::progress::Progress;
-use crate::{Error, download};
+use crate::{Error, download, output};
 
 /// Where packages come from if nothing else is said.
 pub const ARCHIVE: &str = "http://deb.debian.org/debian";
@@ -74,6 +74,7 @@ impl Store {
     /// If one cannot be had.
     pub async fn packages(&self, packages: &[Pinned]) -> Result<Vec<PathBuf>, Error> {
         let folder = self.subfolder("debs")?;
+        output::remove_stale(&folder);
         let one = |pinned: Pinned| {
             let path = folder.join(format!("{}.deb", pinned.sha256));
             async move {

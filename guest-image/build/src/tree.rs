@@ -3,22 +3,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
 
 use cocoon_image::Sha256;
 
 use crate::groups::Group;
 use crate::lock::{Lock, Pinned};
 use crate::store::Store;
-use crate::{Error, deb};
+use crate::{Error, deb, output};
 
 /// Part of each tree's name: raised when trees are unpacked in another way.
 const FORMAT: &str = "cocoon tree v1";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
-/// Trees that were begun so long ago are not being made any more.
-const STALE: Duration = Duration::from_secs(24 * 60 * 60);
-const UNFINISHED: &str = ".new-";
 
 /// The unpacked packages of a group.
 #[derive(Clone, Debug)]
@@ -172,19 +168,14 @@ fn digest(packages: &[Pinned]) -> Sha256 {
 
 /// Unpacks beside, then moves to its place. Of several at once the first one's stays: they are the same.
 fn make(parts: &[(Pinned, PathBuf)], folder: &Path, place: &Path, done: impl Fn()) -> Result<(), Error> {
-    remove_stale(folder);
-    let new =
-        tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder).map_err(Error::io("write", folder))?;
+    output::remove_stale(folder);
+    let new = tempfile::Builder::new()
+        .prefix(output::UNFINISHED)
+        .tempdir_in(folder)
+        .map_err(Error::io("write", folder))?;
     for (pinned, file) in parts {
         let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
-        deb::unpack(&bytes, new.path(), is_of_use).map_err(|error| match error.kind() {
-            // A message of ours, or of the formats' readers: no word of the system.
-            _ if error.raw_os_error().is_none() => Error::Package {
-                name: format!("{} {}", pinned.name, pinned.version),
-                reason: error.to_string(),
-            },
-            _ => Error::io("write", place)(error),
-        })?;
+        deb::unpack(&bytes, new.path(), is_of_use).map_err(|error| unpack_error(error, pinned, place))?;
         done();
     }
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -195,6 +186,14 @@ fn make(parts: &[(Pinned, PathBuf)], folder: &Path, place: &Path, done: impl Fn(
         Err(error) => return Err(Error::io("write", place)(error)),
     }
     Ok(())
+}
+
+/// The package's fault, or the system's.
+fn unpack_error(error: std::io::Error, pinned: &Pinned, place: &Path) -> Error {
+    if error.raw_os_error().is_some() {
+        return Error::io("write", place)(error);
+    }
+    Error::Package { name: format!("{} {}", pinned.name, pinned.version), reason: error.to_string() }
 }
 
 /// Manuals, translations, scripts of an installation, and the machine of 32 bits are left out.
@@ -211,15 +210,4 @@ fn is_of_use(path: &Path) -> bool {
         "var",
     ];
     !LEFT_OUT.iter().any(|left_out| path.starts_with(left_out))
-}
-
-/// Removes what was begun and never finished. Whatever cannot be removed stays: it is in nobody's way.
-fn remove_stale(folder: &Path) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let begun = entry.metadata().and_then(|metadata| metadata.modified());
-        let age = begun.ok().and_then(|begun| SystemTime::now().duration_since(begun).ok());
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) && age.is_some_and(|age| age > STALE) {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
 }

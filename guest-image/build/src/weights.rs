@@ -52,8 +52,9 @@ impl Store {
         if let Some(known) = remembered(&note) {
             return Ok(known);
         }
+        output::remove_stale(&folder);
         let new = tempfile::Builder::new()
-            .prefix(".new-")
+            .prefix(output::UNFINISHED)
             .tempfile_in(&folder)
             .map_err(Error::io("write", &folder))?;
         let task = self.progress().begin(&format!("preparing {}", model.display()), found.len());
@@ -90,7 +91,7 @@ pub fn write_weights_disk(
         return Err(Error::Contents(format!("the model {} is empty", model.display())));
     };
     let length = verity::length(verity::blocks(bytes)).expect("the builder was told the same");
-    out.set_len(length).map_err(Error::io("write", place))?;
+    reserve(out, length).map_err(Error::io("write", place))?;
     let mut pass = Pass {
         builder,
         weights: Context::new(&SHA256),
@@ -108,6 +109,15 @@ pub fn write_weights_disk(
     let verity = verity.map_err(Error::io("write", place))?;
     let weights = HexBytes(weights.finish().as_ref().try_into().expect("SHA-256 gives 32 bytes"));
     Ok(WeightsDisk { path: place.to_owned(), weights, bytes, verity })
+}
+
+/// Takes the room for the whole disk at once: better now than after an hour.
+fn reserve(out: &File, length: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(out, rustix::fs::FallocateFlags::empty(), 0, length) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP) => out.set_len(length),
+        Err(error) => Err(error.into()),
+    }
 }
 
 enum Failed {

@@ -7,6 +7,7 @@ mod error;
 mod fetch;
 mod gateway;
 mod host;
+mod image;
 mod keys;
 mod lifeline;
 mod network;
@@ -61,6 +62,9 @@ enum Command {
     /// Run guests on this machine and earn
     #[command(subcommand)]
     Host(host::Commands),
+    /// Build the guest's image and the list of packages it is made of
+    #[command(subcommand)]
+    Image(image::Commands),
 }
 
 fn main() -> ExitCode {
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
             Command::Chain(arguments) => chain::run(arguments).await,
             Command::Gateway(arguments) => gateway::run(arguments).await,
             Command::Host(command) => host::run(command).await,
+            Command::Image(command) => image::run(command).await,
         }
     });
     // A blocked read of standard input must not hold the exit.
