@@ -81,7 +81,7 @@ fn main() -> ExitCode {
             Command::Policy(command) => policy::run(&command),
             Command::Chain(arguments) => chain::run(arguments).await,
             Command::Gateway(arguments) => gateway::run(arguments).await,
-            Command::Host(host::Commands::Up(arguments)) => host::run(arguments).await,
+            Command::Host(command) => host::run(command).await,
         }
     });
     // A blocked read of standard input must not hold the exit.

@@ -83,24 +83,26 @@ fn make_folder(path: &Path) -> Result<(), Failure> {
         .explain(|| format!("cannot make the folder {}", path.display()), "choose another with --state")
 }
 
-/// `--state`, or the user's state folder (XDG).
+/// `--state`, or the user's state folder (XDG), made if missing.
 pub(crate) fn state_folder(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let folder = match named {
-        Some(folder) => folder,
-        None => {
-            let base = std::env::var_os("XDG_STATE_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
-            let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".local/state"));
-            base.or_else(home)
-                .ok_or_else(|| {
-                    Failure::usage("neither HOME nor XDG_STATE_HOME is set", "name a folder with --state DIR")
-                })?
-                .join("cocoon")
-        }
-    };
+    let folder = state_path(named)?;
     make_folder(&folder)?;
     folder
         .canonicalize()
         .explain(|| format!("cannot use the folder {}", folder.display()), "choose another with --state")
+}
+
+/// As [`state_folder`], whether it is there or not.
+pub(crate) fn state_path(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    if let Some(folder) = named {
+        return Ok(folder);
+    }
+    let base = std::env::var_os("XDG_STATE_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".local/state"));
+    let base = base.or_else(home).ok_or_else(|| {
+        Failure::usage("neither HOME nor XDG_STATE_HOME is set", "name a folder with --state DIR")
+    })?;
+    Ok(base.join("cocoon"))
 }
 
 #[cfg(test)]

@@ -13,16 +13,16 @@
 //! control connection, and the next start clears what a crash of the machine may have left.
 
 pub mod backoff;
-//pub mod config;
-//pub mod control;
+pub mod config;
+pub mod control;
 pub mod folder;
-//pub mod logbook;
+pub mod logbook;
 pub mod plan;
-//pub mod preflight;
+pub mod preflight;
 pub mod program;
 pub mod qmp;
 pub mod swtpm;
-//pub mod unit;
+pub mod unit;
 pub mod vm;
 
 mod spawner;

@@ -21,12 +21,6 @@ use crate::wiring::{Joined, guest_binary, model_file, model_name};
 /// How long gateways may take to accept the worker before that is said; the host tries on.
 const REGISTRATION: Duration = Duration::from_secs(45);
 
-#[derive(clap::Subcommand)]
-pub(crate) enum Commands {
-    /// Launch a guest, register it with the gateways, relay and earn
-    Up(Arguments),
-}
-
 #[derive(clap::Args)]
 #[command(after_help = "\
 Process mode runs the guest as a child process under a simulated TEE that really signs. It protects nothing from this
