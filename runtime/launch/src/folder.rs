@@ -136,7 +136,7 @@ impl RunFolder {
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
         let until = Instant::now() + LAST_BREATH;
         while Identity::of(written.pid).is_ok_and(|now| now == written) {
-            drop(pidfd_send_signal(&process, Signal::KILL));
+            let _ = pidfd_send_signal(&process, Signal::KILL);
             if Instant::now() > until {
                 return Err(FolderError::Undying { path: self.path.clone(), pid: written.pid });
             }

@@ -14,20 +14,20 @@
 //! control connection, and the next start clears what a crash of the machine may have left.
 
 pub mod backoff;
-//pub mod config;
-//pub mod control;
+pub mod config;
+pub mod control;
 pub mod doctor;
 pub mod external;
 pub mod folder;
 pub mod gpu;
-//pub mod logbook;
+pub mod logbook;
 pub mod plan;
-//pub mod preflight;
+pub mod preflight;
 pub mod program;
 pub mod qmp;
 pub mod root;
 pub mod swtpm;
-//pub mod unit;
+pub mod unit;
 pub mod vm;
 
 mod spawner;

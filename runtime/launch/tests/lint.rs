@@ -50,7 +50,7 @@ fn plans(folder: &std::path::Path) -> Vec<LaunchPlan> {
     let disks =
         Disks { root: file("root, too.img"), config: file("config.img"), weights: file("weights.img") };
     let cid = Cid::try_from(77).expect("within limits");
-    let eight = |iommu| Gpus { devices: (0x10..0x18).map(gpu).collect(), iommu };
+    let eight = |iommu| Gpus { devices: (0x10..0x18).map(gpu).collect(), iommu, mmio64_mib: Some(2 << 20) };
     let mut tees = vec![
         Tee::Tdx { quote_service: QuoteService::Vsock { cid: 2, port: 4050 }, cid, gpus: Gpus::default() },
         Tee::Tdx {

@@ -169,7 +169,7 @@ async fn a_port_that_is_taken_is_said() {
     plan.tee = Tee::Emulation { forward, accelerator: Accelerator::Tcg, console: false };
     let sink: LineSink = Arc::new(|_: &str| {});
     let qemu = Program::qemu_in_tree(&tools.tree);
-    let refused = Vm::start(&qemu, &plan, &folder, sink).await.err().expect("refused").to_string();
+    let refused = Vm::start(&qemu, &plan, &folder, sink).await.expect_err("refused").to_string();
     assert!(refused.contains("another `port`"), "{refused}");
 }
 

@@ -207,12 +207,14 @@ impl SnpCpu {
     }
 }
 
-/// Each GPU behind a root port of its own, and a hole in the address space that all of them fit in.
+/// Each GPU behind a root port of its own.
 fn hand_over(gpus: &Gpus, line: &mut Line) {
     if gpus.devices.is_empty() {
         return;
     }
-    line.set("-fw_cfg", format!("name=opt/ovmf/X-PciMmio64Mb,string={}", hole_mib(gpus)));
+    if let Some(mib) = gpus.mmio64_mib {
+        line.set("-fw_cfg", format!("name=opt/ovmf/X-PciMmio64Mb,string={mib}"));
+    }
     let iommu = match gpus.iommu {
         Iommu::Iommufd => {
             line.set("-object", "iommufd,id=iommufd0");
@@ -228,13 +230,6 @@ fn hand_over(gpus: &Gpus, line: &mut Line) {
         );
         line.set("-device", format!("vfio-pci,host={},bus=gpu{index}{iommu}", gpu.address));
     }
-}
-
-/// The 64-bit hole: a power of two, with room for aligning each GPU's regions, and never below what firmware takes
-/// by itself.
-fn hole_mib(gpus: &Gpus) -> u64 {
-    let each = gpus.devices.iter().map(|gpu| u64::from(gpu.aperture_mib).next_power_of_two());
-    (2 * each.sum::<u64>()).next_power_of_two().max(32 * 1024)
 }
 
 /// A network without a way out: the guest can be reached on its one port, and reach nobody.

@@ -38,6 +38,16 @@ pub enum PlanError {
     /// More than fit.
     #[error("{0} GPUs for one guest; at most {MAX_GPUS} are handed over")]
     TooManyGpus(usize),
+    /// Their regions do not fit.
+    #[error(
+        "the profile's pci_mmio64_mib is {given}, and the GPUs need {needed}; measure a profile with as much"
+    )]
+    SmallHole {
+        /// The profile's, in MiB.
+        given: u32,
+        /// What they need, in MiB.
+        needed: u64,
+    },
     /// Another machine could reach an unprotected guest.
     #[error("the emulated guest would be reachable from elsewhere at {0}; forward from 127.0.0.1")]
     NotLoopback(std::net::SocketAddr),
@@ -108,6 +118,11 @@ impl LaunchPlan {
         let count = gpus.devices.len();
         if count > MAX_GPUS {
             return Err(PlanError::TooManyGpus(count));
+        }
+        if let Some(given) = gpus.mmio64_mib
+            && u64::from(given) < gpus.needed_mmio64_mib()
+        {
+            return Err(PlanError::SmallHole { given, needed: gpus.needed_mmio64_mib() });
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 //!
 //! Devices have fixed places on the bus: where they are is in the ACPI tables, and those are measured.
 
+mod address;
 mod argv;
 mod checks;
 mod parts;
@@ -19,11 +20,10 @@ mod tests;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+pub use address::PciAddress;
 pub use argv::QemuOption;
 pub use checks::{MAX_GPUS, PlanError, check_together};
-pub use parts::{
-    Cid, GuestName, MAX_MEMORY, MAX_NAME, MAX_VCPUS, MIN_MEMORY, Memory, PartError, PciAddress, Vcpus,
-};
+pub use parts::{Cid, GuestName, MAX_MEMORY, MAX_NAME, MAX_VCPUS, MIN_MEMORY, Memory, PartError, Vcpus};
 pub use show::quoted;
 
 /// File names in a guest's run folder, which QEMU has as its working directory: no path is too long for a socket.
@@ -162,6 +162,9 @@ pub struct Gpus {
     pub devices: Vec<Gpu>,
     /// How the kernel's IOMMU is spoken to.
     pub iommu: Iommu,
+    /// The hole in the guest's 64-bit address space, in MiB, as the machine's profile has it; `None` leaves it to the
+    /// firmware, which goes by the processor's address bits. It is measured, so it is never guessed here.
+    pub mmio64_mib: Option<u32>,
 }
 
 /// One GPU.
@@ -183,6 +186,24 @@ pub enum Iommu {
     Legacy,
 }
 
+impl Gpus {
+    /// The hole that these need, in MiB: a power of two with room for aligning each one's regions.
+    pub fn needed_mmio64_mib(&self) -> u64 {
+        let each = self.devices.iter().map(|gpu| u64::from(gpu.aperture_mib).next_power_of_two());
+        (2 * each.sum::<u64>()).next_power_of_two()
+    }
+}
+
+impl Tee {
+    /// How GPUs are handed over; the emulation has none.
+    pub fn gpus(&self) -> Option<&Gpus> {
+        match self {
+            Self::Tdx { gpus, .. } | Self::Snp(Snp { gpus, .. }) => Some(gpus),
+            Self::Emulation { .. } => None,
+        }
+    }
+}
+
 impl LaunchPlan {
     /// What an operator calls its kind.
     pub fn kind(&self) -> &'static str {
@@ -195,10 +216,7 @@ impl LaunchPlan {
 
     /// Its GPUs; the emulation has none.
     pub fn gpus(&self) -> &[Gpu] {
-        match &self.tee {
-            Tee::Tdx { gpus, .. } | Tee::Snp(Snp { gpus, .. }) => &gpus.devices,
-            Tee::Emulation { .. } => &[],
-        }
+        self.tee.gpus().map_or(&[], |gpus| &gpus.devices)
     }
 
     /// Its CID; the emulation has none.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Why a value cannot be one of a plan's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct PartError(String);
+pub struct PartError(pub(super) String);
 
 /// Most virtual CPUs of one guest.
 pub const MAX_VCPUS: u16 = 512;
@@ -63,46 +63,6 @@ impl TryFrom<u32> for Cid {
 impl From<Cid> for u32 {
     fn from(cid: Cid) -> Self {
         cid.0
-    }
-}
-
-/// A PCI function, `0000:17:00.0`: domain, bus, device, function. The domain may be left out in text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct PciAddress {
-    domain: u16,
-    bus: u8,
-    device: u8,
-    function: u8,
-}
-
-impl FromStr for PciAddress {
-    type Err = PartError;
-
-    fn from_str(text: &str) -> Result<Self, PartError> {
-        let refused =
-            || PartError(format!("{text:?} is no PCI address; write it as lspci -D does: 0000:17:00.0"));
-        let hex = |part: &str, digits: usize| {
-            let fits = part.len() == digits && part.bytes().all(|b| b.is_ascii_hexdigit());
-            fits.then(|| u16::from_str_radix(part, 16).ok()).flatten().ok_or_else(refused)
-        };
-        let (domain, rest) = match text.split(':').count() {
-            2 => (0, text),
-            _ => text.split_once(':').ok_or_else(refused).and_then(|(d, rest)| Ok((hex(d, 4)?, rest)))?,
-        };
-        let (bus, rest) = rest.split_once(':').ok_or_else(refused)?;
-        let (device, function) = rest.split_once('.').ok_or_else(refused)?;
-        let small = |value: u16| u8::try_from(value).map_err(|_| refused());
-        let address = Self {
-            domain,
-            bus: small(hex(bus, 2)?)?,
-            device: small(hex(device, 2)?)?,
-            function: small(hex(function, 1)?)?,
-        };
-        if address.device > 0x1f || address.function > 7 {
-            return Err(refused());
-        }
-        Ok(address)
     }
 }
 
@@ -191,12 +151,6 @@ impl fmt::Display for Cid {
     }
 }
 
-impl fmt::Display for PciAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04x}:{:02x}:{:02x}.{:x}", self.domain, self.bus, self.device, self.function)
-    }
-}
-
 impl fmt::Display for Vcpus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
@@ -222,34 +176,11 @@ macro_rules! text_both_ways {
     )*};
 }
 
-text_both_ways!(GuestName, PciAddress, Memory);
+text_both_ways!(GuestName, Memory);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pci_addresses_are_read_as_lspci_writes_them() {
-        for (text, shown) in
-            [("0000:17:00.0", "0000:17:00.0"), ("c1:1f.7", "0000:c1:1f.7"), ("00AF:01:00.0", "00af:01:00.0")]
-        {
-            assert_eq!(text.parse::<PciAddress>().expect("good").to_string(), shown);
-        }
-        for bad in [
-            "",
-            "17",
-            "17:00",
-            "17:00.8",
-            "17:20.0",
-            "0000:17:00.0:1",
-            "0:17:00.0",
-            "+017:17:00.0",
-            "17:00.0,x=1",
-            "1é:00.0",
-        ] {
-            assert!(bad.parse::<PciAddress>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn memory_has_a_unit_and_limits() {

@@ -30,7 +30,7 @@ fn guest(name: &str, tee: Tee) -> LaunchPlan {
 fn gpus(addresses: &[&str]) -> Gpus {
     let devices =
         addresses.iter().map(|a| Gpu { address: a.parse().expect("an address"), aperture_mib: 131_072 });
-    Gpus { devices: devices.collect(), iommu: Iommu::Iommufd }
+    Gpus { devices: devices.collect(), iommu: Iommu::Iommufd, mmio64_mib: Some(4 << 20) }
 }
 
 fn tdx(cid: u32, gpus: Gpus) -> Tee {
@@ -108,14 +108,20 @@ fn every_gpu_has_its_own_root_port_and_all_fit_in_the_hole() {
         "vfio-pci,host=0000:17:00.0,bus=gpu0,iommufd=iommufd0",
         "pcie-root-port,id=gpu1,chassis=2,slot=2,addr=0x9",
         "vfio-pci,host=0000:2a:00.0,bus=gpu1,iommufd=iommufd0",
-        "X-PciMmio64Mb,string=524288",
+        "X-PciMmio64Mb,string=4194304",
     ] {
         assert!(two.contains(needed), "{needed} in {two}");
     }
     let mut old = gpus(&["17:00.0"]);
     old.iommu = Iommu::Legacy;
-    let old = line(&guest("a", snp(10, old)));
-    assert!(!old.contains("iommufd") && old.contains("string=262144"), "{old}");
+    old.mmio64_mib = Some(262_144);
+    let one = line(&guest("a", snp(10, old.clone())));
+    assert!(!one.contains("iommufd") && one.contains("string=262144"), "{one}");
+    old.mmio64_mib = None;
+    assert!(!line(&guest("a", snp(10, old.clone()))).contains("-fw_cfg"), "left to the firmware");
+    old.mmio64_mib = Some(262_143);
+    let refused = PlanError::SmallHole { given: 262_143, needed: 262_144 };
+    assert_eq!(guest("a", snp(10, old)).arguments(), Err(refused));
     let many: Vec<String> = (0..17).map(|bus| format!("{bus:02x}:00.0")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert!(guest("a", tdx(10, gpus(&many[..16]))).arguments().is_ok());

@@ -116,7 +116,7 @@ impl TpmProxy {
 impl Drop for TpmProxy {
     fn drop(&mut self) {
         // Wakes whoever waits in accept, then whoever waits for swtpm or QEMU.
-        drop(rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both));
+        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
         self.process.end();
         self.relay.close();
         if let Some(control) = self.control.take() {

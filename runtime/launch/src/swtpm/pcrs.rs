@@ -11,7 +11,7 @@ use std::io;
 use super::relay::HEADER;
 
 /// PCRs that a TPM of a PC has.
-pub const PCRS: usize = 24;
+pub(super) const PCRS: usize = 24;
 /// Bytes of a register.
 const DIGEST: usize = 48;
 const SHA384: [u8; 2] = [0x00, 0x0c];
