@@ -4,8 +4,9 @@ use std::path::Path;
 
 use cocoon_image::Sha256;
 use cocoon_image::manifest::{
-    File, Files, Firmware, MANIFEST_VERSION, Manifest, Package, Program, Variant, Verity,
+    File, Files, Firmware, MANIFEST_VERSION, Manifest, Measurement, Package, Program, Variant, Verity,
 };
+use cocoon_image::measure::{BootFiles, measure_all};
 
 use crate::groups::{Group, KERNEL};
 use crate::lock::Lock;
@@ -52,7 +53,8 @@ pub struct Order<'a> {
     pub lock: &'a Lock,
 }
 
-/// Builds an image, whole or not at all, and gives its manifest. Its measurements are left empty: see `cocoon_image`.
+/// Builds an image, whole or not at all, and gives its manifest. It has the measurements of every machine of
+/// `cocoon_image` that can boot it and whose record is known.
 ///
 /// # Errors
 /// If a package cannot be had, parts do not fit together, or the folder cannot be written.
@@ -72,7 +74,10 @@ pub async fn build(order: Order<'_>, store: &Store) -> Result<Manifest, Error> {
     folder.write("vmlinuz", &kernel)?;
     folder.write("initrd.cpio", &initrd)?;
     folder.write("cmdline", command_line.as_bytes())?;
-    let firmware = write_firmware(variant, lock, store, &folder).await?;
+    let firmware = firmware_files(variant, lock, store).await?;
+    write_firmware(&firmware, &folder)?;
+    let measurements = measurements(&kernel, &initrd, &command_line, &firmware, store)?;
+    let firmware = firmware.iter().map(|(name, bytes)| listed_firmware(name, bytes)).collect();
     let cmdline = File::of(command_line.as_bytes());
     let manifest = Manifest {
         version: MANIFEST_VERSION,
@@ -84,7 +89,7 @@ pub async fn build(order: Order<'_>, store: &Store) -> Result<Manifest, Error> {
         firmware,
         packages: packages(lock)?,
         programs: listed,
-        measurements: Vec::new(),
+        measurements,
     };
     folder.write(MANIFEST, manifest.to_json().as_bytes())?;
     folder.finish()?;
@@ -105,28 +110,53 @@ fn command_line(variant: Variant, verity: &Verity) -> String {
     words.join(" ")
 }
 
-async fn write_firmware(
+/// Name and bytes of each firmware, by name.
+async fn firmware_files(
     variant: Variant,
     lock: &Lock,
     store: &Store,
-    folder: &Folder,
-) -> Result<Vec<Firmware>, Error> {
+) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
     let wanted = match variant {
         Variant::Development => EMULATED.as_slice(),
         Variant::Production => &CONFIDENTIAL,
     };
+    let mut firmware = Vec::new();
+    for (group, path, name) in wanted {
+        firmware.push((*name, read(&Tree::of(*group, lock, store).await?.file(path)?)?));
+    }
+    Ok(firmware)
+}
+
+fn write_firmware(firmware: &[(&str, Vec<u8>)], folder: &Folder) -> Result<(), Error> {
     let place = folder.path().join("firmware");
     std::fs::create_dir(&place).map_err(Error::io("create", &place))?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&place, mode).map_err(Error::io("create", &place))?;
-    let mut firmware = Vec::new();
-    for (group, path, name) in wanted {
-        let bytes = read(&Tree::of(*group, lock, store).await?.file(path)?)?;
-        folder.write(&format!("firmware/{name}"), &bytes)?;
-        let File { sha256, size } = File::of(&bytes);
-        firmware.push(Firmware { name: (*name).to_owned(), sha256, size });
+    firmware.iter().try_for_each(|(name, bytes)| folder.write(&format!("firmware/{name}"), bytes))
+}
+
+fn listed_firmware(name: &str, bytes: &[u8]) -> Firmware {
+    let File { sha256, size } = File::of(bytes);
+    Firmware { name: name.to_owned(), sha256, size }
+}
+
+/// What the image measures on each machine that can boot it.
+fn measurements(
+    kernel: &[u8],
+    initrd: &[u8],
+    command_line: &str,
+    firmware: &[(&'static str, Vec<u8>)],
+    store: &Store,
+) -> Result<Vec<Measurement>, Error> {
+    let files = BootFiles { firmware: &[], kernel, initrd, command_line };
+    let firmware: Vec<(&str, &[u8])> =
+        firmware.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    let predicted = measure_all(&files, &firmware)
+        .map_err(|error| Error::Contents(format!("the image cannot be measured: {error}")))?;
+    for profile in predicted.not_recorded {
+        store.progress().note(&format!("no record of the machine {profile}: the manifest leaves it out"));
     }
-    Ok(firmware)
+    Ok(predicted.measurements)
 }
 
 /// What is in the image; its tools and firmware are known by the lock and by their own hashes.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// The configuration, in the run folder.
 pub const CONFIG: &str = "config.toml";
@@ -118,6 +118,8 @@ pub struct Guest {
     pub(crate) running: Arc<Semaphore>,
     pub(crate) attested: AtomicBool,
     pub(crate) draining: AtomicBool,
+    /// Somebody asked over the API that this guest ends.
+    pub(crate) ending: Notify,
 }
 
 /// Boots from a run folder: measures the configuration and the model into `tee`, and makes the keys.
@@ -160,6 +162,7 @@ pub fn boot(
         event_log: event_log(folder)?,
         attested: AtomicBool::new(false),
         draining: AtomicBool::new(false),
+        ending: Notify::new(),
     })
 }
 

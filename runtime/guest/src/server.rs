@@ -45,7 +45,10 @@ pub async fn serve(
     let (drained, draining) = tokio::sync::oneshot::channel();
     let stopping = guest.clone();
     let signal = async move {
-        shutdown.await;
+        tokio::select! {
+            () = shutdown => {}
+            () = stopping.ending.notified() => tracing::info!("asked to end"),
+        }
         stopping.drain();
         let _ = drained.send(()); // the receiver lives as long as the server
     };
@@ -67,6 +70,7 @@ fn router(guest: Arc<Guest>) -> Router {
     Router::new()
         .route("/v1/health", get(health))
         .route("/v1/attest", post(attest).layer(DefaultBodyLimit::max(MAX_ATTEST)))
+        .route("/v1/shutdown", post(shutdown))
         .route("/v1/answers", post(answers).layer(DefaultBodyLimit::max(MAX_REQUEST)))
         .fallback(async || {
             failure(StatusCode::NOT_FOUND, ApiError::invalid_request("not_found", "no such path"))
@@ -88,6 +92,13 @@ async fn health(State(guest): State<Arc<Guest>>) -> Json<GuestHealth> {
         (false, false) => GuestState::Unattested,
     };
     Json(GuestHealth { state, running, queued: here.saturating_sub(running), limit: config.max_queued })
+}
+
+/// A VM's guest cannot be sent a signal. Whoever reaches this socket is the host, who could end the machine as well; so
+/// answers in progress end with their receipts.
+async fn shutdown(State(guest): State<Arc<Guest>>) -> StatusCode {
+    guest.ending.notify_one();
+    StatusCode::ACCEPTED
 }
 
 /// The whole body, within its limit and in time.

@@ -17,6 +17,8 @@ use tokio_vsock::{VsockAddr, VsockStream};
 pub(crate) const GUEST_PORT: u32 = 8083;
 /// How long the guest may take to answer a small question.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the guest may take to hear that it shall end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest bundle or error taken from the guest, in bytes.
 const MAX_REPLY: usize = 1024 * 1024;
 
@@ -99,6 +101,13 @@ impl GuestClient {
     /// A bundle with new freshness; `question` is the JSON of the guest's API.
     pub(crate) async fn attest(&self, question: Vec<u8>) -> Result<Bytes, GuestError> {
         self.ask(Method::POST, "/v1/attest", Bytes::from(question)).await
+    }
+
+    /// Asks the guest to end: answers in progress first, then the machine.
+    pub(crate) async fn shutdown(&self) -> Result<(), GuestError> {
+        let sent = self.send(Method::POST, "/v1/shutdown", "application/json", Bytes::new());
+        let late = |_| GuestError::Unreachable("no reply to /v1/shutdown".to_owned());
+        tokio::time::timeout(SHUTDOWN_TIMEOUT, sent).await.map_err(late)?.map(drop)
     }
 
     /// Hands a sealed request in; the head of the answer is there when this returns.

@@ -6,14 +6,14 @@ use cocoon_simulated_tee::{Emulator, Serving, SimulatedRoot};
 
 use crate::{
     HostError,
-    guest_client::Reach,
+    guest_client::{GuestClient, Reach},
     process::{COMMAND_LINE, GuestBinary, GuestProcess},
     run_folder::RunFolder,
     vm::{VmGuest, VmLauncher},
 };
 
-/// How long a VM may take after its power button was pressed: answers in progress get their receipts.
-const POWER_BUTTON: Duration = Duration::from_secs(15);
+/// How long a VM may take to end: answers in progress get their receipts, and emulated machines are slow.
+const GRACE: Duration = Duration::from_secs(15);
 
 /// Starts guests of one kind, again and again.
 pub(crate) enum Launcher {
@@ -85,7 +85,13 @@ impl Machine {
     pub(crate) async fn end(self) {
         match self.kind {
             Kind::Process { process, .. } => process.end().await,
-            Kind::Vm(guest) => drop(guest.vm.end(POWER_BUTTON).await),
+            Kind::Vm(mut guest) => {
+                // PID 1 has no power button: the guest is asked, and powers its machine off.
+                if GuestClient::new(self.reach).shutdown().await.is_ok() {
+                    drop(tokio::time::timeout(GRACE, guest.vm.ended()).await);
+                }
+                drop(guest.vm.end(Duration::ZERO).await);
+            }
         }
     }
 }

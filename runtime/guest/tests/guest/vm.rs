@@ -98,3 +98,10 @@ fn a_listening_socket_on_standard_input_is_served() {
     assert!(reply.starts_with("HTTP/1.1 200") && reply.contains("unattested"), "{reply}");
     assert!(!folder.path().join("guest.sock").exists());
 }
+
+#[test]
+fn a_guest_that_is_asked_to_end_ends_well() {
+    let mut guest = Setup::new().start();
+    assert_eq!(guest.post("/v1/shutdown", "application/json", b"").status, 202);
+    assert!(guest.wait().success());
+}

@@ -2,4 +2,5 @@
 
 mod faults;
 mod journey;
+mod vm;
 mod world;
