@@ -123,12 +123,14 @@ SystemCallErrorNumber=EPERM
 ";
 
 const DEVICES: &str = "\
+# char-vfio are VFIO's groups, char-vfio-dev its devices for iommufd.
 DevicePolicy=closed
 DeviceAllow=/dev/kvm rw
 DeviceAllow=/dev/vhost-vsock rw
 DeviceAllow=/dev/vfio/vfio rw
 DeviceAllow=/dev/iommu rw
 DeviceAllow=char-vfio rw
+DeviceAllow=char-vfio-dev rw
 ";
 
 fn plain(path: &Path) -> Result<&str, UnitError> {
@@ -199,7 +201,7 @@ mod tests {
                 .filter(|(_, key, _)| key == "DeviceAllow")
                 .map(|(_, _, v)| v.as_str())
                 .collect();
-            assert_eq!(allowed.len(), 5);
+            assert_eq!(allowed.len(), 6);
             assert!(allowed.iter().all(|device| device.ends_with(" rw")), "no device is made: {allowed:?}");
         }
     }

@@ -16,7 +16,7 @@ use cocoon_launch::{
     plan::{Accelerator, Boot, Disks, LaunchPlan, Memory, Tee, Vcpus, files},
     program::Program,
     qmp::RunState,
-    swtpm::TpmProxy,
+    swtpm::{PcrError, TpmProxy},
     vm::{LineSink, Vm, VmError},
 };
 
@@ -126,6 +126,47 @@ async fn firmware_measures_into_the_tpm_that_the_host_reads() {
     let left: Vec<_> =
         std::fs::read_dir(folder).expect("it stays").flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["lock"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_is_measured_and_its_panic_ends_the_guest_in_words() {
+    let Some(tools) = tools_or_say_skipped() else { return };
+    let Some(kernel) = std::env::var_os("COCOON_KERNEL") else {
+        eprintln!("SKIPPED: a kernel's panic: COCOON_KERNEL names no vmlinuz");
+        return;
+    };
+    let at = tempfile::tempdir().expect("a folder");
+    let folder = RunFolder::claim(&at.path().join("run")).expect("free");
+    let tpm = TpmProxy::start(&Program::swtpm_in_tree(&tools.tree), &folder).expect("it starts");
+    let _tee = folder.listen(files::TEE).expect("short enough");
+    let mut plan = plan(&tools, at.path());
+    plan.memory = Memory::mib(512).expect("within limits");
+    plan.boot.kernel = kernel.into();
+    plan.boot.command_line = "console=ttyS0 panic=-1 cocoon.development".to_owned();
+    let sink: LineSink = Arc::new(|_: &str| {});
+    let qemu = Program::qemu_in_tree(&tools.tree);
+    let mut vm = Vm::start(&qemu, &plan, &folder, sink).await.expect("it starts");
+    // The initrd is not one: no root, so a panic, which restarts at once, and -no-reboot ends that.
+    let mut measured = None;
+    let mut watch = tokio::time::interval(Duration::from_millis(50));
+    let ended = tokio::time::timeout(Duration::from_secs(120), async {
+        loop {
+            tokio::select! {
+                ended = vm.ended() => break ended,
+                // QEMU tells the TPM to end with it: what counts is read while the guest runs.
+                _ = watch.tick() => if let Ok(pcrs) = tpm.read_pcrs(&[4, 9]) {
+                    measured = Some(pcrs);
+                },
+            }
+        }
+    });
+    let ended = ended.await.expect("a panic");
+    assert!(!ended.in_order() && ended.to_string().contains("the guest restarted"), "{ended}");
+    let console = std::fs::read(folder.path().join(files::CONSOLE)).expect("the console was kept");
+    assert!(String::from_utf8_lossy(&console).contains("Kernel panic"), "the kernel ran");
+    let pcrs = measured.expect("the firmware started the TPM");
+    assert!([4, 9].iter().all(|pcr| pcrs.value(*pcr).is_some_and(|value| *value != [0; 48])));
+    assert!(matches!(tpm.read_pcrs(&[4]), Err(PcrError::Gone(_))), "and no value is made up afterwards");
 }
 
 #[tokio::test(flavor = "multi_thread")]

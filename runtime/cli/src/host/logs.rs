@@ -14,6 +14,9 @@ use crate::ui::{one_line, print};
 /// Between looks for more lines.
 const POLL: Duration = Duration::from_millis(250);
 
+/// Of the year 9999: a file from elsewhere may say more.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -61,7 +64,7 @@ fn show(arguments: &Arguments, entries: &[Entry]) -> Result<(), Failure> {
             text.push_str(&serde_json::to_string(entry).expect("plain data encodes"));
         } else {
             let (seconds, millis) = (entry.at / 1000, entry.at % 1000);
-            let time = UnixTime(i64::try_from(seconds).unwrap_or(i64::MAX)).to_string();
+            let time = UnixTime(seconds.min(LAST_SECOND)).to_string();
             let time = time.trim_end_matches('Z');
             text.push_str(&format!(
                 "{time}.{millis:03}Z {:<10} {}",
@@ -71,5 +74,5 @@ fn show(arguments: &Arguments, entries: &[Entry]) -> Result<(), Failure> {
         }
         text.push('\n');
     }
-    if text.is_empty() { Ok(()) } else { print(&text) }
+    if text.is_empty() { Ok(()) } else { print(text.trim_end()) }
 }

@@ -27,7 +27,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let status = control::status(&folder).await.map_err(|error| failure(&error))?;
     if arguments.json {
         let text = serde_json::to_string_pretty(&status).expect("plain data encodes");
-        print(&format!("{text}\n"))?;
+        print(&text)?;
     } else {
         show(&Screen::new(false), &status);
     }

@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     };
     let text = unit.text().map_err(|error| Failure::usage(error.to_string(), "move it, then try again"))?;
     if !arguments.install {
-        print(&text)?;
+        print(text.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
     let path = arguments.folder.join(NAME);

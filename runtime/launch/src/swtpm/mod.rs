@@ -99,7 +99,7 @@ impl TpmProxy {
     }
 
     /// The registers `pcrs` of the SHA-384 bank, all of the same moment. Blocks until the TPM has answered what the
-    /// guest asked before.
+    /// guest asked before. Only while the guest runs: QEMU tells the TPM to end with it.
     ///
     /// # Errors
     /// [`PcrError`]: the guest has not started the TPM yet, it is gone, or it has no such registers.
