@@ -59,6 +59,15 @@ pub enum LogKind {
     Ccel,
 }
 
+impl LogKind {
+    /// A TD's log never extends register 0, which stands for MRTD, nor one above 4; a TPM's always begins with PCR 0.
+    pub fn of(log: &EventLog<'_>) -> Self {
+        let measured = log.events().iter().filter(|event| event.kind() != EventType::NO_ACTION);
+        let mut registers = measured.map(|event| event.register());
+        if registers.any(|register| !(1..=4).contains(&register)) { Self::Tpm } else { Self::Ccel }
+    }
+}
+
 /// What an event log says was measured, in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {

@@ -7,6 +7,7 @@ mod error;
 mod fetch;
 mod gateway;
 mod host;
+mod image;
 mod keys;
 mod lifeline;
 mod network;
@@ -53,6 +54,9 @@ enum Command {
     /// Say what a policy accepts
     #[command(subcommand)]
     Policy(policy::Commands),
+    /// The guest's image: what it measures, and what differs
+    #[command(subcommand)]
+    Image(image::Commands),
     /// Run a development TON ledger and deploy the network's contracts on it
     Chain(chain::Arguments),
     /// Run a gateway
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
             Command::Proxy(arguments) => proxy::run(arguments).await,
             Command::Verify(arguments) => verify::run(&arguments),
             Command::Policy(command) => policy::run(&command),
+            Command::Image(command) => image::run(&command),
             Command::Chain(arguments) => chain::run(arguments).await,
             Command::Gateway(arguments) => gateway::run(arguments).await,
             Command::Host(host::Commands::Up(arguments)) => host::run(arguments).await,
