@@ -110,7 +110,7 @@ fn a_log_is_held_against_a_prediction() {
         .map(|event| Event {
             register: event.register,
             pcr: None,
-            kind: "EV_EVENT_TAG".to_owned(),
+            kind: event.kind.clone(),
             digest: event.digest,
             what: event.title.clone(),
         })

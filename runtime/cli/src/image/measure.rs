@@ -28,7 +28,8 @@ pub(crate) struct Arguments {
     /// A record of that machine, in place of the one that this program has
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// Print a release (TOML) that accepts exactly these measurements, for `cocoon verify --release`
+    /// Print a release (TOML) that accepts exactly these measurements, for `cocoon verify --release`; its [[images]] are
+    /// what a policy needs too
     #[arg(long, conflicts_with_all = ["json", "events"])]
     policy: bool,
     /// The guest's config.toml: with it the release pins the configuration too; SNP needs it
