@@ -15,11 +15,11 @@ const INITRD: &[u8] = b"070701";
 /// A whole image folder whose root has two blocks of data.
 fn image(folder: &Path) -> Manifest {
     let data = [7; 8192];
-    let tree = Tree::of(&data).unwrap();
+    let tree = Tree::of(&data).expect("there is data");
     let root = [data.as_slice(), &tree.bytes].concat();
     let command_line = format!("ro cocoon.root={}", tree.root_hash);
     let files = BootFiles { firmware: &[], kernel: KERNEL, initrd: INITRD, command_line: &command_line };
-    let predicted = measure_all(&files, &[("OVMF.amdsev.fd", FIRMWARE)]).unwrap();
+    let predicted = measure_all(&files, &[("OVMF.amdsev.fd", FIRMWARE)]).expect("SNP firmware");
     let firmware =
         Firmware { name: "OVMF.amdsev.fd".into(), sha256: Sha256::of(FIRMWARE), size: FIRMWARE.len() as u64 };
     let verity = Verity { root_hash: tree.root_hash, data_blocks: tree.data_blocks };
@@ -40,7 +40,7 @@ fn image(folder: &Path) -> Manifest {
         programs: Vec::new(),
         measurements: predicted.measurements,
     };
-    std::fs::create_dir(folder.join("firmware")).unwrap();
+    std::fs::create_dir(folder.join("firmware")).expect("a new folder");
     for (name, bytes) in [
         ("vmlinuz", KERNEL),
         ("initrd.cpio", INITRD),
@@ -49,7 +49,7 @@ fn image(folder: &Path) -> Manifest {
         ("firmware/OVMF.amdsev.fd", FIRMWARE),
         ("manifest.json", manifest.to_json().as_bytes()),
     ] {
-        std::fs::write(folder.join(name), bytes).unwrap();
+        std::fs::write(folder.join(name), bytes).expect("room");
     }
     manifest
 }

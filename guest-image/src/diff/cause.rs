@@ -72,7 +72,7 @@ pub(super) fn of_register(register: Register) -> Cause {
             "compare the kernel's hash with the manifest, and boot it directly",
         ),
         Register::Rtmr2 => {
-            row(Some("cmdline"), "another command line (with it another root), or another initrd", REBUILD)
+            row(None, "another command line (with it another root), or another initrd", REBUILD)
         }
         Register::LaunchDigest => row(
             None,

@@ -59,10 +59,20 @@ pub enum LogKind {
     Ccel,
 }
 
+impl LogKind {
+    /// A TD's log never extends register 0, which stands for MRTD, nor one above 4; a TPM's always begins with PCR 0.
+    pub fn of(log: &EventLog<'_>) -> Self {
+        let measured = log.events().iter().filter(|event| event.kind() != EventType::NO_ACTION);
+        let mut registers = measured.map(|event| event.register());
+        if registers.any(|register| !(1..=4).contains(&register)) { Self::Tpm } else { Self::Ccel }
+    }
+}
+
 /// What an event log says was measured, in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
     register: Register,
+    kind: String,
     digest: Sha384,
     title: String,
 }
@@ -79,7 +89,7 @@ pub fn observed(log: &EventLog<'_>, kind: LogKind) -> Vec<Observed> {
                 _ => return None,
             };
             let digest = HexBytes(event.digest(Bank::Sha384)?.try_into().ok()?);
-            Some(Observed { register, digest, title: event.title() })
+            Some(Observed { register, kind: event.kind().name().to_owned(), digest, title: event.title() })
         })
         .collect()
 }
@@ -108,7 +118,12 @@ pub fn measurements(expected: &Measurement, found: &Measurement) -> Vec<Differen
     let others: Vec<Observed> = found
         .events
         .iter()
-        .map(|event| Observed { register: event.register, digest: event.digest, title: event.what.clone() })
+        .map(|event| Observed {
+            register: event.register,
+            kind: event.kind.clone(),
+            digest: event.digest,
+            title: event.what.clone(),
+        })
         .collect();
     registers(expected, &values(found), Some(&others))
 }
@@ -168,11 +183,11 @@ fn registers(
     list
 }
 
-/// Compares one register's events in order. From the first that is missing or too many on, the rest cannot be paired.
+/// Compares one register's events in order. From the first on that is of another type, missing or too many, the rest cannot be
+/// paired.
 fn events(expected: &Measurement, register: Register, log: &[Observed], list: &mut Vec<Difference>) {
     let own: Vec<&Event> = expected.events.iter().filter(|event| event.register == register).collect();
     let other: Vec<&Observed> = log.iter().filter(|event| event.register == register).collect();
-    let paired = own.len() == other.len();
     for index in 0..own.len().max(other.len()) {
         let (own, other) = (own.get(index), other.get(index));
         if own.map(|event| event.digest) == other.map(|event| event.digest) {
@@ -180,15 +195,15 @@ fn events(expected: &Measurement, register: Register, log: &[Observed], list: &m
         }
         let told = own.map_or_else(|| other.map_or("", |event| &event.title), |event| &event.what);
         let subject = format!("{}, event {}: {told}", word(register), index + 1);
-        let digest = |digest: Option<Sha384>| digest.map_or(NOTHING.to_owned(), |digest| digest.to_string());
-        let found = match other {
-            Some(event) if own.is_some() && !paired => format!("{} ({})", event.digest, event.title),
-            other => digest(other.map(|event| event.digest)),
+        let digest = own.map_or(NOTHING.to_owned(), |event| event.digest.to_string());
+        let pair = own.zip(other).filter(|(own, other)| own.kind == other.kind);
+        let (cause, found) = match (pair, other) {
+            (Some((own, other)), _) => (of_event(own), other.digest.to_string()),
+            (None, Some(other)) => (cause::ORDER, format!("{} ({})", other.digest, other.title)),
+            (None, None) => (cause::ORDER, NOTHING.to_owned()),
         };
-        let cause = if paired { own.map_or(cause::ORDER, |event| of_event(event)) } else { cause::ORDER };
-        let expected_digest = digest(own.map(|event| event.digest));
-        list.push(cause.of(subject, Some(&expected.profile), expected_digest, found));
-        if !paired {
+        list.push(cause.of(subject, Some(&expected.profile), digest, found));
+        if pair.is_none() {
             return;
         }
     }

@@ -97,3 +97,29 @@ fn json_and_words_say_the_same() {
         assert!(words.contains(json[field].as_str().unwrap()), "{field}: {words}");
     }
 }
+
+/// The boot that the log is from had another initrd than nothing, and nothing else differs.
+#[test]
+fn a_log_is_held_against_a_prediction() {
+    let bytes = include_bytes!("../../tests/golden/ovmf-2025.02-tpm.log");
+    let parsed = EventLog::parse(bytes).unwrap();
+    assert_eq!(LogKind::of(&parsed), LogKind::Tpm);
+    let seen = observed(&parsed, LogKind::Tpm);
+    let events: Vec<Event> = seen
+        .iter()
+        .map(|event| Event {
+            register: event.register,
+            pcr: None,
+            kind: event.kind.clone(),
+            digest: event.digest,
+            what: event.title.clone(),
+        })
+        .collect();
+    let mut expected = finished(events, 1);
+    assert_eq!(log(&expected, &seen), []);
+    let last = expected.events.iter_mut().rfind(|event| event.register == Register::Rtmr2).unwrap();
+    (last.digest, last.what) = (HexBytes([0; 48]), "initrd".to_owned());
+    let list = log(&expected, &seen);
+    assert_eq!(list.len(), 1);
+    assert_eq!(list[0].file, Some("initrd.cpio"));
+}

@@ -70,7 +70,7 @@ impl Log {
         self.add(pcr, EventType::EFI_ACTION, sha384(&[text.as_bytes()]), text);
     }
 
-    fn separator(&mut self, pcr: u8, what: &str) {
+    fn separator(&mut self, pcr: u8, what: impl Into<String>) {
         self.add(pcr, EventType::SEPARATOR, sha384(&[&[0; 4]]), what);
     }
 }
@@ -83,7 +83,7 @@ impl Boot<'_> {
         self.acpi(&mut log, true);
         self.boot_options(&mut log);
         for pcr in 1..=6 {
-            log.separator(pcr, "the firmware is ready to boot");
+            log.separator(pcr, format!("PCR {pcr}: the firmware is ready to boot"));
         }
         self.start(&mut log);
         log.0

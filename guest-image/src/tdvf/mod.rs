@@ -68,6 +68,8 @@ pub struct Section<'a> {
     pub address: u64,
     /// Bytes of memory: a multiple of 4096, never less than the data.
     pub size: u64,
+    /// Where its data is in the file.
+    offset: usize,
     measured: bool,
     added_later: bool,
 }
@@ -208,7 +210,7 @@ fn section<'a>(firmware: &'a [u8], header: &[u8; SECTION]) -> Result<Section<'a>
     if measured && added_later {
         return Err(NotTdvf("a section is measured and added later"));
     }
-    Ok(Section { kind, data, address, size, measured, added_later })
+    Ok(Section { kind, data, address, size, offset, measured, added_later })
 }
 
 /// A firmware of which code and reset vector come from `code`, and the variables from `variables`.
@@ -224,10 +226,8 @@ pub fn with_variables_of(code: &[u8], variables: &[u8]) -> Result<Vec<u8>, NotTd
     if own.data.len() != other.data.len() || own.address != other.address {
         return Err(NotTdvf("the two have variables of different length or place"));
     }
-    // The data is a part of `code`, so its place there is the distance of the two.
-    let start = own.data.as_ptr().addr() - code.as_ptr().addr();
     let mut joined = code.to_vec();
-    joined[start..start + own.data.len()].copy_from_slice(other.data);
+    joined[own.offset..own.offset + own.data.len()].copy_from_slice(other.data);
     Ok(joined)
 }
 

@@ -55,6 +55,9 @@ enum Command {
     /// Say what a policy accepts
     #[command(subcommand)]
     Policy(policy::Commands),
+    /// The guest's image: what it measures, and what differs
+    #[command(subcommand)]
+    Image(image::Commands),
     /// Run a development TON ledger and deploy the network's contracts on it
     Chain(chain::Arguments),
     /// Run a gateway
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
             Command::Proxy(arguments) => proxy::run(arguments).await,
             Command::Verify(arguments) => verify::run(&arguments),
             Command::Policy(command) => policy::run(&command),
+            Command::Image(command) => image::run(&command),
             Command::Chain(arguments) => chain::run(arguments).await,
             Command::Gateway(arguments) => gateway::run(arguments).await,
             Command::Host(command) => host::run(command).await,

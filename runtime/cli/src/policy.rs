@@ -18,7 +18,7 @@ pub(crate) struct Explain {
     /// Policies (TOML), as for `cocoon verify --policy`
     #[arg(required = true, value_name = "FILE")]
     policy: Vec<PathBuf>,
-    /// A release's manifest (TOML), as for `cocoon verify --release`
+    /// A release (TOML) or an image's manifest.json, as for `cocoon verify --release`
     #[arg(long, value_name = "FILE")]
     release: Vec<PathBuf>,
 }

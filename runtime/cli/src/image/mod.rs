@@ -1,16 +1,31 @@
-//! `cocoon image`: the guest's image, from locked packages to files whose hashes anybody can make again.
+//! `cocoon image`: the guest's image, from locked packages to files whose hashes anybody can make again; what it measures,
+//! and what differs.
 
 mod bars;
 mod build;
+mod diff;
 mod lock;
+mod measure;
+mod record;
+mod verify;
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cocoon_image_build::{ARCHIVE, Error, Lock, Progress, Quiet, Store, source_tree};
+use cocoon_image::diff::Difference;
+use cocoon_image_build::{ARCHIVE, Error, Lock, Progress, Quiet, Store, VerifyError, source_tree};
 
 use crate::error::{Failure, chain};
+use crate::ui::{Screen, printable};
+
+/// Something differs: as `cocoon verify` rejects.
+const EXIT_DIFFERENT: u8 = 3;
+/// The word for every profile.
+const ALL: &str = "all";
+/// No manifest, record, configuration or evidence is longer than this many bytes.
+const FILE_MAX: u64 = 16 << 20;
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Commands {
@@ -18,6 +33,25 @@ pub(crate) enum Commands {
     Build(build::Arguments),
     /// Check or renew the list of packages that images and their tools are made of
     Lock(lock::Arguments),
+    /// Predict, from files alone, what the image measures on a machine
+    Measure(measure::Arguments),
+    /// Hold an image's files against its manifest
+    Verify(verify::Arguments),
+    /// Explain in what two manifests, or a manifest and a machine's evidence, differ
+    Diff(diff::Arguments),
+    /// Make a machine's record from the log of a boot on it
+    Record(record::Arguments),
+}
+
+pub(crate) async fn run(command: Commands) -> Result<ExitCode, Failure> {
+    match command {
+        Commands::Build(arguments) => build::run(arguments).await,
+        Commands::Lock(arguments) => lock::run(arguments).await,
+        Commands::Measure(arguments) => measure::run(&arguments),
+        Commands::Verify(arguments) => verify::run(&arguments),
+        Commands::Diff(arguments) => diff::run(&arguments),
+        Commands::Record(arguments) => record::run(&arguments),
+    }
 }
 
 /// Where packages come from and are kept.
@@ -57,13 +91,6 @@ impl Source {
     }
 }
 
-pub(crate) async fn run(command: Commands) -> Result<ExitCode, Failure> {
-    match command {
-        Commands::Build(arguments) => build::run(arguments).await,
-        Commands::Lock(arguments) => lock::run(arguments).await,
-    }
-}
-
 /// The source tree that the present folder is in.
 fn here() -> Result<PathBuf, Error> {
     source_tree(&std::env::current_dir().unwrap_or_else(|_| Path::new(".").to_owned()))
@@ -72,4 +99,47 @@ fn here() -> Result<PathBuf, Error> {
 /// An error of the builder with its remedy.
 fn explained(error: Error) -> Failure {
     Failure::new(chain(&error), error.remedy())
+}
+
+/// Differences for people, or as one JSON object.
+fn report(screen: &Screen, differences: &[Difference], json: bool) -> Result<(), Failure> {
+    if json {
+        let object = serde_json::json!({ "differences": differences });
+        return crate::ui::print(&serde_json::to_string_pretty(&object).expect("strings are JSON"));
+    }
+    for difference in differences {
+        // Manifests and logs quote what others wrote.
+        for (index, line) in difference.to_string().lines().enumerate() {
+            let line = printable(line);
+            screen.line(&if index == 0 {
+                format!("{} {}", screen.bad("✗"), screen.bold(&line))
+            } else {
+                line
+            });
+        }
+    }
+    Ok(())
+}
+
+/// An error of the image's files with its remedy.
+fn image_error(error: &VerifyError) -> Failure {
+    Failure::usage(error.to_string(), error.remedy())
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+    let unreadable = |error: std::io::Error| {
+        Failure::usage(format!("cannot read {}: {error}", path.display()), "check the name")
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(Failure::usage(format!("{} has more than 16 MiB", path.display()), "name another file"));
+    }
+    Ok(bytes)
+}
+
+fn read_text(path: &Path) -> Result<String, Failure> {
+    String::from_utf8(read_bytes(path)?)
+        .map_err(|_| Failure::usage(format!("{} is no text", path.display()), "name a text file"))
 }

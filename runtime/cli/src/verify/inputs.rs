@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cocoon_attestation::{
     Evidence, Exceptions, InvalidPolicy, KnownBlock, Policy, Release, TrustAnchors, UnixTime,
 };
+use cocoon_image::manifest::Manifest;
 use serde::{Deserialize, Serialize};
 
 use super::{Arguments, Context};
@@ -113,10 +114,22 @@ pub(crate) fn read_policies(policies: &[PathBuf], releases: &[PathBuf]) -> Resul
     }
     let Some(mut policy) = joined else { return Ok(None) };
     for path in releases {
-        let release = Release::from_toml(&read_text(path)?).map_err(|error| unusable(path, &error))?;
-        policy = policy.with_release(release);
+        policy = policy.with_release(read_release(path)?);
     }
     Ok(Some(policy))
+}
+
+/// A release in TOML, or an image's manifest (JSON), whose machines become a release's images. Those of SEV-SNP are left out
+/// of it: they need a configuration, which `cocoon image measure --policy` adds.
+fn read_release(path: &Path) -> Result<Release, Failure> {
+    let text = read_text(path)?;
+    if !text.starts_with('{') {
+        return Release::from_toml(&text).map_err(|error| unusable(path, &error));
+    }
+    let manifest = Manifest::from_json(text.as_bytes()).map_err(|error| {
+        Failure::usage(format!("{}: {error}", path.display()), "take the manifest as it was published")
+    })?;
+    Ok(cocoon_image::policy::release(&manifest, None).0)
 }
 
 fn unusable(path: &Path, error: &InvalidPolicy) -> Failure {

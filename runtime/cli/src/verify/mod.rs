@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     /// What is accepted (TOML); with it the verdict can be `trusted`. Of several, each must accept: the strictest wins
     #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
-    /// A release's manifest (TOML): beyond what the policy says, only its images are accepted
+    /// A release (TOML), or an image's manifest.json: beyond what the policy says, only its images are accepted
     #[arg(long, value_name = "FILE", requires = "policy")]
     release: Vec<PathBuf>,
     /// The masterchain block that dates the evidence, from a source you trust: JSON with seqno, root_hash, time
