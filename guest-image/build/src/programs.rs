@@ -154,7 +154,7 @@ fn rust_flags(maps: &Maps, more: Option<&str>) -> OsString {
         flags.push(format!("={to}\x1f"));
     }
     // Not the processor of this machine.
-    flags.push("-Ctarget-cpu=x86-64-v2");
+    flags.push("-Ctarget-cpu=x86-64");
     if let Some(flag) = more {
         flags.push(format!("\x1f{flag}"));
     }
@@ -207,7 +207,7 @@ mod tests {
             [
                 "--remap-path-prefix=/home/a b/it's=/cocoon",
                 "--remap-path-prefix=/home/x/.cargo=/cargo",
-                "-Ctarget-cpu=x86-64-v2",
+                "-Ctarget-cpu=x86-64",
                 "-Ctarget-feature=+crt-static"
             ]
         );
