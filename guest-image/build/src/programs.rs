@@ -115,6 +115,7 @@ fn cargo(
     // Variables win over every configuration file of cargo.
     command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags).env("CARGO_INCREMENTAL", "0");
     command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER", "cc").env("CC", "cc").env("CFLAGS", c_flags);
+    command.env("CC_SHELL_ESCAPED_FLAGS", "1");
     let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output();
     let output = output.map_err(|error| Error::Cargo(format!("cargo cannot be started: {error}")))?;
     if output.status.success() {
@@ -153,17 +154,21 @@ fn rust_flags(maps: &Maps, more: Option<&str>) -> OsString {
         flags.push(format!("={to}\x1f"));
     }
     // Not the processor of this machine.
-    flags.push("-Ctarget-cpu=x86-64-v2");
+    flags.push("-Ctarget-cpu=x86-64");
     if let Some(flag) = more {
         flags.push(format!("\x1f{flag}"));
     }
     flags
 }
 
+/// Quoted as for a shell where that is needed: see `CC_SHELL_ESCAPED_FLAGS` of the crate cc.
 fn c_flags(maps: &Maps) -> String {
-    let flags: Vec<_> =
-        maps.iter().map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display())).collect();
-    format!("-g0 {}", flags.join(" "))
+    let quoted = |flag: String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/-_=.+:,@".contains(c);
+        if flag.chars().all(plain) { flag } else { format!("'{}'", flag.replace('\'', r"'\''")) }
+    };
+    let flag = |(from, to): &(PathBuf, String)| quoted(format!("-ffile-prefix-map={}={to}", from.display()));
+    format!("-g0 {}", maps.iter().map(flag).collect::<Vec<_>>().join(" "))
 }
 
 fn cargo_home() -> Result<PathBuf, Error> {
@@ -179,4 +184,40 @@ fn ask_rustc(source: &Path, arguments: &[&str]) -> Result<String, Error> {
         return Err(Error::Cargo(format!("rustc: {}", String::from_utf8_lossy(&output.stderr).trim())));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_of_this_machine_is_renamed_and_odd_ones_are_quoted() {
+        let maps = vec![
+            (PathBuf::from("/home/a b/it's"), "/cocoon".to_owned()),
+            (PathBuf::from("/home/x/.cargo"), "/cargo".to_owned()),
+        ];
+        assert_eq!(
+            c_flags(&maps),
+            r"-g0 '-ffile-prefix-map=/home/a b/it'\''s=/cocoon' -ffile-prefix-map=/home/x/.cargo=/cargo"
+        );
+        let flags = rust_flags(&maps, Some("-Ctarget-feature=+crt-static")).into_string().expect("text");
+        let flags: Vec<_> = flags.split('\x1f').collect();
+        assert_eq!(
+            flags,
+            [
+                "--remap-path-prefix=/home/a b/it's=/cocoon",
+                "--remap-path-prefix=/home/x/.cargo=/cargo",
+                "-Ctarget-cpu=x86-64",
+                "-Ctarget-feature=+crt-static"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_source_is_found_from_below_and_nowhere_else() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = source_tree(here).expect("this is the source");
+        assert_eq!(root, here.join("../..").canonicalize().expect("it is there"));
+        assert!(matches!(source_tree(Path::new("/")), Err(Error::NoSource { .. })));
+    }
 }
