@@ -170,10 +170,13 @@ impl Founder<'_> {
         let expected = Expected::read(&guest_binary()?, model, &name, self.network, GuestSettings::default())
             .await
             .explain(|| "the guest's measurements cannot be predicted".into(), "")?;
+        let Some(measured) = expected.reference.tdx() else {
+            return Err(Failure::new("this image is not for TDX or its emulation", "build the development image"));
+        };
         let image = Image {
             name: format!("cocoon-guest {} process", env!("CARGO_PKG_VERSION")),
             status: Status::Allowed,
-            measurements: Measurements { mrtd: expected.measurements.mrtd, rtmr: expected.measurements.rtmr },
+            measurements: Measurements { mrtd: measured.mrtd, rtmr: measured.rtmr },
             configuration: Some(expected.configuration_digest()),
         };
         let model = Model {

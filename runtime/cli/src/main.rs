@@ -55,7 +55,7 @@ enum Command {
     /// Say what a policy accepts
     #[command(subcommand)]
     Policy(policy::Commands),
-    /// The guest's image: what it measures, and what differs
+    /// Build the guest's image, predict what it measures, and explain what differs
     #[command(subcommand)]
     Image(image::Commands),
     /// Run a development TON ledger and deploy the network's contracts on it
@@ -65,9 +65,6 @@ enum Command {
     /// Run guests on this machine and earn
     #[command(subcommand)]
     Host(host::Commands),
-    /// Build the guest's image and the list of packages it is made of
-    #[command(subcommand)]
-    Image(image::Commands),
 }
 
 fn main() -> ExitCode {
@@ -87,7 +84,6 @@ fn main() -> ExitCode {
             Command::Proxy(arguments) => proxy::run(arguments).await,
             Command::Verify(arguments) => verify::run(&arguments),
             Command::Policy(command) => policy::run(&command),
-            Command::Image(command) => image::run(&command),
             Command::Chain(arguments) => chain::run(arguments).await,
             Command::Gateway(arguments) => gateway::run(arguments).await,
             Command::Host(command) => host::run(command).await,
