@@ -43,6 +43,7 @@ pub(crate) async fn answer(
     if answer.response.status() != StatusCode::OK {
         return Err(passed_on(answer).await);
     }
+    shared.life.handed_over();
     let GuestAnswer { response, connection } = answer;
     let options = RelayOptions { price, patience: timing.patience, silence: timing.silence };
     let receipt_key = current.receipt_key;

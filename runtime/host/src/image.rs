@@ -7,11 +7,13 @@ use std::{
 
 use cocoon_attestation::Measurements;
 use cocoon_image::{
-    Manifest,
+    Manifest, Sha256,
     manifest::{Measurement, Registers, Variant},
     runtime_register,
 };
 use cocoon_image_build::{Store, WeightsDisk};
+
+use cocoon_launch::preflight::ImageFile;
 
 use crate::{HostError, Reference};
 
@@ -73,6 +75,26 @@ impl Image {
     pub(crate) fn firmware(&self) -> Option<PathBuf> {
         let firmware = self.manifest.firmware.iter().find(|f| f.sha256 == self.measurement.firmware)?;
         Some(self.folder.join("firmware").join(&firmware.name))
+    }
+
+    /// Every file that boots, as the manifest has it.
+    pub(crate) fn files(&self) -> Vec<ImageFile> {
+        let files = &self.manifest.files;
+        let file = |name: &str, sha256: Sha256, size: u64| ImageFile {
+            path: self.folder.join(name),
+            size,
+            sha256: sha256.0,
+        };
+        let firmware = self.manifest.firmware.iter().filter(|f| f.sha256 == self.measurement.firmware);
+        let firmware = firmware.map(|f| file(&format!("firmware/{}", f.name), f.sha256, f.size));
+        [
+            file("vmlinuz", files.kernel.sha256, files.kernel.size),
+            file("initrd.cpio", files.initrd.sha256, files.initrd.size),
+            file("root.img", files.root.sha256, files.root.size),
+        ]
+        .into_iter()
+        .chain(firmware)
+        .collect()
     }
 
     /// The disk that a model becomes.

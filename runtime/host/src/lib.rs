@@ -15,6 +15,7 @@ mod error;
 mod expected;
 mod guest_client;
 mod image;
+mod life;
 mod machine;
 mod options;
 mod process;
@@ -37,11 +38,13 @@ pub use error::HostError;
 pub use expected::{Expected, GuestSettings, Reference};
 pub use guest_client::GuestError;
 pub use image::Image;
+pub use life::{BootPhase, GuestPhase, Health};
 pub use options::{Files, HostOptions, Launch, Money, Timing};
 pub use process::MAX_GUEST_BINARY;
-pub use vm::{BootPhase, VmOptions, VmTee};
+pub use vm::{VmOptions, VmTee};
 
 use crate::{
+    life::Life,
     registration::Registrations,
     supervisor::{Current, Supervisor},
 };
@@ -51,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) options: HostOptions,
     pub(crate) payee: PayeeBook,
     pub(crate) agent: Arc<PayeeAgent>,
+    /// What becomes of the guest.
+    pub(crate) life: Life,
     /// The guest that serves now, if one does.
     pub(crate) current: watch::Receiver<Option<Arc<Current>>>,
 }
@@ -76,8 +81,9 @@ impl Host {
         // Before a model is loaded for nothing.
         cocoon_chain::read_registry(&*chain, &options.registry).await?;
         let expected = read_expected(&options, network).await?;
-        let supervisor = Supervisor::start(&options, expected.clone()).await?;
-        let shared = Arc::new(shared(options, store, network, supervisor.current())?);
+        let life = Life::new(Arc::clone(&options.log));
+        let supervisor = Supervisor::start(&options, expected.clone(), life.clone()).await?;
+        let shared = Arc::new(shared(options, store, network, life, supervisor.current())?);
         let limits = shared.options.limits;
         let server = Server::start(listener, routes::router(&shared), limits)
             .map_err(|source| BindError::Refused { address, source })?;
@@ -102,6 +108,7 @@ fn shared(
     options: HostOptions,
     store: Store,
     network: i32,
+    life: Life,
     current: watch::Receiver<Option<Arc<Current>>>,
 ) -> Result<Shared, HostError> {
     let payee = PayeeBook::open(store, PayeeOptions { network, window: options.money.window })?;
@@ -112,7 +119,7 @@ fn shared(
         watch_every: options.timing.watch_every,
     };
     let agent = Arc::new(PayeeAgent::new(Arc::clone(&options.wallet), payee.clone(), agent));
-    Ok(Shared { options, payee, agent, current })
+    Ok(Shared { options, payee, agent, life, current })
 }
 
 pub(crate) fn make_folder(path: &std::path::Path) -> Result<(), HostError> {
@@ -166,9 +173,9 @@ impl RunningHost {
         self.shared.current.borrow().as_ref().and_then(|current| current.pid)
     }
 
-    /// The steps of the guest's newest boot, in a VM.
-    pub fn boot_phases(&self) -> Vec<BootPhase> {
-        self.supervisor.boots().phases()
+    /// How the guest is, and how its newest boot went.
+    pub fn health(&self) -> Health {
+        self.shared.life.health()
     }
 
     /// What gateways owe: the account book.

@@ -7,6 +7,7 @@ use cocoon_simulated_tee::{Emulator, Serving, SimulatedRoot};
 use crate::{
     HostError,
     guest_client::{GuestClient, Reach},
+    life::Life,
     process::{COMMAND_LINE, GuestBinary, GuestProcess},
     run_folder::RunFolder,
     vm::{VmGuest, VmLauncher},
@@ -17,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(15);
 
 /// Starts guests of one kind, again and again.
 pub(crate) enum Launcher {
-    Process { binary: GuestBinary, folder: RunFolder, root: SimulatedRoot },
+    Process { binary: GuestBinary, folder: RunFolder, root: SimulatedRoot, life: Life },
     Vm(Box<VmLauncher>),
 }
 
@@ -25,10 +26,10 @@ impl Launcher {
     /// Starts one. It may not answer yet.
     pub(crate) async fn start(&self) -> Result<Machine, HostError> {
         match self {
-            Self::Process { binary, folder, root } => {
+            Self::Process { binary, folder, root, life } => {
                 let emulator = Emulator::launch(root, &binary.bytes, COMMAND_LINE);
                 let tee = emulator.serve(folder.tee_listener()?);
-                let process = GuestProcess::start(binary, &folder.path)?;
+                let process = GuestProcess::start(binary, &folder.path, life.clone())?;
                 let reach = Reach::Socket(folder.guest_socket());
                 Ok(Machine { reach, kind: Kind::Process { process, _tee: tee } })
             }
@@ -62,14 +63,6 @@ impl Machine {
         match &self.kind {
             Kind::Process { process, .. } => process.id(),
             Kind::Vm(guest) => guest.vm.id(),
-        }
-    }
-
-    /// Memory that it takes on this host, in bytes, where that is known.
-    pub(crate) fn resident_bytes(&self) -> Option<u64> {
-        match &self.kind {
-            Kind::Process { .. } => None,
-            Kind::Vm(guest) => guest.vm.resident_bytes(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use cocoon_accounts::server::Limits;
 use cocoon_chain::Wallet;
 use cocoon_contracts::{Address, Nanotons, TON};
+use cocoon_launch::vm::LineSink;
 use cocoon_protocol::Price;
 
 use crate::{GuestSettings, VmOptions};
@@ -45,6 +46,8 @@ pub struct HostOptions {
     pub timing: Timing,
     /// What peers can take of this process.
     pub limits: Limits,
+    /// Takes the guest's lines and what becomes of it; by default our own diagnostics.
+    pub log: LineSink,
 }
 
 /// How a guest is launched.
@@ -149,6 +152,7 @@ impl HostOptions {
             money: Money::default(),
             timing: Timing::default(),
             limits: Limits::default(),
+            log: Arc::new(|line: &str| tracing::info!(target: "guest", "{line}")),
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
     process::{Child, ChildStdin, Command},
 };
 
-use crate::HostError;
+use crate::{HostError, life::Life};
 
 /// The guest's whole command line. It is measured, so it is never anything else.
 pub(crate) use cocoon_image::COMMAND_LINE;
@@ -84,7 +84,7 @@ pub(crate) struct GuestProcess {
 
 impl GuestProcess {
     /// Starts the guest in `folder`: argv is [`COMMAND_LINE`], the environment is empty.
-    pub(crate) fn start(binary: &GuestBinary, folder: &Path) -> Result<Self, HostError> {
+    pub(crate) fn start(binary: &GuestBinary, folder: &Path, life: Life) -> Result<Self, HostError> {
         let failed = |source: io::Error| HostError::Launch { source };
         let program = binary.sealed().map_err(failed)?;
         let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
@@ -98,7 +98,7 @@ impl GuestProcess {
             .spawn()
             .map_err(failed)?;
         let lifeline = child.stdin.take();
-        let said = Said::new(folder.join(LOG));
+        let said = Said::new(folder.join(LOG), life);
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(said.clone().follow(stderr));
         }
@@ -146,11 +146,12 @@ struct Said {
     file: PathBuf,
     lines: Arc<Mutex<VecDeque<String>>>,
     done: Arc<tokio::sync::Semaphore>,
+    life: Life,
 }
 
 impl Said {
-    fn new(file: PathBuf) -> Self {
-        Self { file, lines: Arc::default(), done: Arc::new(tokio::sync::Semaphore::new(0)) }
+    fn new(file: PathBuf, life: Life) -> Self {
+        Self { file, lines: Arc::default(), done: Arc::new(tokio::sync::Semaphore::new(0)), life }
     }
 
     async fn follow(self, stderr: impl AsyncRead + Unpin) {
@@ -166,7 +167,7 @@ impl Said {
     }
 
     fn note(&self, line: &str) {
-        tracing::info!(target: "guest", "{line}");
+        self.life.line(line);
         if let Err(error) = self.append(line) {
             tracing::warn!(%error, file = %self.file.display(), "the guest's log cannot be written");
         }
@@ -201,7 +202,7 @@ mod tests {
 
     fn start(program: &str, folder: &Path) -> GuestProcess {
         let binary = GuestBinary::read(Path::new(program)).expect("a program of this system");
-        GuestProcess::start(&binary, folder).expect("it starts")
+        GuestProcess::start(&binary, folder, Life::new(Arc::new(|_: &str| {}))).expect("it starts")
     }
 
     #[tokio::test]

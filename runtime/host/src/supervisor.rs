@@ -16,9 +16,10 @@ use crate::{
     Expected, HostError, HostOptions, Image, Launch, Timing,
     expected::Boots as Source,
     guest_client::GuestClient,
+    life::Life,
     machine::{Launcher, Machine},
     run_folder::RunFolder,
-    vm::{Boots, VmLauncher, VmOptions, VmTee},
+    vm::{VmLauncher, VmOptions, VmTee},
 };
 
 /// Between looks whether the guest is ready.
@@ -44,7 +45,7 @@ pub(crate) struct Current {
 /// Keeps a guest running. Dropping it kills the guest; [`Supervisor::shutdown`] ends it in order.
 pub(crate) struct Supervisor {
     current: watch::Receiver<Option<Arc<Current>>>,
-    boots: Boots,
+    life: Life,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -54,20 +55,23 @@ struct Keeper {
     launcher: Launcher,
     chain: Arc<dyn Chain>,
     timing: Timing,
-    boots: Boots,
+    life: Life,
 }
 
 /// A guest that answers.
 struct Guest {
     machine: Machine,
     client: GuestClient,
-    began: Instant,
 }
 
 impl Supervisor {
     /// Starts the guest and returns once it has made evidence.
-    pub(crate) async fn start(options: &HostOptions, expected: Expected) -> Result<Self, HostError> {
-        let keeper = Keeper::prepare(options, expected)?;
+    pub(crate) async fn start(
+        options: &HostOptions,
+        expected: Expected,
+        life: Life,
+    ) -> Result<Self, HostError> {
+        let keeper = Keeper::prepare(options, expected, life.clone())?;
         let guest = keeper.launch().await?;
         let first = match keeper.evidence(&guest).await {
             Ok(current) => current,
@@ -76,24 +80,19 @@ impl Supervisor {
                 return Err(error);
             }
         };
-        let boots = keeper.boots.clone();
         let (sender, current) = watch::channel(Some(Arc::new(first)));
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(supervise(keeper, guest, sender, stopped));
-        Ok(Self { current, boots, stop, task })
+        Ok(Self { current, life, stop, task })
     }
 
     pub(crate) fn current(&self) -> watch::Receiver<Option<Arc<Current>>> {
         self.current.clone()
     }
 
-    /// The steps of the newest boot; none in process mode.
-    pub(crate) fn boots(&self) -> Boots {
-        self.boots.clone()
-    }
-
     /// Ends the guest, and returns when it is gone.
     pub(crate) async fn shutdown(&mut self) {
+        self.life.ending();
         self.stop.send_replace(true);
         drop((&mut self.task).await);
     }
@@ -106,28 +105,26 @@ impl Drop for Supervisor {
 }
 
 impl Keeper {
-    fn prepare(options: &HostOptions, expected: Expected) -> Result<Self, HostError> {
-        let mut boots = Boots::default();
+    fn prepare(options: &HostOptions, expected: Expected, life: Life) -> Result<Self, HostError> {
         let launcher = match (&options.launch, &expected.boots) {
             (Launch::Process { .. }, Source::Process(binary)) => Launcher::Process {
                 binary: binary.clone(),
                 folder: RunFolder::prepare(&options.run_dir, &expected.configuration, &options.model)?,
                 root: simulated_root(options)?,
+                life: life.clone(),
             },
             (Launch::Vm(vm), Source::Vm(image)) => {
-                let launcher = prepare_vm(options, vm, image, &expected)?;
-                boots = launcher.boots();
-                Launcher::Vm(Box::new(launcher))
+                Launcher::Vm(Box::new(prepare_vm(options, vm, image, &expected, life.clone())?))
             }
             _ => return Err(HostError::Options("what boots is not what was read".to_owned())),
         };
         let (chain, timing) = (Arc::clone(options.wallet.chain()), options.timing);
-        Ok(Self { launcher, chain, timing, boots })
+        Ok(Self { launcher, chain, timing, life })
     }
 
     /// A guest that answers.
     async fn launch(&self) -> Result<Guest, HostError> {
-        let began = Instant::now();
+        self.life.begins();
         let mut machine = self.launcher.start().await?;
         let client = GuestClient::new(machine.reach());
         let limit = self.timing.start_limit;
@@ -140,8 +137,8 @@ impl Keeper {
         let late = || HostError::GuestLate { seconds: limit.as_secs(), why: "it does not answer".to_owned() };
         match ready.await.unwrap_or_else(|_| Err(late())) {
             Ok(()) => {
-                self.boots.note("service answers", began);
-                Ok(Guest { machine, client, began })
+                self.life.reached("answers");
+                Ok(Guest { machine, client })
             }
             Err(error) => {
                 machine.end().await;
@@ -153,7 +150,8 @@ impl Keeper {
     /// A bundle that is bound to the chain's newest block.
     async fn evidence(&self, guest: &Guest) -> Result<Current, HostError> {
         let current = self.renewed(&guest.client, guest.machine.id()).await?;
-        self.boots.note("first evidence", guest.began);
+        self.life.reached("evidence");
+        self.life.serves(guest.machine.id());
         Ok(current)
     }
 
@@ -181,13 +179,13 @@ fn prepare_vm(
     vm: &Arc<VmOptions>,
     image: &Image,
     expected: &Expected,
+    life: Life,
 ) -> Result<VmLauncher, HostError> {
     let root = match vm.tee {
         VmTee::Emulation { .. } => Some(simulated_root(options)?),
         VmTee::Tdx { .. } | VmTee::Snp { .. } => None,
     };
-    let log = Arc::new(|line: &str| tracing::info!(target: "guest", "{line}"));
-    VmLauncher::prepare(vm, expected, image, root, log)
+    VmLauncher::prepare(vm, expected, image, root, life)
 }
 
 async fn answers(client: &GuestClient) {
@@ -212,6 +210,7 @@ async fn supervise(keeper: Keeper, first: Guest, publish: Publish, mut stopped: 
         guest.machine.end().await;
         let Some(how) = how else { return };
         tracing::error!("the guest {how}; it is started again with new keys");
+        keeper.life.ended(&how);
         if started.elapsed() > STABLE {
             pause = FIRST_PAUSE;
         }

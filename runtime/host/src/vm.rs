@@ -3,9 +3,8 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use cocoon_image::{config_disk, manifest::Registers};
@@ -15,18 +14,19 @@ use cocoon_launch::{
         Accelerator, Boot, Cid, Disks, Gpus, GuestName, LaunchPlan, Memory, QuoteService, Snp, SnpCpu, Tee,
         Vcpus, files,
     },
+    preflight::Preflight,
     program::Program,
     swtpm::TpmProxy,
     vm::{LineSink, Vm},
 };
 use cocoon_simulated_tee::{BOOT_PCRS, Emulator, Serving, SimulatedRoot};
 
-use crate::{Expected, HostError, Image, guest_client::Reach};
+use crate::{Expected, HostError, Image, expected::Boots, guest_client::Reach, life::Life};
 
+/// Room that a run may take in its folder: the console of a development guest.
+const MAX_CONSOLE: u64 = 16 * 1024 * 1024;
 /// The configuration disk, in the run folder.
 const CONFIGURATION_DISK: &str = "config.img";
-/// Lines of a boot that are kept.
-const MAX_PHASES: usize = 64;
 
 /// A VM, as the operator wants it.
 #[derive(Clone)]
@@ -85,37 +85,6 @@ pub enum VmTee {
     },
 }
 
-/// A step of a boot, as the guest or the host saw it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BootPhase {
-    /// Which.
-    pub name: String,
-    /// Milliseconds since the VM was started.
-    pub after_ms: u64,
-}
-
-/// What the guest said of its boot; shared with whoever shows it.
-#[derive(Clone, Default)]
-pub(crate) struct Boots(Arc<Mutex<Vec<BootPhase>>>);
-
-impl Boots {
-    pub(crate) fn note(&self, name: &str, since: Instant) {
-        let mut phases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if phases.len() < MAX_PHASES {
-            let after_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-            phases.push(BootPhase { name: name.to_owned(), after_ms });
-        }
-    }
-
-    fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    pub(crate) fn phases(&self) -> Vec<BootPhase> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 /// Starts one VM, again and again.
 pub(crate) struct VmLauncher {
     options: Arc<VmOptions>,
@@ -123,8 +92,7 @@ pub(crate) struct VmLauncher {
     folder: RunFolder,
     /// The root that the emulator signs under.
     root: Option<SimulatedRoot>,
-    boots: Boots,
-    log: LineSink,
+    life: Life,
 }
 
 /// A VM that was started. Dropping it kills it.
@@ -146,7 +114,7 @@ impl VmLauncher {
         expected: &Expected,
         image: &Image,
         root: Option<SimulatedRoot>,
-        log: LineSink,
+        life: Life,
     ) -> Result<Self, HostError> {
         let folder = RunFolder::claim(&options.run_dir).map_err(|error| HostError::Vm(error.to_string()))?;
         let disk = config_disk::encode(&expected.configuration)
@@ -154,16 +122,12 @@ impl VmLauncher {
         let config = folder.path().join(CONFIGURATION_DISK);
         fs::write(&config, disk).map_err(|source| HostError::Folder { path: config.clone(), source })?;
         let plan = plan(options, image, config, expected)?;
-        Ok(Self { options: Arc::clone(options), plan, folder, root, boots: Boots::default(), log })
-    }
-
-    pub(crate) fn boots(&self) -> Boots {
-        self.boots.clone()
+        preflight(options, image, &plan, &folder)?;
+        Ok(Self { options: Arc::clone(options), plan, folder, root, life })
     }
 
     pub(crate) async fn start(&self) -> Result<(VmGuest, Reach), HostError> {
-        self.boots.clear();
-        let (mut plan, began) = (self.plan.clone(), Instant::now());
+        let mut plan = self.plan.clone();
         let reach = match &mut plan.tee {
             Tee::Emulation { forward, .. } => {
                 if forward.port() == 0 {
@@ -174,9 +138,9 @@ impl VmLauncher {
             Tee::Tdx { cid, .. } | Tee::Snp(Snp { cid, .. }) => Reach::Vsock(u32::from(*cid)),
         };
         let tee = self.emulated_tee()?;
-        let vm = Vm::start(&self.options.qemu, &plan, &self.folder, self.sink(began)).await;
+        let vm = Vm::start(&self.options.qemu, &plan, &self.folder, self.sink()).await;
         let vm = vm.map_err(|error| HostError::Vm(error.to_string()))?;
-        self.boots.note("QEMU started", began);
+        self.life.reached("QEMU");
         Ok((VmGuest { vm, _tee: tee }, reach))
     }
 
@@ -195,22 +159,10 @@ impl VmLauncher {
         Ok(Some(emulator.serve(listener)))
     }
 
-    /// Keeps the guest's phases, and hands each line on.
-    fn sink(&self, began: Instant) -> LineSink {
-        let (boots, log) = (self.boots.clone(), Arc::clone(&self.log));
-        Arc::new(move |line: &str| {
-            if let Some(phase) = phase(line) {
-                boots.note(phase, began);
-            }
-            log(line);
-        })
+    fn sink(&self) -> LineSink {
+        let life = self.life.clone();
+        Arc::new(move |line: &str| life.line(line))
     }
-}
-
-/// The phase of a line `init: PHASE MILLISECONDS`.
-fn phase(line: &str) -> Option<&str> {
-    let (phase, number) = line.strip_prefix("init: ")?.rsplit_once(' ')?;
-    number.parse::<u64>().is_ok().then_some(phase)
 }
 
 fn read_boot_pcrs(proxy: &TpmProxy) -> Result<cocoon_simulated_tee::Pcrs, String> {
@@ -227,6 +179,48 @@ fn read_boot_pcrs(proxy: &TpmProxy) -> Result<cocoon_simulated_tee::Pcrs, String
 fn free_port() -> Result<SocketAddr, HostError> {
     let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     probe.map_err(|error| HostError::Vm(format!("no free port on the loopback interface: {error}")))
+}
+
+/// Everything that can be known to go wrong, said at once and before anything is started.
+fn preflight(
+    options: &VmOptions,
+    image: &Image,
+    plan: &LaunchPlan,
+    folder: &RunFolder,
+) -> Result<(), HostError> {
+    let swtpm = match &options.tee {
+        VmTee::Emulation { swtpm, .. } => swtpm,
+        VmTee::Tdx { .. } | VmTee::Snp { .. } => &options.qemu, // not looked at
+    };
+    let checked = Preflight {
+        plans: std::slice::from_ref(plan),
+        image: &image.files(),
+        qemu: &options.qemu,
+        swtpm,
+        listen: &[],
+        state: folder.path(),
+        writes: MAX_CONSOLE,
+        root: Path::new("/"),
+    }
+    .check();
+    checked.map_err(|obstacles| {
+        let all: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
+        HostError::Vm(all.join("; "))
+    })
+}
+
+impl VmOptions {
+    /// What would be started, in words and as a command line; nothing is written or started.
+    ///
+    /// # Errors
+    /// [`HostError`]: the plan cannot be.
+    pub fn describe(&self, expected: &Expected) -> Result<String, HostError> {
+        let Boots::Vm(image) = &expected.boots else {
+            return Err(HostError::Options("a process is not planned".to_owned()));
+        };
+        let plan = plan(self, image, self.run_dir.join(CONFIGURATION_DISK), expected)?;
+        plan.describe(&self.qemu, &self.run_dir).map_err(|error| HostError::Vm(error.to_string()))
+    }
 }
 
 fn plan(
@@ -264,17 +258,4 @@ fn plan(
         disks,
         tee,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_phase_is_a_line_of_init_with_a_number() {
-        assert_eq!(phase("init: root file system verified 812"), Some("root file system verified"));
-        for other in ["init: error: no disk", "cocoon-guest: ready 7", "init: ", "init: 7"] {
-            assert_eq!(phase(other), None, "{other}");
-        }
-    }
 }

@@ -83,8 +83,8 @@ async fn a_booted_guest_quotes_what_its_files_predict_answers_and_leaves_nothing
         Ok(host) => host,
         Err(error) => panic!("{error}\n{}", console(&world, "guest")),
     };
-    let phases = host.boot_phases();
-    println!("phases: {phases:?}");
+    let health = host.health();
+    println!("{health:?}");
     let bytes = bundle(&host).await;
     let peer = world.trust(&bytes, host.expected()).await;
     assert!(peer.simulated());
