@@ -15,6 +15,7 @@ use cocoon_ledger::{Genesis, Ledger, Schedule, Server};
 use cocoon_simulated_tee::SimulatedRoot;
 
 use crate::error::{Explain, Failure};
+use crate::host::vm_tools;
 use crate::keys;
 use crate::lifeline::Shutdown;
 use crate::network::{NetworkFile, role_folder, state_folder};
@@ -48,6 +49,9 @@ pub(crate) struct Arguments {
     /// The model that the registry allows [default: the demo model, if ./scripts/demo fetched it]
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
+    /// Folder of a development image that the registry allows too [default: where `cocoon image build` puts it, if it is there]
+    #[arg(long, value_name = "DIR")]
+    image: Option<PathBuf>,
     #[arg(long, hide = true)]
     lifeline: bool,
 }
@@ -56,6 +60,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let mut shutdown = Shutdown::listen(arguments.lifeline)?;
     let state = state_folder(arguments.state)?;
     let model = model_file(arguments.model)?;
+    let image = allowed_image(arguments.image)?;
     let known = NetworkFile::load(&state).ok();
     let network = known.as_ref().map_or_else(new_network_id, |file| file.network);
     let ledger = open_ledger(&state, network)?;
@@ -67,7 +72,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let url = format!("http://{address}");
     let server = tokio::spawn(Server::new(ledger).run(listener));
 
-    let found = Founder { state: &state, url: &url, network, known: known.as_ref() }.found(&model).await?;
+    let found = Founder { state: &state, url: &url, network, known: known.as_ref() }
+        .found(&model, image.as_deref())
+        .await?;
     let screen = Screen::new(arguments.lifeline);
     if arguments.lifeline {
         Ready { url: url.clone(), wallet: found.treasury.to_string() }.announce();
@@ -76,6 +83,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     screen.detail("network", &format!("{network}, a development network: its coins are worth nothing"));
     screen.detail("registry", &format!("{} (version {})", found.registry, found.version));
     screen.detail("allows", &format!("{} with this build's guest", model.display()));
+    if let Some(image) = &image {
+        screen.detail("", &format!("and with the development image in {}", image.display()));
+    }
     screen.detail(
         "prices",
         &format!(
@@ -112,6 +122,27 @@ fn new_network_id() -> i32 {
     -1000 - i32::from(u16::from_be_bytes([key[0], key[1]]))
 }
 
+/// The registry's entry for a guest; it has words for registers of TDX alone.
+fn allowed(name: String, expected: &Expected) -> Option<Image> {
+    let measured = expected.reference.tdx()?;
+    Some(Image {
+        name,
+        status: Status::Allowed,
+        measurements: Measurements { mrtd: measured.mrtd, rtmr: measured.rtmr },
+        configuration: Some(expected.configuration_digest()),
+    })
+}
+
+/// The image that is named; without a name the one that stands where `cocoon image build` puts it, if any.
+fn allowed_image(named: Option<PathBuf>) -> Result<Option<PathBuf>, Failure> {
+    let is_named = named.is_some();
+    match vm_tools::development_image(named) {
+        Ok(folder) => Ok(Some(folder)),
+        Err(failure) if is_named => Err(failure),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Who sets up what a network needs besides its ledger.
 struct Founder<'a> {
     state: &'a Path,
@@ -127,7 +158,7 @@ struct Found {
 }
 
 impl Founder<'_> {
-    async fn found(&self, model: &Path) -> Result<Found, Failure> {
+    async fn found(&self, model: &Path, image: Option<&Path>) -> Result<Found, Failure> {
         let root = self.simulated_root()?;
         std::fs::write(self.state.join(SIMULATED_ROOT), root.root_der())
             .explain(|| "the simulated root cannot be written".into(), "check the disk")?;
@@ -143,7 +174,7 @@ impl Founder<'_> {
         };
         let (owner, treasury) = (wallet("owner")?, wallet("treasury")?);
         fill(&owner, self.url).await?;
-        let content = self.content(model, treasury.address()).await?;
+        let content = self.content(model, image, treasury.address()).await?;
         let (registry, version) = self.registry(&owner, content).await?;
         self.save(&registry)?;
         Ok(Found { registry, version, treasury: treasury.address().clone() })
@@ -164,21 +195,23 @@ impl Founder<'_> {
         Ok(root)
     }
 
-    /// What the registry should say: this build's guest, predicted from its files, and the model.
-    async fn content(&self, model: &Path, treasury: &Address) -> Result<Content, Failure> {
+    /// What the registry should say: this build's guest and the development image, predicted from their files, and the
+    /// model.
+    async fn content(
+        &self,
+        model: &Path,
+        image: Option<&Path>,
+        treasury: &Address,
+    ) -> Result<Content, Failure> {
         let name = model_name(model);
         let expected = Expected::read(&guest_binary()?, model, &name, self.network, GuestSettings::default())
             .await
             .explain(|| "the guest's measurements cannot be predicted".into(), "")?;
-        let Some(measured) = expected.reference.tdx() else {
-            return Err(Failure::new("this image is not for TDX or its emulation", "build the development image"));
-        };
-        let image = Image {
-            name: format!("cocoon-guest {} process", env!("CARGO_PKG_VERSION")),
-            status: Status::Allowed,
-            measurements: Measurements { mrtd: measured.mrtd, rtmr: measured.rtmr },
-            configuration: Some(expected.configuration_digest()),
-        };
+        let process = format!("cocoon-guest {} process", env!("CARGO_PKG_VERSION"));
+        let mut images: Vec<Image> = allowed(process, &expected).into_iter().collect();
+        if let Some(folder) = image {
+            images.extend(self.booted(folder, model, &name).await?);
+        }
         let model = Model {
             name,
             status: Status::Allowed,
@@ -186,7 +219,25 @@ impl Founder<'_> {
             prompt_price: PROMPT_PRICE,
             completion_price: COMPLETION_PRICE,
         };
-        Ok(Content { fee_bps: FEE_BPS, treasury: treasury.clone(), images: vec![image], models: vec![model] })
+        Ok(Content { fee_bps: FEE_BPS, treasury: treasury.clone(), images, models: vec![model] })
+    }
+
+    /// The development image on every machine that its manifest predicts.
+    async fn booted(&self, folder: &Path, model: &Path, name: &str) -> Result<Vec<Image>, Failure> {
+        let refused = || format!("the image in {} cannot be allowed", folder.display());
+        let first = vm_tools::open_development_image(Some(folder.to_owned()), None)?;
+        let mut images = Vec::new();
+        for measurement in &first.manifest().measurements {
+            let image =
+                vm_tools::open_development_image(Some(folder.to_owned()), Some(&measurement.profile))?;
+            let settings = GuestSettings::default();
+            let expected = Expected::of_image(&image, model, name, self.network, settings).await;
+            let expected = expected.explain(refused, "build it again: cocoon image build")?;
+            let title =
+                format!("{} {} {}", first.manifest().name, env!("CARGO_PKG_VERSION"), measurement.profile);
+            images.extend(allowed(title, &expected));
+        }
+        Ok(images)
     }
 
     /// The registry with this content: deployed, or changed as any network changes its registry.

@@ -18,7 +18,8 @@ const PROMPT: &str = "Explain in two sentences why the sky is blue.";
 #[derive(clap::Args)]
 #[command(after_help = "\
 The TEE is simulated: it signs real TDX quotes, under a root made for this run. Everything else is the product: the same
-gateway, host, guest, verifier, engine and contracts, on an embedded TON ledger.")]
+gateway, host, guest, verifier, engine and contracts, on an embedded TON ledger. With --vm the guest is booted by QEMU from
+the development image, and its registers are those that firmware and kernel measured. Emulation is slow: a small model helps.")]
 pub(crate) struct Arguments {
     /// What to ask
     #[arg(long, value_name = "TEXT", default_value = PROMPT)]
@@ -26,6 +27,12 @@ pub(crate) struct Arguments {
     /// The model: a GGUF of the Llama architecture [default: the demo model, if ./scripts/demo fetched it]
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
+    /// Boot the guest in an emulated VM from the development image, instead of running it as a process
+    #[arg(long)]
+    vm: bool,
+    /// The development image's folder, with --vm [default: where `cocoon image build` puts it]
+    #[arg(long, value_name = "DIR", requires = "vm")]
+    image: Option<PathBuf>,
     /// Most tokens of the answer
     #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u32).range(1..=4096))]
     max_tokens: u32,
@@ -45,7 +52,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     };
     let screen = Screen::new(arguments.json);
     let mut shutdown = Shutdown::listen(false)?;
-    let journey = journey::walk(&screen, &arguments, &model, &keep);
+    let image = match arguments.vm {
+        true => Some(crate::host::vm_tools::development_image(arguments.image.clone())?),
+        false => None,
+    };
+    let journey = journey::walk(&screen, &arguments, &model, image.as_deref(), &keep);
     // Whatever ends the journey drops its parts, and each part ends when its lifeline does.
     let report = tokio::select! {
         report = journey => report?,

@@ -10,8 +10,8 @@ use tokio::process::{Child, ChildStdin, Command};
 
 use crate::error::{Explain, Failure};
 
-/// How long a part may take to say that it is ready.
-const START: Duration = Duration::from_secs(60);
+/// How long a part may take to say that it is ready: a guest that is emulated boots slowly on a busy machine.
+const START: Duration = Duration::from_secs(300);
 /// How long it may take to end in order: it settles on chain first.
 const STOP: Duration = Duration::from_secs(30);
 /// The hidden flag by which a part knows that its standard input is a lifeline and its first output line is read.

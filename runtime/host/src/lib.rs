@@ -173,6 +173,14 @@ impl RunningHost {
         self.shared.current.borrow().as_ref().and_then(|current| current.pid)
     }
 
+    /// Whether its guest's TEE is simulated.
+    pub fn is_simulated(&self) -> bool {
+        match &self.shared.options.launch {
+            Launch::Process { .. } => true,
+            Launch::Vm(vm) => matches!(vm.tee, VmTee::Emulation { .. }),
+        }
+    }
+
     /// How the guest is, and how its newest boot went.
     pub fn health(&self) -> Health {
         self.shared.life.health()

@@ -24,6 +24,8 @@ use crate::{
 
 /// Between looks whether the guest is ready.
 const POLL: Duration = Duration::from_millis(20);
+/// How long one such look may take.
+const ATTEMPT: Duration = Duration::from_millis(500);
 /// Before a guest that ended is started again: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -189,7 +191,8 @@ fn prepare_vm(
 }
 
 async fn answers(client: &GuestClient) {
-    while client.health().await.is_err() {
+    // A forwarded port takes connections before the guest is there, and holds them: so none is waited for long.
+    while !matches!(tokio::time::timeout(ATTEMPT, client.health()).await, Ok(Ok(_))) {
         tokio::time::sleep(POLL).await;
     }
 }

@@ -29,13 +29,14 @@ pub(super) async fn walk(
     screen: &Screen,
     arguments: &Arguments,
     model: &Path,
+    image: Option<&Path>,
     keep: &Path,
 ) -> Result<Report, Failure> {
     screen.line(&screen.bold("Cocoon: a prompt travels the whole way"));
     screen.line(&screen.warn(
         "The TEE is SIMULATED: it really signs, under a root made for this run; no hardware protects this prompt.",
     ));
-    let stage = start(screen, model, keep).await?;
+    let stage = start(screen, model, image, keep).await?;
     let joined = Joined::load(stage.state.path()).await?;
     let client = joined
         .client(None, ClientSettings { challenge_seconds: CHALLENGE_SECONDS, ..ClientSettings::default() })
@@ -80,19 +81,40 @@ fn unix_seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-async fn start(screen: &Screen, model: &Path, keep: &Path) -> Result<Stage, Failure> {
+async fn start(screen: &Screen, model: &Path, image: Option<&Path>, keep: &Path) -> Result<Stage, Failure> {
     let started = Instant::now();
     screen.step(
         1,
         "Start",
-        "a ledger with the contracts, a gateway, a host, a guest: processes on this machine",
+        match image {
+            None => "a ledger with the contracts, a gateway, a host, a guest: processes on this machine",
+            Some(_) => "a ledger with the contracts, a gateway, a host; and a guest that QEMU boots",
+        },
     );
-    let stage = Stage::start(screen, model, keep).await?;
+    let stage = Stage::start(screen, model, image, keep).await?;
     screen.detail("ledger", &format!("{}  (embedded TON, toncenter v2)", stage.chain.ready.url));
     screen.detail("gateway", &stage.gateway.ready.url);
-    screen.detail("host", &format!("{}  (guest in process mode, {})", stage.host.ready.url, model.display()));
+    let mode = if image.is_some() { "guest in an emulated VM" } else { "guest in process mode" };
+    screen.detail("host", &format!("{}  ({mode}, {})", stage.host.ready.url, model.display()));
+    if image.is_some() {
+        show_boot(screen, stage.state.path()).await;
+    }
     screen.detail("ready in", &format!("{:.1} s", started.elapsed().as_secs_f64()));
     Ok(stage)
+}
+
+/// How long each step of the boot took, as the host tells it.
+async fn show_boot(screen: &Screen, state: &Path) {
+    let status = cocoon_launch::control::status(&state.join("operator")).await;
+    // Not worth a failure: the journey goes on.
+    let Some(guest) = status.ok().and_then(|status| status.guests.into_iter().next()) else { return };
+    let seconds = |millis: u64| format!("{}.{:02} s", millis / 1000, millis % 1000 / 10);
+    let each: Vec<String> = guest
+        .boot
+        .iter()
+        .map(|phase| format!("{} {}", printable(&phase.name), seconds(phase.millis)))
+        .collect();
+    screen.detail("boot", &each.join(", "));
 }
 
 async fn verify(screen: &Screen, client: &Client) -> Result<Peer, Failure> {

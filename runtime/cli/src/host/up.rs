@@ -1,150 +1,160 @@
-//! `cocoon host up`.
+//! `cocoon host up`: guests are launched, registered with gateways, and earn until this ends.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cocoon_contracts::Nanotons;
-use cocoon_host::{Files, Host, HostOptions, Launch, Money};
-use cocoon_protocol::Price;
+use cocoon_host::{Host, Money, RunningHost};
+use cocoon_launch::control::Control;
+use cocoon_launch::logbook::{HOST, LogBook};
 
-use crate::chain::SIMULATED_FOLDER;
+use super::guests::{Job, Jobs};
+use super::running::Running;
 use crate::error::{Explain, Failure};
 use crate::gateway::report_settlements;
 use crate::lifeline::Shutdown;
-use crate::network::{role_folder, state_folder};
+use crate::network::role_folder;
 use crate::part::Ready;
-use crate::ui::{Screen, shorten, ton};
-use crate::wiring::{Joined, guest_binary, model_file, model_name};
+use crate::ui::{Screen, printable, shorten, ton};
 
 /// How long gateways may take to accept the worker before that is said; the host tries on.
 const REGISTRATION: Duration = Duration::from_secs(45);
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Process mode runs the guest as a child process under a simulated TEE that really signs. It protects nothing from this
-machine's owner, and every verdict says SIMULATED. Launching the guest as a confidential VM is not built yet.")]
+Process mode runs the guest as a child process under a simulated TEE that really signs; --vm boots the development image
+under the same simulated TEE. Neither protects anything from this machine's owner, and every verdict says SIMULATED.
+Confidential VMs (Intel TDX, AMD SEV-SNP) are launched from a configuration file: see docs/operating.md.")]
+#[command(group = clap::ArgGroup::new("how").required(true).args(["process", "vm", "config"]))]
 pub(crate) struct Arguments {
-    /// Run the guest as a process with a simulated TEE (the only way so far)
-    #[arg(long, required = true)]
+    /// Run the guest as a process with a simulated TEE
+    #[arg(long)]
     process: bool,
+    /// Boot the development image in an emulated VM with a simulated TEE
+    #[arg(long)]
+    pub(super) vm: bool,
+    /// Launch what this file says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["state", "model", "gateway", "listen", "image", "profile"])]
+    pub(super) config: Option<PathBuf>,
+    /// The image's folder, with --vm [default: where `cocoon image build` puts it]
+    #[arg(long, value_name = "DIR", requires = "vm")]
+    pub(super) image: Option<PathBuf>,
+    /// The machine profile of the image's manifest, with --vm [default: its first]
+    #[arg(long, value_name = "NAME", requires = "vm")]
+    pub(super) profile: Option<String>,
+    /// Print what would be started and done, and start nothing
+    #[arg(long, conflicts_with = "process")]
+    dry_run: bool,
     /// Address to serve gateways on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8083")]
-    listen: SocketAddr,
+    pub(super) listen: SocketAddr,
     /// Folder of the network file, wallets and books [default: cocoon/ in the user's state folder]
     #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
+    pub(super) state: Option<PathBuf>,
     /// The model: a GGUF that the registry allows [default: the demo model, if ./scripts/demo fetched it]
     #[arg(long, value_name = "FILE")]
-    model: Option<PathBuf>,
+    pub(super) model: Option<PathBuf>,
     /// A gateway to register with; may be repeated [default: those of the network file]
     #[arg(long, value_name = "URL")]
-    gateway: Vec<String>,
+    pub(super) gateway: Vec<String>,
     /// Nanotons per million prompt tokens [default: the registry's price]
     #[arg(long, value_name = "NANOTONS")]
-    prompt_price: Option<Nanotons>,
+    pub(super) prompt_price: Option<Nanotons>,
     /// Nanotons per million completion tokens [default: the registry's price]
     #[arg(long, value_name = "NANOTONS")]
-    completion_price: Option<Nanotons>,
+    pub(super) completion_price: Option<Nanotons>,
     /// Shortest challenge period of gateways' channels that is accepted
     #[arg(long, value_name = "SECONDS", default_value_t = Money::default().min_challenge_seconds)]
-    min_challenge_seconds: u32,
+    pub(super) min_challenge_seconds: u32,
     #[arg(long, hide = true)]
     lifeline: bool,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    debug_assert!(arguments.process, "clap requires it");
-    let lifeline = arguments.lifeline;
+    let (lifeline, dry_run) = (arguments.lifeline, arguments.dry_run);
     let mut shutdown = Shutdown::listen(lifeline)?;
-    let joined = Joined::load(&state_folder(arguments.state.clone())?).await?;
-    let options = options(&joined, arguments).await?;
-    let (wallet, gateways, price) =
-        (options.wallet.address().to_string(), options.gateways.clone(), options.price);
-    let started = tokio::select! {
-        started = Host::start(options) => started,
-        () = shutdown.wait() => return Ok(ExitCode::SUCCESS),
-    };
-    let host =
-        started.explain(|| "the host did not start".into(), "mend what it names, then start it again")?;
     let screen = Screen::new(lifeline);
-    screen.line(&format!("{} {}", screen.bold("cocoon host"), host.url()));
-    screen.detail("worker", host.worker_id());
-    screen.detail(
-        "model",
-        &format!("{} {}", host.expected().model_name, shorten(&hex::encode(host.expected().weights))),
-    );
-    screen.detail("TEE", &screen.warn("SIMULATED: it signs under this development network's own root"));
-    screen.detail("wallet", &wallet);
-    screen.detail(
-        "price",
-        &format!(
-            "{} / {} TON per million prompt / completion tokens",
-            ton(price.prompt),
-            ton(price.completion)
-        ),
-    );
-    let registered = tokio::select! {
-        registered = host.wait_registered(REGISTRATION) => registered,
-        () = shutdown.wait() => return report_settlements(&screen, &host.shutdown().await),
+    let mut jobs = Jobs::of(&arguments, &screen).await?;
+    if dry_run {
+        screen.raw(&jobs.describe().await?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let folder = role_folder(&jobs.state, "operator")?;
+    let log = LogBook::open(&folder)
+        .explain(|| format!("the log in {} cannot be written", folder.display()), "check the disk")?;
+    let taken = jobs.take_gpus()?;
+    let running = Arc::new(Running::new(log));
+    let control = Control::serve(&folder, Arc::clone(&running))
+        .map_err(|error| Failure::new(error.to_string(), "cocoon host status   says which host that is"))?;
+    let ended = tokio::select! {
+        ended = serve(&screen, jobs.list, &running, lifeline) => ended,
+        () = shutdown.wait() => Ok(()),
+        () = running.told_to_end() => Ok(()),
     };
+    screen.line("ending: guests end, gateways' vouchers are settled");
+    running.note(HOST, "ending");
+    let settled = running.end().await;
+    drop(control);
+    let restored = taken.give_back();
+    ended?;
+    restored?;
+    report_settlements(&screen, &settled)
+}
+
+/// Starts all guests, then waits for ever.
+async fn serve(screen: &Screen, jobs: Vec<Job>, running: &Running, lifeline: bool) -> Result<(), Failure> {
+    for job in jobs {
+        start(screen, job, running, lifeline).await?;
+    }
+    screen.detail("next", "cocoon chat   in another terminal; cocoon host status   shows how it goes");
+    std::future::pending().await
+}
+
+async fn start(screen: &Screen, mut job: Job, running: &Running, lifeline: bool) -> Result<(), Failure> {
+    job.options.log = running.sink(&job.name);
+    let (wallet, gateways) = (job.options.wallet.address().to_string(), job.options.gateways.clone());
+    if job.boots() {
+        screen.progress(&format!("the guest {} boots", job.name));
+    }
+    running.note(HOST, &format!("starting {} ({})", job.name, job.kind));
+    let (name, kind, price) = (job.name.clone(), job.kind, job.options.price);
+    let host = Host::start(job.options).await.explain(
+        || format!("the guest {name} did not start"),
+        "mend what it names, then start it again; `cocoon host doctor` looks at the whole machine",
+    )?;
+    screen.line(&format!("{} {}", screen.bold("cocoon host"), host.url()));
+    screen.detail("guest", &format!("{name} ({kind})"));
+    show(screen, &host);
+    screen.detail("wallet", &wallet);
+    let (prompt, completion) = (ton(price.prompt), ton(price.completion));
+    screen.detail("price", &format!("{prompt} / {completion} TON per million prompt / completion tokens"));
+    let url = host.url();
+    let registered = host.wait_registered(REGISTRATION).await;
+    running.add(name, kind, host);
     match registered {
         Ok(()) => screen.detail("gateways", &format!("registered with {}", gateways.join(", "))),
-        Err(error) if lifeline => {
-            host.shutdown().await;
-            return Err(Failure::new(error.to_string(), "look at the gateway's log"));
-        }
+        Err(error) if lifeline => return Err(Failure::new(error.to_string(), "look at the gateway's log")),
         Err(error) => eprintln!("warning: {error}; trying on"),
     }
     if lifeline {
-        Ready { url: host.url(), wallet }.announce();
+        Ready { url, wallet }.announce();
     }
-    screen.detail("next", "cocoon chat   in another terminal");
-    shutdown.wait().await;
-    screen.line("ending: the guest ends, gateways' vouchers are settled");
-    report_settlements(&screen, &host.shutdown().await)
+    Ok(())
 }
 
-async fn options(joined: &Joined, arguments: Arguments) -> Result<HostOptions, Failure> {
-    let folder = role_folder(&joined.state, "operator")?;
-    let model = model_file(arguments.model)?;
-    let name = model_name(&model);
-    let listed = joined.registry.models().find(|entry| entry.name == name);
-    let price = Price {
-        prompt: choose(arguments.prompt_price, listed.map(|m| m.prompt_price), &name)?,
-        completion: choose(arguments.completion_price, listed.map(|m| m.completion_price), &name)?,
-    };
-    let files = Files {
-        state_dir: folder.clone(),
-        run_dir: folder.join("run"),
-        launch: Launch::Process { guest_binary: guest_binary()? },
-        model,
-        simulated_root: joined.state.join(SIMULATED_FOLDER),
-    };
-    let wallet = joined.wallet("operator").await?;
-    let mut options =
-        HostOptions::new(arguments.listen, wallet, joined.registry_address.clone(), files, name, price);
-    options.gateways = match arguments.gateway.is_empty() {
-        false => arguments.gateway,
-        // The network file's first is the newest; older ones of this machine may be gone.
-        true => joined.file.gateways.iter().take(1).cloned().collect(),
-    };
-    if options.gateways.is_empty() {
-        return Err(Failure::new(
-            "no gateway is known on this network",
-            "start one with `cocoon gateway`, or name one with --gateway URL",
-        ));
+fn show(screen: &Screen, host: &RunningHost) {
+    screen.detail("worker", host.worker_id());
+    let expected = host.expected();
+    let weights = shorten(&hex::encode(expected.weights));
+    screen.detail("model", &format!("{} {weights}", printable(&expected.model_name)));
+    if host.is_simulated() {
+        screen.detail("TEE", &screen.warn("SIMULATED: it signs under this development network's own root"));
     }
-    options.money.min_challenge_seconds = arguments.min_challenge_seconds;
-    Ok(options)
-}
-
-fn choose(named: Option<Nanotons>, listed: Option<Nanotons>, model: &str) -> Result<Nanotons, Failure> {
-    named.or(listed).ok_or_else(|| {
-        Failure::new(
-            format!("the registry has no price for the model {model:?}"),
-            "start `cocoon chain` with this model, or name prices with --prompt-price and --completion-price",
-        )
-    })
+    let phases = host.health().boot;
+    if !phases.is_empty() {
+        screen.detail("boot", &super::running::told(&phases));
+    }
 }

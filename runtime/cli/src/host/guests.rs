@@ -1,0 +1,306 @@
+//! What `cocoon host up` launches: from its arguments, or from a configuration file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cocoon_chain::Wallet;
+use cocoon_contracts::Nanotons;
+use cocoon_host::{Expected, Files, HostOptions, Image, Launch, VmOptions, VmTee};
+use cocoon_image::profile::{PlatformName, Profile, built_in};
+use cocoon_image_build::Store;
+use cocoon_launch::config::{GuestConfig, HostConfig, Size, TeeChoice};
+use cocoon_launch::plan::{GuestName, Memory, Vcpus};
+use cocoon_protocol::Price;
+
+use super::up::Arguments;
+use super::vm_tools::{self, VmTools};
+use crate::chain::SIMULATED_FOLDER;
+use crate::error::{Explain, Failure};
+use crate::network::{role_folder, state_folder};
+use crate::ui::Screen;
+use crate::wiring::{Joined, guest_binary, model_file, model_name};
+
+/// The name of the only guest where none is given.
+const ONLY: &str = "guest";
+
+/// One guest to be launched.
+pub(super) struct Job {
+    pub(super) name: String,
+    /// `process`, `emulation`, `tdx`, `snp`.
+    pub(super) kind: &'static str,
+    pub(super) options: HostOptions,
+}
+
+impl Job {
+    /// Whether it boots, which takes a while.
+    pub(super) fn boots(&self) -> bool {
+        matches!(self.options.launch, Launch::Vm(_))
+    }
+}
+
+/// All guests of one host.
+pub(super) struct Jobs {
+    pub(super) state: PathBuf,
+    pub(super) list: Vec<Job>,
+    gpus: super::gpus::Wanted,
+}
+
+/// What the guests of one host share.
+struct Shared {
+    joined: Joined,
+    wallet: Arc<Wallet>,
+    folder: PathBuf,
+    model: PathBuf,
+    model_name: String,
+    price: Price,
+    gateways: Vec<String>,
+    min_challenge_seconds: u32,
+}
+
+impl Jobs {
+    /// # Errors
+    /// If the network, the model, the image or a tool cannot be had, or the configuration is wrong.
+    pub(super) async fn of(arguments: &Arguments, screen: &Screen) -> Result<Self, Failure> {
+        match &arguments.config {
+            Some(path) => Self::configured(&super::load(path)?, arguments, screen).await,
+            None => Self::single(arguments, screen).await,
+        }
+    }
+
+    /// One guest of a development network: a process, or the development image.
+    async fn single(arguments: &Arguments, screen: &Screen) -> Result<Self, Failure> {
+        let state = state_folder(arguments.state.clone())?;
+        let joined = Joined::load(&state).await?;
+        let model = model_file(arguments.model.clone())?;
+        let name = model_name(&model);
+        let prices = (arguments.prompt_price, arguments.completion_price);
+        let gateways = arguments.gateway.clone();
+        let shared =
+            Shared::new(joined, model, name, prices, gateways, arguments.min_challenge_seconds).await?;
+        let (kind, launch) = if arguments.vm {
+            let tools = VmTools::pinned(screen).await?;
+            let image = vm_tools::development_image(arguments.image.clone())?;
+            let image = open_image(&image, arguments.profile.as_deref(), &tools.store)?;
+            let vm = emulated(&shared.folder, ONLY.parse().expect("a plain name"), image, &tools, 0)?;
+            ("emulation", Launch::Vm(Arc::new(vm)))
+        } else {
+            ("process", Launch::Process { guest_binary: guest_binary()? })
+        };
+        let options = shared.options(arguments.listen, launch, shared.folder.clone());
+        let list = vec![Job { name: ONLY.to_owned(), kind, options }];
+        Ok(Self { state, list, gpus: super::gpus::Wanted::none() })
+    }
+
+    /// What a configuration file says.
+    async fn configured(
+        config: &HostConfig,
+        arguments: &Arguments,
+        screen: &Screen,
+    ) -> Result<Self, Failure> {
+        let tee = super::tee(config)?;
+        let joined = Joined::load(&config.state).await?;
+        let (prompt, completion) = config.price;
+        let shared = Shared::new(
+            joined,
+            model_file(Some(config.model_file.clone()))?,
+            config.model_name.clone(),
+            (prompt, completion),
+            config.gateways.clone(),
+            arguments.min_challenge_seconds,
+        )
+        .await?;
+        let tools = VmTools::configured(&config.tools, screen).await?;
+        let gpus = super::gpus::Wanted::of(config, tee)?;
+        let mut list = Vec::new();
+        for guest in &config.guests {
+            let folder = shared.folder.join(guest.name.as_str());
+            let (kind, vm) = vm(config, guest, tee, &folder, &tools, &gpus)?;
+            let mut options = shared.options(guest.listen, Launch::Vm(Arc::new(vm)), folder);
+            options.advertise = config.advertise.clone();
+            list.push(Job { name: guest.name.to_string(), kind, options });
+        }
+        Ok(Self { state: config.state.clone(), list, gpus })
+    }
+
+    /// What would be done and started, step by step.
+    pub(super) async fn describe(&self) -> Result<String, Failure> {
+        let mut out = self.gpus.describe();
+        for job in &self.list {
+            let Launch::Vm(vm) = &job.options.launch else { continue };
+            let (options, network) = (&job.options, job.options.wallet.chain().network());
+            let expected =
+                Expected::of_image(&vm.image, &options.model, &options.model_name, network, options.guest);
+            let expected =
+                expected.await.explain(|| format!("the guest {}", job.name), "mend what it names")?;
+            out += &vm
+                .describe(&expected)
+                .explain(|| format!("the guest {}", job.name), "mend what it names")?;
+        }
+        Ok(out)
+    }
+
+    /// Takes the guests' GPUs from the host, if they have any.
+    pub(super) fn take_gpus(&mut self) -> Result<super::gpus::Taken, Failure> {
+        std::mem::replace(&mut self.gpus, super::gpus::Wanted::none()).take()
+    }
+}
+
+impl Shared {
+    async fn new(
+        joined: Joined,
+        model: PathBuf,
+        model_name: String,
+        (prompt, completion): (Option<Nanotons>, Option<Nanotons>),
+        gateways: Vec<String>,
+        min_challenge_seconds: u32,
+    ) -> Result<Self, Failure> {
+        let folder = role_folder(&joined.state, "operator")?;
+        let listed = joined.registry.models().find(|entry| entry.name == model_name);
+        let price = Price {
+            prompt: choose(prompt, listed.map(|m| m.prompt_price), &model_name)?,
+            completion: choose(completion, listed.map(|m| m.completion_price), &model_name)?,
+        };
+        let gateways = match gateways.is_empty() {
+            false => gateways,
+            // The network file's first is the newest; older ones of this machine may be gone.
+            true => joined.file.gateways.iter().take(1).cloned().collect(),
+        };
+        if gateways.is_empty() {
+            return Err(Failure::new(
+                "no gateway is known on this network",
+                "start one with `cocoon gateway`, or name one with --gateway URL",
+            ));
+        }
+        let wallet = joined.wallet("operator").await?;
+        Ok(Self { joined, wallet, folder, model, model_name, price, gateways, min_challenge_seconds })
+    }
+
+    fn options(&self, listen: SocketAddr, launch: Launch, folder: PathBuf) -> HostOptions {
+        let files = Files {
+            run_dir: folder.join("run"),
+            state_dir: folder,
+            launch,
+            model: self.model.clone(),
+            simulated_root: self.joined.state.join(SIMULATED_FOLDER),
+        };
+        let registry = self.joined.registry_address.clone();
+        let (wallet, name) = (Arc::clone(&self.wallet), self.model_name.clone());
+        let mut options = HostOptions::new(listen, wallet, registry, files, name, self.price);
+        options.gateways = self.gateways.clone();
+        options.money.min_challenge_seconds = self.min_challenge_seconds;
+        options
+    }
+}
+
+fn choose(named: Option<Nanotons>, listed: Option<Nanotons>, model: &str) -> Result<Nanotons, Failure> {
+    named.or(listed).ok_or_else(|| {
+        Failure::new(
+            format!("the registry has no price for the model {model:?}"),
+            "start `cocoon chain` with this model, or name prices with --prompt-price and --completion-price",
+        )
+    })
+}
+
+fn open_image(folder: &Path, profile: Option<&str>, store: &Store) -> Result<Image, Failure> {
+    Image::open(folder, profile, store.clone())
+        .explain(|| "the image cannot be used".into(), "build it: cocoon image build")
+}
+
+fn emulated(
+    folder: &Path,
+    name: GuestName,
+    image: Image,
+    tools: &VmTools,
+    forward: u16,
+) -> Result<VmOptions, Failure> {
+    if !image.is_development() {
+        return Err(Failure::usage(
+            format!("{} is a production image: it has no simulated TEE", image.folder().display()),
+            "build the development image: cocoon image build --variant development",
+        ));
+    }
+    let profile = profile_of(&image)?;
+    let (vcpus, memory) = size(&profile)?;
+    let swtpm = tools.swtpm.clone();
+    Ok(VmOptions {
+        name,
+        image,
+        vcpus,
+        memory,
+        tee: VmTee::Emulation { swtpm, forward, console: true },
+        qemu: tools.qemu.clone(),
+        run_dir: folder.join("run"),
+    })
+}
+
+fn vm(
+    config: &HostConfig,
+    guest: &GuestConfig,
+    tee: TeeChoice,
+    folder: &Path,
+    tools: &VmTools,
+    gpus: &super::gpus::Wanted,
+) -> Result<(&'static str, VmOptions), Failure> {
+    let profile = match &guest.size {
+        Size::Profile(name) => Some(name.clone()),
+        Size::Own { vcpus, memory } => Some(fitting(*vcpus, *memory, tee)?),
+    };
+    let image = open_image(&config.image, profile.as_deref(), &tools.store)?;
+    if tee == TeeChoice::Emulation {
+        return Ok(("emulation", emulated(folder, guest.name.clone(), image, tools, guest.forward)?));
+    }
+    let profile = profile_of(&image)?;
+    let (vcpus, memory) = size(&profile)?;
+    let gpus = gpus.of_guest(guest, &profile)?;
+    let (kind, tee) = match tee {
+        TeeChoice::Snp => {
+            let cpu = vm_tools::snp_cpu(&profile)?;
+            ("snp", VmTee::Snp { cpu, cid: guest.cid, gpus })
+        }
+        _ => ("tdx", VmTee::Tdx { quote_service: config.quote_service.clone(), cid: guest.cid, gpus }),
+    };
+    let (name, qemu) = (guest.name.clone(), tools.qemu.clone());
+    Ok((kind, VmOptions { name, image, vcpus, memory, tee, qemu, run_dir: folder.join("run") }))
+}
+
+/// The machine whose measurement was picked from the manifest.
+fn profile_of(image: &Image) -> Result<Profile, Failure> {
+    let name = &image.measurement().profile;
+    let known = built_in().into_iter().map(|(profile, _)| profile).find(|profile| profile.name == *name);
+    known.ok_or_else(|| {
+        Failure::usage(
+            format!("the image's profile {name:?} is not known to this program"),
+            "use the program of the image's release, or build the image again",
+        )
+    })
+}
+
+fn size(profile: &Profile) -> Result<(Vcpus, Memory), Failure> {
+    let refused = |_| Failure::new(format!("the profile {} is of no machine", profile.name), "report this");
+    let vcpus = u16::try_from(profile.vcpus).map_err(|_| ()).and_then(|n| Vcpus::try_from(n).map_err(|_| ()));
+    let memory = Memory::mib(profile.memory_mib.into()).map_err(|_| ());
+    Ok((vcpus.map_err(refused)?, memory.map_err(refused)?))
+}
+
+/// The profile of a machine of this size: measurements hold for no other.
+fn fitting(vcpus: Vcpus, memory: Memory, tee: TeeChoice) -> Result<String, Failure> {
+    let platform = match tee {
+        TeeChoice::Snp => PlatformName::Snp,
+        TeeChoice::Emulation => PlatformName::Emulation,
+        TeeChoice::Tdx | TeeChoice::Auto => PlatformName::Tdx,
+    };
+    let profiles = || built_in().into_iter().map(|(p, _)| p).filter(move |p| p.platform == platform);
+    let wanted = (u32::from(u16::from(vcpus)), memory.as_mib());
+    let fits = |p: &Profile| (p.vcpus, u64::from(p.memory_mib)) == wanted;
+    profiles().find(fits).map(|p| p.name).ok_or_else(|| {
+        let known: Vec<String> =
+            profiles().map(|p| format!("{} ({} vCPUs, {} MiB)", p.name, p.vcpus, p.memory_mib)).collect();
+        Failure::usage(
+            format!(
+                "no profile has {vcpus} vCPUs and {memory}: what such a machine measures is not predicted"
+            ),
+            format!("use one of these: {}", known.join(", ")),
+        )
+    })
+}
