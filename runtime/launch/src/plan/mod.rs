@@ -10,7 +10,6 @@
 //!
 //! Devices have fixed places on the bus: where they are is in the ACPI tables, and those are measured.
 
-mod address;
 mod argv;
 mod checks;
 mod parts;
@@ -20,11 +19,14 @@ mod tests;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-pub use address::PciAddress;
+use cocoon_image::snp::VcpuType;
+
 pub use argv::QemuOption;
 pub use checks::{MAX_GPUS, PlanError, check_together};
 pub use parts::{Cid, GuestName, MAX_MEMORY, MAX_NAME, MAX_VCPUS, MIN_MEMORY, Memory, PartError, Vcpus};
 pub use show::quoted;
+
+pub use crate::gpu::PciAddress;
 
 /// File names in a guest's run folder, which QEMU has as its working directory: no path is too long for a socket.
 pub mod files {
@@ -132,6 +134,18 @@ pub enum SnpCpu {
     Turin,
 }
 
+impl From<VcpuType> for SnpCpu {
+    /// The model that a profile's launch digest was predicted for.
+    fn from(predicted: VcpuType) -> Self {
+        match predicted {
+            VcpuType::EpycV4 => Self::V4,
+            VcpuType::EpycMilan => Self::Milan,
+            VcpuType::EpycGenoa => Self::Genoa,
+            VcpuType::EpycTurin => Self::Turin,
+        }
+    }
+}
+
 /// Where TDX quotes are signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QuoteService {
@@ -172,7 +186,8 @@ pub struct Gpus {
 pub struct Gpu {
     /// Where it is on the host.
     pub address: PciAddress,
-    /// How much address space its regions take, in MiB: 131072 for 128 GiB of an H100.
+    /// How much address space is kept for its regions, in MiB ([`crate::gpu::Device::window`]): 262144 for an H100,
+    /// which has 128 GiB and a little more.
     pub aperture_mib: u32,
 }
 
@@ -187,10 +202,10 @@ pub enum Iommu {
 }
 
 impl Gpus {
-    /// The hole that these need, in MiB: a power of two with room for aligning each one's regions.
+    /// The hole that these need, in MiB: a power of two, with room for aligning each one's regions.
     pub fn needed_mmio64_mib(&self) -> u64 {
         let each = self.devices.iter().map(|gpu| u64::from(gpu.aperture_mib).next_power_of_two());
-        (2 * each.sum::<u64>()).next_power_of_two()
+        each.sum::<u64>().next_power_of_two()
     }
 }
 
