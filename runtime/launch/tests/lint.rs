@@ -34,7 +34,7 @@ const NO_DEVICE: [&str; 3] =
 fn plans(folder: &std::path::Path) -> Vec<LaunchPlan> {
     let gpu = |bus: u8| Gpu {
         address: format!("0000:{bus:02x}:00.0").parse().expect("one"),
-        aperture_mib: 262_144,
+        aperture_mib: 131_120,
     };
     let file = |name: &str| {
         let path = folder.join(name);

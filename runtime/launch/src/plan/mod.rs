@@ -186,8 +186,7 @@ pub struct Gpus {
 pub struct Gpu {
     /// Where it is on the host.
     pub address: PciAddress,
-    /// How much address space is kept for its regions, in MiB ([`crate::gpu::Device::window`]): 262144 for an H100,
-    /// which has 128 GiB and a little more.
+    /// How much address space its regions take, in MiB ([`crate::gpu::Device::aperture_mib`]).
     pub aperture_mib: u32,
 }
 
@@ -202,10 +201,9 @@ pub enum Iommu {
 }
 
 impl Gpus {
-    /// The hole that these need, in MiB: a power of two, with room for aligning each one's regions.
+    /// The hole that these need, in MiB.
     pub fn needed_mmio64_mib(&self) -> u64 {
-        let each = self.devices.iter().map(|gpu| u64::from(gpu.aperture_mib).next_power_of_two());
-        each.sum::<u64>().next_power_of_two()
+        crate::gpu::hole_mib(self.devices.iter().map(|gpu| gpu.aperture_mib))
     }
 }
 

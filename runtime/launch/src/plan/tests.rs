@@ -29,7 +29,7 @@ fn guest(name: &str, tee: Tee) -> LaunchPlan {
 
 fn gpus(addresses: &[&str]) -> Gpus {
     let devices =
-        addresses.iter().map(|a| Gpu { address: a.parse().expect("an address"), aperture_mib: 262_144 });
+        addresses.iter().map(|a| Gpu { address: a.parse().expect("an address"), aperture_mib: 131_120 });
     Gpus { devices: devices.collect(), iommu: Iommu::Iommufd, mmio64_mib: Some(4 << 20) }
 }
 
