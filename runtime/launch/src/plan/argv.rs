@@ -188,16 +188,19 @@ impl LaunchPlan {
         line.virtio("virtio-serial-pci,id=ports,max_ports=4", PORTS);
         line.set("-chardev", format!("socket,id=log,path={}", files::LOG));
         line.set("-device", "virtserialport,bus=ports.0,nr=1,chardev=log,name=cocoon.log");
-        let Tee::Emulation { console, .. } = self.tee else {
+        if self.keeps_console() {
+            // A file of QEMU's own would grow as long as the guest writes.
+            line.set("-chardev", format!("socket,id=console,path={}", files::CONSOLE_SOCKET));
+            line.set("-serial", "chardev:console");
+        } else {
             line.set("-serial", "none");
-            return;
-        };
+        }
+        let Tee::Emulation { .. } = self.tee else { return };
         line.set("-chardev", format!("socket,id=tee,path={}", files::TEE));
         line.set("-device", "virtserialport,bus=ports.0,nr=2,chardev=tee,name=cocoon.tee");
         line.set("-chardev", format!("socket,id=tpm,path={}", files::TPM));
         line.set("-tpmdev", "emulator,id=tpm0,chardev=tpm");
         line.set("-device", "tpm-crb,tpmdev=tpm0");
-        line.set("-serial", if console { format!("file:{}", files::CONSOLE) } else { "none".to_owned() });
     }
 }
 

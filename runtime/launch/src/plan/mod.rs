@@ -38,8 +38,12 @@ pub mod files {
     pub const TEE: &str = "tee.sock";
     /// The software TPM's control protocol; our proxy listens. Emulation only.
     pub const TPM: &str = "tpm.sock";
-    /// The serial console of a development image; QEMU writes. Only if asked for.
+    /// The serial console of a development image; we listen. Only if asked for.
+    pub const CONSOLE_SOCKET: &str = "console.sock";
+    /// What came over it last, within [`crate::vm::MAX_CONSOLE`].
     pub const CONSOLE: &str = "console.log";
+    /// What came before that, within the same.
+    pub const CONSOLE_BEFORE: &str = "console.log.1";
 }
 
 /// One guest, as it is started.
@@ -238,6 +242,11 @@ impl LaunchPlan {
             Tee::Tdx { cid, .. } | Tee::Snp(Snp { cid, .. }) => Some(*cid),
             Tee::Emulation { .. } => None,
         }
+    }
+
+    /// Whether its serial console is kept: only the emulation has one.
+    pub fn keeps_console(&self) -> bool {
+        matches!(self.tee, Tee::Emulation { console: true, .. })
     }
 
     /// Every file that must be there, by what it is.
