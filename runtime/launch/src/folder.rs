@@ -18,6 +18,18 @@ use crate::plan::files;
 const LOCK: &str = "lock";
 /// Names of processes that write their identity here.
 const PROCESSES: [&str; 2] = [QEMU, SWTPM];
+/// What a run makes besides.
+const FILES: [&str; 9] = [
+    files::QMP,
+    files::LOG,
+    files::TEE,
+    files::TPM,
+    files::CONSOLE_SOCKET,
+    files::CONSOLE,
+    files::CONSOLE_BEFORE,
+    QEMU,
+    SWTPM,
+];
 pub(crate) const QEMU: &str = "qemu.pid";
 pub(crate) const SWTPM: &str = "swtpm.pid";
 /// The software TPM's state; each run begins with a new TPM.
@@ -116,7 +128,7 @@ impl RunFolder {
         for name in PROCESSES {
             self.end_stale(name)?;
         }
-        for name in [files::QMP, files::LOG, files::TEE, files::TPM, files::CONSOLE, QEMU, SWTPM] {
+        for name in FILES {
             remove(&self.path.join(name)).map_err(failed)?;
         }
         match fs::remove_dir_all(self.path.join(TPM_STATE)) {

@@ -92,7 +92,7 @@ fn a_gpu_is_found_with_all_that_matters() {
     assert_eq!((gpu.driver.as_deref(), gpu.group, gpu.numa_node), (Some("nvidia"), Some(42), Some(0)));
     assert_eq!(gpu.vbios.as_deref(), Some("96.00.5e.00.01"));
     assert_eq!(gpu.bars.iter().map(|bar| bar.bytes >> 20).collect::<Vec<_>>(), [16, 128 << 10, 32]);
-    assert_eq!(gpu.window(), 256 << 30, "128 GiB and a little more, as a power of two");
+    assert_eq!(gpu.aperture_mib(), (128 << 10) + 32 + 16);
     assert_eq!(find(&FakeHost::empty()).expect("no bus is no error").gpus, []);
 }
 

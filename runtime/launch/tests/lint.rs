@@ -34,7 +34,7 @@ const NO_DEVICE: [&str; 3] =
 fn plans(folder: &std::path::Path) -> Vec<LaunchPlan> {
     let gpu = |bus: u8| Gpu {
         address: format!("0000:{bus:02x}:00.0").parse().expect("one"),
-        aperture_mib: 131_072,
+        aperture_mib: 131_120,
     };
     let file = |name: &str| {
         let path = folder.join(name);
@@ -59,6 +59,12 @@ fn plans(folder: &std::path::Path) -> Vec<LaunchPlan> {
             gpus: eight(Iommu::Iommufd),
         },
     ];
+    // With one GPU the address space fits into the 40 bits of the emulation's own processor.
+    tees.push(Tee::Tdx {
+        quote_service: QuoteService::Vsock { cid: 2, port: 4050 },
+        cid,
+        gpus: Gpus { devices: vec![gpu(0x20)], iommu: Iommu::Iommufd, mmio64_mib: Some(262_144) },
+    });
     for cpu in [SnpCpu::V4, SnpCpu::Milan, SnpCpu::Genoa, SnpCpu::Turin] {
         tees.push(Tee::Snp(Snp { host_data: [7; 32], cpu, cid, gpus: eight(Iommu::Legacy) }));
     }
@@ -140,10 +146,11 @@ fn one_wrong_option_ends_with_other_words() {
         (&all[0], "hpet=off", "hpets=off"),
         (&all[0], "spawn=deny", "spawn=dany"),
         (&all[0], "exit-with-parent=on", "exit-with-mother=on"),
-        (&all[2], "kernel-hashes=on", "kernel-hash=on"),
-        (&all[2], "host-data=", "hostdata="),
-        (&all[2], "memory-backend-memfd", "memory-backend-memfile"),
-        (&all[2], "memory-backend=", "memory-backed="),
+        (&all[0], "processor-id=1", "processor-ident=1"),
+        (&all[3], "kernel-hashes=on", "kernel-hash=on"),
+        (&all[3], "host-data=", "hostdata="),
+        (&all[3], "memory-backend-memfd", "memory-backend-memfile"),
+        (&all[3], "memory-backend=", "memory-backed="),
     ] {
         let changed: Vec<String> = words(plan).iter().map(|word| word.replacen(good, bad, 1)).collect();
         assert_ne!(changed, words(plan), "{good} is not there");
@@ -199,17 +206,60 @@ fn every_device_of_production_is_one_that_qemu_knows() {
         }
     }
     assert!(seen.len() > 20, "disks, ports, vsock, eight GPUs both ways: {seen:?}");
-    let all = words(&plans(folder.path())[2]);
+    let all = words(&plans(folder.path())[3]);
     for (device, wrong) in [
         ("virtio-blk", "serial="),
         ("vhost-vsock", "guest-cid="),
         ("vfio-pci", "host="),
+        ("vfio-pci", "rombar="),
         ("virtserialport", "name="),
     ] {
         let good = all.iter().find(|word| word.starts_with(device)).expect("a device");
         let bad = good.replacen(wrong, &format!("x{wrong}"), 1);
         let said = device_is_right(&qemu, folder.path(), &all, &bad).expect_err(&bad);
         assert!(said.contains("not found"), "{bad}: {said}");
+    }
+}
+
+/// The options of a plan that RTMR0 alone depends on, and the firmware, without which no machine starts.
+fn measured(plan: &LaunchPlan) -> Vec<String> {
+    let words = words(plan);
+    let pairs = words
+        .windows(2)
+        .filter(|pair| ["-smbios", "-global", "-fw_cfg", "-bios"].contains(&pair[0].as_str()));
+    pairs.flatten().cloned().collect()
+}
+
+#[test]
+fn what_rtmr0_depends_on_reaches_the_machine() {
+    let Some(qemu) = qemu_or_say_skipped("what RTMR0 depends on") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let good = measured(&plans(folder.path())[2]);
+    assert_eq!(good.len(), 8, "the processor's id, the window, the firmware's request: {good:?}");
+    let plain = "-nodefaults -no-user-config -display none -S -machine q35 -accel tcg -m 256 -monitor stdio";
+    let asked = |options: &[String]| {
+        let mut command = qemu.command();
+        command.args(plain.split(' ')).args(options);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("QEMU can be started");
+        let monitor = child.stdin.take().expect("piped");
+        drop(std::io::Write::write_all(&mut &monitor, b"qom-get /machine/q35 pci-hole64-size\nquit\n"));
+        let Output { stdout, stderr, .. } = child.wait_with_output().expect("it ends");
+        [stdout, stderr].map(|said| String::from_utf8_lossy(&said).into_owned())
+    };
+    let [answer, complaints] = asked(&good);
+    assert!(answer.contains(&(256_u64 << 30).to_string()) && complaints.is_empty(), "{answer}{complaints}");
+    for (right, wrong) in [
+        ("q35-pcihost", "q35-pcihosts"),
+        ("pci-hole64-size", "pci-hole-size"),
+        ("262144M", "262144m64"),
+        ("processor-id", "processor-ident"),
+        ("name=opt", "names=opt"),
+    ] {
+        let changed: Vec<String> = good.iter().map(|word| word.replacen(right, wrong, 1)).collect();
+        assert_ne!(changed, good, "{right} is not there");
+        let [answer, complaints] = asked(&changed);
+        assert!(!complaints.is_empty(), "{wrong}: {answer}");
     }
 }
 

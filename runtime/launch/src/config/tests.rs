@@ -18,7 +18,7 @@ fn the_example_says_what_it_means() {
     assert_eq!(config.price, (Some(40_000_000), Some(80_000_000)));
     assert_eq!(config.iommu, Iommu::Iommufd);
     let [first, second] = &config.guests[..] else { panic!("two guests") };
-    assert_eq!(first.size, Size::Profile("tdx-h100".into()));
+    assert_eq!(first.size, Size::Profile("tdx-h100-1".into()));
     let memory = Memory::mib(96 * 1024).expect("within limits");
     assert_eq!(second.size, Size::Own { vcpus: Vcpus::try_from(16).expect("within limits"), memory });
     assert_eq!((u32::from(first.cid), u32::from(second.cid)), (16, 17));
@@ -57,7 +57,7 @@ fn each_wrong_value_names_its_field_and_what_to_write() {
         ("https://gateway.example", "https://a b", "`gateways`", "https://host"),
         ("# advertise", "advertise", "`advertise`", "leave it out"),
         ("name = \"SmolLM2-135M-Instruct\"", "name = \"\"", "`model.name`", "1 to 128"),
-        ("profile = \"tdx-h100\"", "profile = \"a\"\nvcpus = 2", "`guest.gpu-0.profile`", "either profile"),
+        ("profile = \"tdx-h100-1\"", "profile = \"a\"\nvcpus = 2", "`guest.gpu-0.profile`", "either profile"),
         ("vcpus = 16\n", "", "`guest.gpu-1.profile`", "either profile"),
         ("0000:2a:00.0", "0000:17:00.0", "`guest.gpu-1.gpus`", "give each its own"),
         ("name = \"gpu-1\"", "name = \"gpu-1\"\ncid = 16", "`guest.gpu-1.cid`", "give each its own"),

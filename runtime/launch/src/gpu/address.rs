@@ -96,10 +96,28 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in
-            ["", "41:00", "0000:41:20.0", "0000:41:00.8", "1:0000:41:00.0", "0000:4g:00.0", "+041:00.0"]
-        {
+        for text in [
+            "",
+            "41",
+            "41:00",
+            "0000:41:20.0",
+            "0000:41:00.8",
+            "0000:41:00.0:1",
+            "0:41:00.0",
+            "1:0000:41:00.0",
+            "0000:4g:00.0",
+            "+041:00.0",
+            "41:00.0,x=1",
+            "1é:00.0",
+        ] {
             assert!(text.parse::<PciAddress>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_as_sysfs_writes_it() {
+        for (text, shown) in [("00AF:01:00.0", "00af:01:00.0"), ("c1:1f.7", "0000:c1:1f.7")] {
+            assert_eq!(text.parse::<PciAddress>().expect("good").to_string(), shown);
         }
     }
 

@@ -150,12 +150,7 @@ impl AdminTool {
     }
 
     fn ask(&self, device: PciAddress, arguments: &[String]) -> Result<String, CcError> {
-        let mut line: Vec<OsString> = vec![self.path.clone().into()];
-        if self.path.extension().is_some_and(|ending| ending == "py") {
-            line.insert(0, "python3".into());
-        }
-        line.push(format!("--gpu-bdf={device}").into());
-        line.extend(arguments.iter().map(OsString::from));
+        let line = command_line(&self.path, device, arguments);
         let (program, rest) = line.split_first().expect("the tool's path is in it");
         let Ended { code, said } = external::run(std::process::Command::new(program).args(rest), LIMIT)?;
         if code == Some(0) {
@@ -191,15 +186,34 @@ impl CcTool for AdminTool {
     }
 
     fn set_cc_mode(&self, device: PciAddress, mode: CcMode) -> Result<(), CcError> {
-        let arguments = [format!("--set-cc-mode={mode}"), "--reset-after-cc-mode-switch".into()];
-        self.ask(device, &arguments).map(drop)
+        self.ask(device, &cc_arguments(mode)).map(drop)
     }
 
     fn set_ppcie_mode(&self, device: PciAddress, on: bool) -> Result<(), CcError> {
-        let mode = if on { "on" } else { "off" };
-        let arguments = [format!("--set-ppcie-mode={mode}"), "--reset-after-ppcie-mode-switch".into()];
-        self.ask(device, &arguments).map(drop)
+        self.ask(device, &ppcie_arguments(on)).map(drop)
     }
+}
+
+/// The tool and its arguments: how it is run for one device.
+pub(super) fn command_line(tool: &Path, device: PciAddress, arguments: &[String]) -> Vec<OsString> {
+    let mut line: Vec<OsString> = vec![tool.into()];
+    if tool.extension().is_some_and(|ending| ending == "py") {
+        line.insert(0, "python3".into());
+    }
+    line.push(format!("--gpu-bdf={device}").into());
+    line.extend(arguments.iter().map(OsString::from));
+    line
+}
+
+/// What sets the CC mode.
+pub(super) fn cc_arguments(mode: CcMode) -> [String; 2] {
+    [format!("--set-cc-mode={mode}"), "--reset-after-cc-mode-switch".into()]
+}
+
+/// What sets protected PCIe.
+pub(super) fn ppcie_arguments(on: bool) -> [String; 2] {
+    let mode = if on { "on" } else { "off" };
+    [format!("--set-ppcie-mode={mode}"), "--reset-after-ppcie-mode-switch".into()]
 }
 
 /// The word after `phrase` in the line about `device`: the tool writes log lines such as

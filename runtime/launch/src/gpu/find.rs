@@ -104,11 +104,11 @@ pub struct Device {
 }
 
 impl Device {
-    /// Bytes of address space that must be kept for it above 4 GiB: its wide BARs, as a power of two, since a bridge's
-    /// window begins at a multiple of the largest BAR behind it.
-    pub fn window(&self) -> u64 {
+    /// MiB of address space that its memory windows take above 4 GiB: 131120 for an H100.
+    pub fn aperture_mib(&self) -> u32 {
         let wide = self.bars.iter().filter(|bar| bar.wide).map(|bar| bar.bytes);
-        wide.fold(0_u64, u64::saturating_add).checked_next_power_of_two().unwrap_or(u64::MAX)
+        let bytes = wide.fold(0_u64, u64::saturating_add);
+        u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX)
     }
 
     /// Is it bound to vfio-pci?

@@ -1,5 +1,7 @@
 //! What must be done so that a VM can have the GPUs, decided before anything is touched.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::find::{driver, driver_override};
@@ -44,6 +46,8 @@ pub enum Topology {
     Linked,
     /// Eight Hopper GPUs and their switches in protected-PCIe mode.
     ProtectedPcie,
+    /// Several guests, whose GPUs are protected in different ways.
+    PerGuest,
 }
 
 impl Topology {
@@ -59,6 +63,7 @@ impl Topology {
                 "protected PCIe: all eight GPUs and the switches go to one VM; traffic over NVLink is not encrypted, \
                  the board is inside the boundary"
             }
+            Self::PerGuest => "the guests' GPUs are protected in different ways, each guest's in its own",
         }
     }
 }
@@ -76,6 +81,17 @@ pub struct Plan {
     pub before: Vec<Before>,
     /// The steps, in order.
     pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// The steps as lines for a shell of root, with NVIDIA's admin tool at `tool`.
+    pub fn describe(&self, tool: &Path) -> String {
+        if self.steps.is_empty() {
+            return "# the GPUs are as the guests need them: nothing to do on the host\n".to_owned();
+        }
+        let lines = self.steps.iter().map(|step| format!("{}\n", step.shell(tool)));
+        std::iter::once("# on the host, as root:\n".to_owned()).chain(lines).collect()
+    }
 }
 
 /// Why the GPUs cannot be had.
@@ -202,7 +218,7 @@ pub fn plan(files: &dyn Files, modes: &dyn CcTool, request: &Request) -> Result<
         modes: Modes::default(),
     }));
     let steps = steps(&before, switching);
-    let hole_mib = hole_mib(&devices);
+    let hole_mib = hole_mib(devices.iter().map(Device::aperture_mib));
     Ok(Plan { topology, devices, hole_mib, before, steps })
 }
 
@@ -286,10 +302,15 @@ fn steps(before: &[Before], switching: Vec<Step>) -> Vec<Step> {
     leave.chain(switching).chain(take).collect()
 }
 
-fn hole_mib(devices: &[Device]) -> u64 {
-    let bytes = devices.iter().map(Device::window).fold(0_u64, u64::saturating_add);
-    let bytes = bytes.checked_next_power_of_two().unwrap_or(1 << 63);
-    (bytes >> 20).max(1)
+/// Address space for devices with these apertures, in MiB: a power of two. Each stands behind a bridge of its own, whose
+/// window begins at a multiple of the largest BAR: firmware places the largest first, so that small ones fill the gaps at
+/// the end (edk2, MdeModulePkg/Bus/Pci/PciBusDxe/PciResourceSupport.c, CalculateResourceAperture).
+pub fn hole_mib(apertures: impl Iterator<Item = u32>) -> u64 {
+    let mut apertures: Vec<u64> = apertures.map(u64::from).filter(|mib| *mib > 0).collect();
+    apertures.sort_unstable_by(|a, b| b.cmp(a));
+    // Sixteen devices of at most 2^32 MiB each stay far below 2^64.
+    let place = |end: u64, mib: u64| end.next_multiple_of(1 << mib.ilog2()) + mib;
+    apertures.into_iter().fold(0, place).next_power_of_two()
 }
 
 /// The modes of a device; `None` where it has no such mode, or nobody asked.
@@ -315,7 +336,7 @@ impl Modes {
     fn wanted(topology: Topology, device: &Device, found: Self) -> Self {
         let gpu = device.kind == super::Kind::Gpu;
         match topology {
-            Topology::Unprotected => found,
+            Topology::Unprotected | Topology::PerGuest => found,
             Topology::Each | Topology::Linked => {
                 Self { cc: Some(CcMode::On), ppcie: found.ppcie.map(|_| false) }
             }
@@ -342,5 +363,28 @@ fn supported<T>(answer: Result<T, CcError>) -> Result<Option<T>, CcError> {
         Ok(mode) => Ok(Some(mode)),
         Err(CcError::NotSupported { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hole_has_room_for_aligned_windows_and_small_ones_fill_the_gaps() {
+        const H100: u32 = 131_120; // 128 GiB and two small BARs
+        for (apertures, needed) in [
+            (vec![], 1),
+            (vec![0], 1),
+            (vec![1], 1),
+            (vec![131_072], 131_072),
+            (vec![H100], 262_144),
+            (vec![32, H100], 262_144),
+            (vec![H100; 2], 524_288),
+            ([vec![32; 4], vec![H100; 8]].concat(), 2_097_152),
+            (vec![u32::MAX; 16], 1 << 36),
+        ] {
+            assert_eq!(hole_mib(apertures.iter().copied()), needed, "{apertures:?}");
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! One step of taking a device from the host or giving it back, as data.
 
 use std::fmt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::find::driver;
-use super::{CcError, CcMode, CcTool, PciAddress};
+use super::{CcError, CcMode, CcTool, PciAddress, cc};
+use crate::plan::quoted;
 use crate::root::Files;
 
 /// A step. Its text says what it writes and where.
@@ -105,6 +107,20 @@ impl Step {
             Self::Bind { device, .. } => Some(("/sys/bus/pci/drivers_probe".into(), device.to_string())),
             Self::SetPpcieMode { .. } | Self::SetCcMode { .. } => None,
         }
+    }
+
+    /// The step as a line for a shell of root, with NVIDIA's admin tool at `tool`.
+    pub fn shell(&self, tool: &Path) -> String {
+        if let Some((path, value)) = self.write() {
+            return format!("printf %s {} > {}", quoted(&value), quoted(&path));
+        }
+        let arguments = match self {
+            Self::SetPpcieMode { on, .. } => cc::ppcie_arguments(*on),
+            Self::SetCcMode { mode, .. } => cc::cc_arguments(*mode),
+            _ => unreachable!("every other step is a write"),
+        };
+        let words = cc::command_line(tool, self.device(), &arguments);
+        words.iter().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
     }
 
     /// Does it, and looks whether it was done.

@@ -27,6 +27,9 @@ const SNP_POLICY: u32 = 0x3_0000;
 /// to start where the machine says otherwise.
 const C_BIT: u8 = 51;
 const REDUCED_BITS: u8 = 1;
+/// SMBIOS names the processor by CPUID leaf 1, which differs between steppings of the host's own and goes into RTMR0:
+/// every guest names this one instead.
+const PROCESSOR: &str = "type=4,processor-id=1";
 /// QEMU filters its own system calls: it starts no program, gains no right, and sets no limit.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
@@ -80,6 +83,7 @@ impl LaunchPlan {
         match &self.tee {
             Tee::Tdx { cid, gpus, .. } | Tee::Snp(Snp { cid, gpus, .. }) => {
                 line.virtio(&format!("vhost-vsock-pci,guest-cid={cid}"), NETWORK);
+                address_space(gpus, &mut line);
                 hand_over(gpus, &mut line);
             }
             Tee::Emulation { forward, .. } => user_network(*forward, &mut line),
@@ -120,6 +124,7 @@ impl LaunchPlan {
                 );
                 line.set("-accel", "kvm");
                 line.set("-cpu", "host");
+                line.set("-smbios", PROCESSOR);
             }
             Tee::Snp(snp) => {
                 let data = STANDARD.encode(snp.host_data);
@@ -135,7 +140,8 @@ impl LaunchPlan {
                     format!("{common},kernel-irqchip=split,confidential-guest-support=tee0"),
                 );
                 line.set("-accel", "kvm");
-                line.set("-cpu", snp.cpu.model());
+                // The models have 40 address bits: 1 TiB, which the memory and windows of several GPUs exceed.
+                line.set("-cpu", format!("{},host-phys-bits=on", snp.cpu.model()));
             }
             Tee::Emulation { accelerator, .. } => {
                 line.set("-machine", common);
@@ -182,16 +188,19 @@ impl LaunchPlan {
         line.virtio("virtio-serial-pci,id=ports,max_ports=4", PORTS);
         line.set("-chardev", format!("socket,id=log,path={}", files::LOG));
         line.set("-device", "virtserialport,bus=ports.0,nr=1,chardev=log,name=cocoon.log");
-        let Tee::Emulation { console, .. } = self.tee else {
+        if self.keeps_console() {
+            // A file of QEMU's own would grow as long as the guest writes.
+            line.set("-chardev", format!("socket,id=console,path={}", files::CONSOLE_SOCKET));
+            line.set("-serial", "chardev:console");
+        } else {
             line.set("-serial", "none");
-            return;
-        };
+        }
+        let Tee::Emulation { .. } = self.tee else { return };
         line.set("-chardev", format!("socket,id=tee,path={}", files::TEE));
         line.set("-device", "virtserialport,bus=ports.0,nr=2,chardev=tee,name=cocoon.tee");
         line.set("-chardev", format!("socket,id=tpm,path={}", files::TPM));
         line.set("-tpmdev", "emulator,id=tpm0,chardev=tpm");
         line.set("-device", "tpm-crb,tpmdev=tpm0");
-        line.set("-serial", if console { format!("file:{}", files::CONSOLE) } else { "none".to_owned() });
     }
 }
 
@@ -207,13 +216,21 @@ impl SnpCpu {
     }
 }
 
-/// Each GPU behind a root port of its own.
+/// Address space for the GPUs' regions, as the machine's profile has it. Both the firmware's request and the window of
+/// the ACPI tables are measured. QEMU widens that window to where the firmware put each region, unless it is wide enough
+/// already: with the same size for both, the tables do not tell one GPU's regions from another's.
+fn address_space(gpus: &Gpus, line: &mut Line) {
+    if let Some(mib) = gpus.mmio64_mib {
+        line.set("-fw_cfg", format!("name=opt/ovmf/X-PciMmio64Mb,string={mib}"));
+        line.set("-global", format!("q35-pcihost.pci-hole64-size={mib}M"));
+    }
+}
+
+/// Each GPU behind a root port of its own. Without its option ROM (`rombar=0`): the firmware would measure it into RTMR0
+/// and run it.
 fn hand_over(gpus: &Gpus, line: &mut Line) {
     if gpus.devices.is_empty() {
         return;
-    }
-    if let Some(mib) = gpus.mmio64_mib {
-        line.set("-fw_cfg", format!("name=opt/ovmf/X-PciMmio64Mb,string={mib}"));
     }
     let iommu = match gpus.iommu {
         Iommu::Iommufd => {
@@ -228,7 +245,7 @@ fn hand_over(gpus: &Gpus, line: &mut Line) {
             "-device",
             format!("pcie-root-port,id=gpu{index},chassis={number},slot={number},addr={at:#x}"),
         );
-        line.set("-device", format!("vfio-pci,host={},bus=gpu{index}{iommu}", gpu.address));
+        line.set("-device", format!("vfio-pci,host={},bus=gpu{index},rombar=0{iommu}", gpu.address));
     }
 }
 

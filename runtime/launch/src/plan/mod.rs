@@ -10,7 +10,6 @@
 //!
 //! Devices have fixed places on the bus: where they are is in the ACPI tables, and those are measured.
 
-mod address;
 mod argv;
 mod checks;
 mod parts;
@@ -20,11 +19,14 @@ mod tests;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-pub use address::PciAddress;
+use cocoon_image::snp::VcpuType;
+
 pub use argv::QemuOption;
 pub use checks::{MAX_GPUS, PlanError, check_together};
 pub use parts::{Cid, GuestName, MAX_MEMORY, MAX_NAME, MAX_VCPUS, MIN_MEMORY, Memory, PartError, Vcpus};
 pub use show::quoted;
+
+pub use crate::gpu::PciAddress;
 
 /// File names in a guest's run folder, which QEMU has as its working directory: no path is too long for a socket.
 pub mod files {
@@ -36,8 +38,12 @@ pub mod files {
     pub const TEE: &str = "tee.sock";
     /// The software TPM's control protocol; our proxy listens. Emulation only.
     pub const TPM: &str = "tpm.sock";
-    /// The serial console of a development image; QEMU writes. Only if asked for.
+    /// The serial console of a development image; we listen. Only if asked for.
+    pub const CONSOLE_SOCKET: &str = "console.sock";
+    /// What came over it last, within [`crate::vm::MAX_CONSOLE`].
     pub const CONSOLE: &str = "console.log";
+    /// What came before that, within the same.
+    pub const CONSOLE_BEFORE: &str = "console.log.1";
 }
 
 /// One guest, as it is started.
@@ -132,6 +138,18 @@ pub enum SnpCpu {
     Turin,
 }
 
+impl From<VcpuType> for SnpCpu {
+    /// The model that a profile's launch digest was predicted for.
+    fn from(predicted: VcpuType) -> Self {
+        match predicted {
+            VcpuType::EpycV4 => Self::V4,
+            VcpuType::EpycMilan => Self::Milan,
+            VcpuType::EpycGenoa => Self::Genoa,
+            VcpuType::EpycTurin => Self::Turin,
+        }
+    }
+}
+
 /// Where TDX quotes are signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QuoteService {
@@ -172,7 +190,7 @@ pub struct Gpus {
 pub struct Gpu {
     /// Where it is on the host.
     pub address: PciAddress,
-    /// How much address space its regions take, in MiB: 131072 for 128 GiB of an H100.
+    /// How much address space its regions take, in MiB ([`crate::gpu::Device::aperture_mib`]).
     pub aperture_mib: u32,
 }
 
@@ -187,10 +205,9 @@ pub enum Iommu {
 }
 
 impl Gpus {
-    /// The hole that these need, in MiB: a power of two with room for aligning each one's regions.
+    /// The hole that these need, in MiB.
     pub fn needed_mmio64_mib(&self) -> u64 {
-        let each = self.devices.iter().map(|gpu| u64::from(gpu.aperture_mib).next_power_of_two());
-        (2 * each.sum::<u64>()).next_power_of_two()
+        crate::gpu::hole_mib(self.devices.iter().map(|gpu| gpu.aperture_mib))
     }
 }
 
@@ -225,6 +242,11 @@ impl LaunchPlan {
             Tee::Tdx { cid, .. } | Tee::Snp(Snp { cid, .. }) => Some(*cid),
             Tee::Emulation { .. } => None,
         }
+    }
+
+    /// Whether its serial console is kept: only the emulation has one.
+    pub fn keeps_console(&self) -> bool {
+        matches!(self.tee, Tee::Emulation { console: true, .. })
     }
 
     /// Every file that must be there, by what it is.

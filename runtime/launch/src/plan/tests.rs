@@ -29,7 +29,7 @@ fn guest(name: &str, tee: Tee) -> LaunchPlan {
 
 fn gpus(addresses: &[&str]) -> Gpus {
     let devices =
-        addresses.iter().map(|a| Gpu { address: a.parse().expect("an address"), aperture_mib: 131_072 });
+        addresses.iter().map(|a| Gpu { address: a.parse().expect("an address"), aperture_mib: 131_120 });
     Gpus { devices: devices.collect(), iommu: Iommu::Iommufd, mmio64_mib: Some(4 << 20) }
 }
 
@@ -82,9 +82,15 @@ fn each_kind_has_what_makes_it_one() {
         "{tdx_line}"
     );
     assert!(tdx_line.contains("confidential-guest-support=tee0") && !tdx_line.contains("vfio"), "{tdx_line}");
+    assert!(
+        tdx_line.contains("-smbios type=4,processor-id=1"),
+        "RTMR0 is no matter of steppings: {tdx_line}"
+    );
     let snp_line = line(&guest("a", snp(10, gpus(&[]))));
     let host_data = "host-data=+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/s=";
-    for needed in ["kernel-hashes=on", "policy=0x30000", host_data, "-cpu EPYC-Genoa", "guest-cid=10"] {
+    for needed in
+        ["kernel-hashes=on", "policy=0x30000", host_data, "-cpu EPYC-Genoa,host-phys-bits=on", "guest-cid=10"]
+    {
         assert!(snp_line.contains(needed), "{needed} in {snp_line}");
     }
     let emulated = line(&guest("a", emulation("127.0.0.1:4000")));
@@ -105,10 +111,11 @@ fn every_gpu_has_its_own_root_port_and_all_fit_in_the_hole() {
     let two = line(&guest("a", tdx(10, gpus(&["17:00.0", "2a:00.0"]))));
     for needed in [
         "pcie-root-port,id=gpu0,chassis=1,slot=1,addr=0x8",
-        "vfio-pci,host=0000:17:00.0,bus=gpu0,iommufd=iommufd0",
+        "vfio-pci,host=0000:17:00.0,bus=gpu0,rombar=0,iommufd=iommufd0",
         "pcie-root-port,id=gpu1,chassis=2,slot=2,addr=0x9",
-        "vfio-pci,host=0000:2a:00.0,bus=gpu1,iommufd=iommufd0",
-        "X-PciMmio64Mb,string=4194304",
+        "vfio-pci,host=0000:2a:00.0,bus=gpu1,rombar=0,iommufd=iommufd0",
+        "-fw_cfg name=opt/ovmf/X-PciMmio64Mb,string=4194304",
+        "-global q35-pcihost.pci-hole64-size=4194304M",
     ] {
         assert!(two.contains(needed), "{needed} in {two}");
     }
@@ -118,7 +125,8 @@ fn every_gpu_has_its_own_root_port_and_all_fit_in_the_hole() {
     let one = line(&guest("a", snp(10, old.clone())));
     assert!(!one.contains("iommufd") && one.contains("string=262144"), "{one}");
     old.mmio64_mib = None;
-    assert!(!line(&guest("a", snp(10, old.clone()))).contains("-fw_cfg"), "left to the firmware");
+    let free = line(&guest("a", snp(10, old.clone())));
+    assert!(!free.contains("-fw_cfg") && !free.contains("-global"), "left to the firmware: {free}");
     old.mmio64_mib = Some(262_143);
     let refused = PlanError::SmallHole { given: 262_143, needed: 262_144 };
     assert_eq!(guest("a", snp(10, old)).arguments(), Err(refused));
@@ -200,4 +208,26 @@ fn a_dry_run_can_be_pasted_into_a_shell() {
     let meant: Vec<String> =
         plan.arguments().expect("a good plan").into_iter().map(|w| w.into_string().expect("text")).collect();
     assert_eq!(words, meant);
+}
+
+#[test]
+fn every_processor_of_a_predicted_profile_is_one_that_qemu_is_told() {
+    let profiles = cocoon_image::profile::built_in();
+    let predicted: Vec<_> = profiles.iter().filter_map(|(p, _)| Some(p.snp.as_ref()?.vcpu_type)).collect();
+    assert!(!predicted.is_empty(), "there are profiles of SNP");
+    for vcpu_type in predicted {
+        assert_eq!(SnpCpu::from(vcpu_type).model(), vcpu_type.word());
+    }
+}
+
+#[test]
+fn a_predicted_hole_holds_the_gpus_that_were_predicted() {
+    for (profile, _) in cocoon_image::profile::built_in() {
+        let addresses: Vec<String> = (0..profile.gpus).map(|bus| format!("{bus:02x}:00.0")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let needed = gpus(&addresses).needed_mmio64_mib();
+        if let Some(given) = profile.pci_mmio64_mib {
+            assert!(u64::from(given) >= needed, "{}: {given} MiB for {needed}", profile.name);
+        }
+    }
 }

@@ -1,16 +1,21 @@
-//! Lines of text from QEMU and from the guest: limited in length, without control characters, the last ones kept.
+//! Lines of text from QEMU and from the guest: limited in length and number, without control characters, the last ones kept.
 
 use std::{
     collections::VecDeque,
     io,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
     net::UnixListener,
     sync::watch,
+};
+
+use super::{
+    console::Console,
+    limit::{self, Limit, Verdict},
 };
 
 /// Longer lines are cut in pieces of this many bytes.
@@ -40,12 +45,22 @@ impl Drop for Follower {
 impl Follower {
     /// Lines of the first that connects.
     pub(super) fn accept_one(listener: std::os::unix::net::UnixListener, sink: LineSink) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        let listener = UnixListener::from_std(listener)?;
+        let listener = asynchronous(listener)?;
         Ok(Self::spawn(move |last| async move {
             if let Ok((stream, _)) = listener.accept().await {
                 drop(listener);
                 follow(stream, &sink, &last).await;
+            }
+        }))
+    }
+
+    /// The console of the first that connects: to its files, and no line of it anywhere else.
+    pub(super) fn keep_one(listener: std::os::unix::net::UnixListener, console: Console) -> io::Result<Self> {
+        let listener = asynchronous(listener)?;
+        Ok(Self::spawn(move |_| async move {
+            if let Ok((stream, _)) = listener.accept().await {
+                drop(listener);
+                console.keep(stream).await;
             }
         }))
     }
@@ -82,19 +97,34 @@ impl Follower {
     }
 }
 
+fn asynchronous(listener: std::os::unix::net::UnixListener) -> io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
 async fn follow(from: impl AsyncRead + Unpin, sink: &LineSink, last: &Mutex<VecDeque<String>>) {
     let mut reader = BufReader::new(from);
+    let mut limit = Limit::new(Instant::now());
+    let told = |left_out: u64| {
+        if left_out > 0 {
+            sink(&limit::words(left_out));
+        }
+    };
     loop {
         let mut line = Vec::new();
         match (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => break told(limit.count(Instant::now())),
             Ok(_) => {}
         }
         let line = plain(&line);
         if line.is_empty() {
             continue;
         }
-        sink(&line);
+        if let Verdict::Said { left_out } = limit.judge(Instant::now()) {
+            told(left_out);
+            sink(&line);
+        }
+        // Last words are quoted even where they came too fast to be passed on.
         let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if last.len() == LAST {
             last.pop_front();
@@ -130,5 +160,32 @@ mod tests {
         assert_eq!(seen[1..4].iter().map(String::len).collect::<Vec<_>>(), [2048, 2048, 904]);
         assert_eq!(follower.last().first().map(String::as_str), Some("line 8"));
         assert_eq!(follower.last().len(), LAST);
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_says_too_much_is_cut_short_and_its_last_words_are_kept() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink: LineSink = {
+            let seen = Arc::clone(&seen);
+            Arc::new(move |line: &str| seen.lock().expect("ours").push(line.to_owned()))
+        };
+        let text: String = (0..100_000).map(|n| format!("line {n}\n")).collect();
+        let (mut guest, host) = tokio::io::duplex(1 << 16);
+        let follower = Follower::read(host, sink);
+        tokio::io::AsyncWriteExt::write_all(&mut guest, text.as_bytes()).await.expect("it is read");
+        drop(guest);
+        follower.done.clone().wait_for(|done| *done).await.expect("it ends");
+        let seen = seen.lock().expect("ours").clone();
+        let (counts, lines): (Vec<_>, Vec<_>) = seen.iter().partition(|line| line.starts_with('('));
+        let left_out = |line: &&String| -> usize {
+            line.trim_start_matches('(').split(' ').next().and_then(|n| n.parse().ok()).expect("a number")
+        };
+        assert!((200..10_000).contains(&lines.len()), "{}", lines.len());
+        assert_eq!(
+            lines.len() + counts.iter().map(left_out).sum::<usize>(),
+            100_000,
+            "each is said or counted"
+        );
+        assert_eq!(follower.last().last().map(String::as_str), Some("line 99999"));
     }
 }

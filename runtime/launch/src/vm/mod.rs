@@ -9,6 +9,8 @@
 //! | is killed, even by SIGKILL | SIGKILL by the kernel: `-run-with exit-with-parent=on` sets PR_SET_PDEATHSIG, and the thread that is QEMU's parent lives as long as this process |
 //! | and between QEMU's start and that call | the next start finds its id and its time of start in the run folder |
 
+mod console;
+mod limit;
 mod lines;
 mod words;
 
@@ -28,7 +30,11 @@ use crate::{
     qmp::{Ending, Qmp, QmpError, RunState},
     spawner,
 };
+use console::Console;
 use lines::Follower;
+
+pub use console::MAX_CONSOLE;
+pub use limit::{LINES_A_SECOND, LINES_AT_ONCE};
 pub use lines::{LineSink, MAX_LINE};
 pub use words::Ended;
 
@@ -71,6 +77,7 @@ pub struct Vm {
     qmp: Qmp,
     said: Follower,
     _guest_lines: Follower,
+    console: Option<Follower>,
     started: Instant,
 }
 
@@ -89,6 +96,8 @@ impl Vm {
         let arguments = plan.arguments()?;
         let listener = folder.listen(files::LOG).map_err(VmError::Folder)?;
         let guest_lines = Follower::accept_one(listener, sink).map_err(VmError::Folder)?;
+        let console =
+            if plan.keeps_console() { Some(keep_console(folder).map_err(VmError::Folder)?) } else { None };
         let mut command = Command::from(qemu.command());
         command
             .args(arguments)
@@ -108,7 +117,7 @@ impl Vm {
         }
         let started = Instant::now();
         match reach(&mut child, folder).await {
-            Ok(qmp) => Ok(Self { child, qmp, said, _guest_lines: guest_lines, started }),
+            Ok(qmp) => Ok(Self { child, qmp, said, _guest_lines: guest_lines, console, started }),
             Err(Unreached::Ended(status)) => Err(VmError::Ended(how(status, Ending::default(), &said).await)),
             Err(Unreached::Monitor(error)) => {
                 drop(child.kill().await);
@@ -145,6 +154,9 @@ impl Vm {
     /// Returns when the guest has ended, with the reason.
     pub async fn ended(&mut self) -> Ended {
         let status = self.child.wait().await;
+        if let Some(console) = &self.console {
+            console.finished().await;
+        }
         how(status, self.qmp.ending(), &self.said).await
     }
 
@@ -193,6 +205,11 @@ async fn reach(child: &mut Child, folder: &RunFolder) -> Result<Qmp, Unreached> 
             }
         }
     }
+}
+
+fn keep_console(folder: &RunFolder) -> io::Result<Follower> {
+    let listener = folder.listen(files::CONSOLE_SOCKET)?;
+    Follower::keep_one(listener, Console::begin(folder.path(), MAX_CONSOLE)?)
 }
 
 async fn how(status: io::Result<ExitStatus>, ending: Ending, said: &Follower) -> Ended {
