@@ -171,7 +171,10 @@ impl Founder<'_> {
             .await
             .explain(|| "the guest's measurements cannot be predicted".into(), "")?;
         let Some(measured) = expected.reference.tdx() else {
-            return Err(Failure::new("this image is not for TDX or its emulation", "build the development image"));
+            return Err(Failure::new(
+                "this image is not for TDX or its emulation",
+                "build the development image",
+            ));
         };
         let image = Image {
             name: format!("cocoon-guest {} process", env!("CARGO_PKG_VERSION")),
