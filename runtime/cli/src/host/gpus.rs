@@ -54,9 +54,7 @@ impl Wanted {
         }
         for guest in config.guests.iter().filter(|guest| !guest.gpus.is_empty()) {
             let request = Request {
-                selection: Selection::Only(
-                    guest.gpus.iter().filter_map(|a| a.to_string().parse().ok()).collect(),
-                ),
+                selection: Selection::Only(guest.gpus.clone()),
                 confidential: tee != TeeChoice::Emulation,
             };
             let plan = gpu::plan(&Root::machine(), wanted.tool.as_ref(), &request);
@@ -87,7 +85,7 @@ impl Wanted {
         let planned = self.guests.iter().find(|planned| planned.name == guest.name);
         let devices = planned.map_or(&[][..], |planned| &planned.plan.devices);
         let devices = devices.iter().map(|device| Gpu {
-            address: device.address.to_string().parse().expect("one form"),
+            address: device.address,
             aperture_mib: u32::try_from(device.window() >> 20).unwrap_or(u32::MAX),
         });
         Ok(Gpus { devices: devices.collect(), iommu: self.iommu, mmio64_mib: profile.pci_mmio64_mib })

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use cocoon_image::manifest::{Manifest, Variant};
-use cocoon_image_build::{Error, Order, Programs, Progress, Quiet, build};
+use cocoon_image_build::{Built, Order, build, default_image_folder};
 use serde::Serialize;
 
-use super::{Source, bars, explained, here};
+use super::programs::Origin;
+use super::{MANIFEST, Source, explained};
 use crate::error::Failure;
 use crate::ui::{Screen, grouped};
 
@@ -20,15 +21,12 @@ pub(crate) struct Arguments {
     /// Which image: the development image has a console and the simulated TEE, and its measurements say so
     #[arg(long, value_enum, default_value_t = Which::Development)]
     variant: Which,
-    /// The folder to make, or to replace if it holds an image [default: cocoon-image/VARIANT]
+    /// The folder to make, or to replace if it holds an image [default: images/VARIANT in Cocoon's cache, where
+    /// cocoon demo --vm and cocoon host up --vm look]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// A folder with cocoon-init and cocoon-guest, instead of building them here
-    #[arg(long, value_name = "DIR")]
-    programs: Option<PathBuf>,
-    /// Fetch nothing: everything must be in the cache
-    #[arg(long)]
-    offline: bool,
+    #[command(flatten)]
+    origin: Origin,
     /// Print one JSON object and nothing else
     #[arg(long)]
     json: bool,
@@ -48,6 +46,8 @@ struct Output<'a> {
     folder: &'a Path,
     manifest_sha256: String,
     seconds: f64,
+    /// Machine profiles that could boot it, but of which there is no record, so that nothing is predicted for them.
+    not_recorded: &'a [String],
     manifest: &'a Manifest,
 }
 
@@ -57,43 +57,36 @@ pub(super) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Which::Development => Variant::Development,
         Which::Production => Variant::Production,
     };
-    let out = arguments.out.clone().unwrap_or_else(|| Path::new("cocoon-image").join(variant.word()));
+    let home = default_image_folder(variant);
+    let out = arguments.out.clone().or_else(|| home.clone()).ok_or_else(|| {
+        Failure::new(
+            "neither XDG_CACHE_HOME nor HOME says where the image can go",
+            "name a folder with --out",
+        )
+    })?;
     let lock = arguments.source.read_lock().map_err(explained)?;
-    let store = arguments.source.store(arguments.offline, arguments.json)?;
-    let programs = programs(&arguments).await.map_err(explained)?;
+    let store = arguments.source.store(arguments.origin.offline, arguments.json)?;
+    let programs = arguments.origin.programs(arguments.json).await.map_err(explained)?;
     let order = Order { variant, out: &out, programs: &programs, lock: &lock };
-    let manifest = build(order, &store).await.map_err(explained)?;
+    let built = build(order, &store).await.map_err(explained)?;
     let seconds = started.elapsed().as_secs_f64();
     if arguments.json {
+        let Built { manifest, not_recorded } = &built;
         let manifest_sha256 = manifest.digest().to_string();
-        let output = Output { folder: &out, manifest_sha256, seconds, manifest: &manifest };
+        let output = Output { folder: &out, manifest_sha256, seconds, not_recorded, manifest };
         crate::ui::print(&serde_json::to_string_pretty(&output).expect("strings and numbers are JSON"))?;
     } else {
-        show(&Screen::new(false), &manifest, &out, seconds);
+        let screen = Screen::new(false);
+        show(&screen, &built, &out, seconds);
+        let elsewhere = home.as_ref() != Some(&out);
+        next_steps(&screen, variant, &out, elsewhere);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Those that are named, or built from the source around here.
-async fn programs(arguments: &Arguments) -> Result<Programs, Error> {
-    if let Some(folder) = &arguments.programs {
-        return Programs::in_folder(folder);
-    }
-    let (source, offline, silent) = (here()?, arguments.offline, arguments.json);
-    let building = tokio::task::spawn_blocking(move || {
-        if silent {
-            Programs::build(&source, offline, &Quiet)
-        } else {
-            let progress = bars::progress();
-            Programs::build(&source, offline, &*progress as &dyn Progress)
-        }
-    });
-    building.await.expect("building does not panic")
-}
-
-fn show(screen: &Screen, manifest: &Manifest, out: &Path, seconds: f64) {
-    let files = &manifest.files;
-    screen.line(&format!("{} {}", screen.bold(manifest.variant.word()), screen.dim("image")));
+fn show(screen: &Screen, built: &Built, out: &Path, seconds: f64) {
+    let Manifest { variant, files, firmware, measurements, .. } = &built.manifest;
+    screen.line(&format!("{} {} image", screen.good("✓"), screen.bold(variant.word())));
     let file = |name: &str, size: u64, sha256: &dyn std::fmt::Display| {
         let kib = grouped(size.div_ceil(1024));
         screen.detail(name, &format!("{kib:>9} KiB  {}", screen.dim(&format!("sha256 {sha256}"))));
@@ -101,11 +94,34 @@ fn show(screen: &Screen, manifest: &Manifest, out: &Path, seconds: f64) {
     file("kernel", files.kernel.size, &files.kernel.sha256);
     file("initrd", files.initrd.size, &files.initrd.sha256);
     file("root", files.root.size, &files.root.sha256);
-    for firmware in &manifest.firmware {
-        file("firmware", firmware.size, &firmware.sha256);
+    file("cmdline", files.cmdline.size, &files.cmdline.sha256);
+    for firmware in firmware {
+        file("firmware", firmware.size, &format_args!("{}  {}", firmware.sha256, firmware.name));
     }
     screen.detail("root hash", &files.root.verity.root_hash.to_string());
-    screen.detail("manifest", &manifest.digest().to_string());
+    screen.detail("manifest", &built.manifest.digest().to_string());
+    let measured: Vec<_> = measurements.iter().map(|own| own.profile.as_str()).collect();
+    screen.detail("measured", &format!("for {}: {}", machines(measured.len()), measured.join(", ")));
+    if !built.not_recorded.is_empty() {
+        let names = built.not_recorded.join(", ");
+        let why = "nobody has booted it yet; see cocoon image record --help";
+        screen.detail("left out", &screen.warn(&format!("{names}: no record of that machine ({why})")));
+    }
     screen.detail("folder", &format!("{} ({seconds:.1} s)", out.display()));
-    screen.detail("next", &format!("cocoon image measure {}", out.join("manifest.json").display()));
+}
+
+fn machines(count: usize) -> String {
+    if count == 1 { "1 machine profile".into() } else { format!("{count} machine profiles") }
+}
+
+/// What one does with such an image.
+fn next_steps(screen: &Screen, variant: Variant, out: &Path, elsewhere: bool) {
+    let image = if elsewhere { format!(" --image {}", out.display()) } else { String::new() };
+    let manifest = out.join(MANIFEST);
+    screen.line("next");
+    screen.line(&format!("   cocoon image measure {}", manifest.display()));
+    if variant == Variant::Development {
+        screen.line(&format!("   cocoon demo --vm{image}"));
+    }
+    screen.line(&format!("   cocoon host up --vm{image}"));
 }

@@ -8,7 +8,7 @@ use cocoon_attestation::{Bundle, EventLog, Evidence, Measurements, Tee, snp};
 use cocoon_image::diff::{Difference, LogKind, Observed, launch_digest, log, manifests, observed, quote};
 use cocoon_image::manifest::{Manifest, Measurement, Registers};
 
-use super::{EXIT_DIFFERENT, read_bytes, report};
+use super::{EXIT_DIFFERENT, read_bytes, show_differences};
 use crate::error::Failure;
 use crate::ui::Screen;
 
@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
 /// What is held against the manifest.
 enum Found {
     Manifest(Box<Manifest>),
-    Quote(Measurements, Option<Vec<u8>>),
+    Quote(Box<Measurements>, Option<Vec<u8>>),
     Report([u8; 48]),
     Log(Vec<u8>),
 }
@@ -50,7 +50,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         machine => best(&expected, arguments, machine)?,
     };
     let screen = Screen::new(arguments.json);
-    report(&screen, &differences, arguments.json)?;
+    if arguments.json {
+        let object = serde_json::json!({ "differences": differences });
+        crate::ui::print(&serde_json::to_string_pretty(&object).expect("strings are JSON"))?;
+    }
+    show_differences(&screen, &differences);
     if differences.is_empty() {
         screen.line(&format!("{} nothing differs", screen.good("✓")));
         return Ok(ExitCode::SUCCESS);
@@ -121,18 +125,18 @@ fn found(arguments: &Arguments) -> Result<Found, Failure> {
     }
 }
 
-fn registers(quote: &[u8]) -> Result<Measurements, Failure> {
+fn registers(quote: &[u8]) -> Result<Box<Measurements>, Failure> {
     let quote = Quote::parse(quote).map_err(|error| unreadable(&error.to_string()))?;
     let Report::Td(body) = quote.report else {
         return Err(unreadable("the quote is of an SGX enclave"));
     };
-    Ok(Measurements {
+    Ok(Box::new(Measurements {
         mrtd: body.mrtd,
         rtmr: body.rtmr,
         mrconfigid: body.mrconfigid,
         mrowner: body.mrowner,
         mrownerconfig: body.mrownerconfig,
-    })
+    }))
 }
 
 fn unreadable(what: &str) -> Failure {

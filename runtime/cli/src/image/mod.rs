@@ -6,7 +6,9 @@ mod build;
 mod diff;
 mod lock;
 mod measure;
+mod programs;
 mod record;
+mod tools;
 mod verify;
 
 use std::io::Read as _;
@@ -22,6 +24,8 @@ use crate::ui::{Screen, printable};
 
 /// Something differs: as `cocoon verify` rejects.
 const EXIT_DIFFERENT: u8 = 3;
+/// The file that makes a folder an image.
+const MANIFEST: &str = "manifest.json";
 /// The word for every profile.
 const ALL: &str = "all";
 /// No manifest, record, configuration or evidence is longer than this many bytes.
@@ -41,6 +45,10 @@ pub(crate) enum Commands {
     Diff(diff::Arguments),
     /// Make a machine's record from the log of a boot on it
     Record(record::Arguments),
+    /// Build only our own programs, as images have them
+    Programs(programs::Arguments),
+    /// Unpack what images run with, and say where it is: QEMU, software TPM, kernel, firmware
+    Tools(tools::Arguments),
 }
 
 pub(crate) async fn run(command: Commands) -> Result<ExitCode, Failure> {
@@ -48,9 +56,11 @@ pub(crate) async fn run(command: Commands) -> Result<ExitCode, Failure> {
         Commands::Build(arguments) => build::run(arguments).await,
         Commands::Lock(arguments) => lock::run(arguments).await,
         Commands::Measure(arguments) => measure::run(&arguments),
-        Commands::Verify(arguments) => verify::run(&arguments),
+        Commands::Verify(arguments) => verify::run(arguments).await,
         Commands::Diff(arguments) => diff::run(&arguments),
         Commands::Record(arguments) => record::run(&arguments),
+        Commands::Programs(arguments) => programs::run(arguments).await,
+        Commands::Tools(arguments) => tools::run(arguments).await,
     }
 }
 
@@ -101,12 +111,8 @@ fn explained(error: Error) -> Failure {
     Failure::new(chain(&error), error.remedy())
 }
 
-/// Differences for people, or as one JSON object.
-fn report(screen: &Screen, differences: &[Difference], json: bool) -> Result<(), Failure> {
-    if json {
-        let object = serde_json::json!({ "differences": differences });
-        return crate::ui::print(&serde_json::to_string_pretty(&object).expect("strings are JSON"));
-    }
+/// Differences for people.
+fn show_differences(screen: &Screen, differences: &[Difference]) {
     for difference in differences {
         // Manifests and logs quote what others wrote.
         for (index, line) in difference.to_string().lines().enumerate() {
@@ -118,7 +124,6 @@ fn report(screen: &Screen, differences: &[Difference], json: bool) -> Result<(),
             });
         }
     }
-    Ok(())
 }
 
 /// An error of the image's files with its remedy.
