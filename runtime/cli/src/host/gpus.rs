@@ -1,106 +1,83 @@
-//! GPUs of configured guests: planned before anything is touched, taken before the guests start, given back after they end.
+//! GPUs of configured guests: shared out before anything is touched, taken before the guests start, given back after they
+//! end.
 
 use std::path::PathBuf;
 
 use cocoon_image::profile::Profile;
-use cocoon_launch::config::{GuestConfig, HostConfig, TeeChoice};
-use cocoon_launch::gpu::{self, AdminTool, CcTool, NoTool, Request, Selection};
-use cocoon_launch::plan::{Gpu, Gpus, GuestName, Iommu};
+use cocoon_launch::config::{GuestConfig, HostConfig};
+use cocoon_launch::gpu::{self, AdminTool, CcTool, NoTool, Shared, Wish};
+use cocoon_launch::plan::Gpus;
 use cocoon_launch::root::Root;
 
 use crate::error::{Explain, Failure};
 
+/// The tool's name in a dry run where none is configured.
+const USUAL_TOOL: &str = "nvidia_gpu_tools.py";
+
 /// The GPUs of all guests of a host.
 pub(super) struct Wanted {
-    guests: Vec<Guest>,
+    shared: Shared,
     tool: Box<dyn CcTool>,
-    iommu: Iommu,
-    /// Run files of these guests may be there from a run that was killed.
-    run_files: PathBuf,
-}
-
-struct Guest {
-    name: GuestName,
-    plan: gpu::Plan,
+    tool_path: PathBuf,
+    /// What was found before, for giving back; may be there from a run that was killed.
+    run_file: PathBuf,
 }
 
 impl Wanted {
     /// No guest has any.
     pub(super) fn none() -> Self {
         Self {
-            guests: Vec::new(),
+            shared: Shared { shares: Vec::new(), plan: None },
             tool: Box::new(NoTool),
-            iommu: Iommu::default(),
-            run_files: PathBuf::new(),
+            tool_path: USUAL_TOOL.into(),
+            run_file: PathBuf::new(),
         }
     }
 
-    /// Plans for the guests of a configuration. Reads only.
+    /// Shares them out as the configuration says; each guest with its profile.
     ///
     /// # Errors
-    /// If a GPU cannot be had: in use, not there, shared with another device, or without the tool that switches its mode.
-    pub(super) fn of(config: &HostConfig, tee: TeeChoice) -> Result<Self, Failure> {
+    /// If a GPU cannot be had: in use, not there, another guest's, or without the tool that switches its mode; or a profile
+    /// is of a machine with another number of GPUs, whose measurements would not hold.
+    pub(super) fn of(config: &HostConfig, guests: &[(&GuestConfig, Profile)]) -> Result<Self, Failure> {
+        for (guest, profile) in guests {
+            fits(guest, profile)?;
+        }
         let tool: Box<dyn CcTool> = match &config.tools.gpu_admin {
             None => Box::new(NoTool),
             Some(path) => {
                 Box::new(AdminTool::at(path).explain(|| "tools.gpu_admin".into(), "correct the path")?)
             }
         };
-        let run_files = super::host_folder(&config.state);
-        let mut wanted = Self { guests: Vec::new(), tool, iommu: config.iommu, run_files };
-        // What a killed run left is given back first: the plan must see the GPUs as they were.
-        for guest in &config.guests {
-            wanted.restore(&guest.name)?;
-        }
-        for guest in config.guests.iter().filter(|guest| !guest.gpus.is_empty()) {
-            let request = Request {
-                selection: Selection::Only(guest.gpus.clone()),
-                confidential: tee != TeeChoice::Emulation,
-            };
-            let plan = gpu::plan(&Root::machine(), wanted.tool.as_ref(), &request);
-            let plan =
-                plan.explain(|| format!("the GPUs of guest {}", guest.name), "see `cocoon host doctor`")?;
-            wanted.guests.push(Guest { name: guest.name.clone(), plan });
-        }
+        let mut wanted = Self {
+            tool,
+            tool_path: config.tools.gpu_admin.clone().unwrap_or_else(|| USUAL_TOOL.into()),
+            run_file: super::host_folder(&config.state).join("gpus.json"),
+            ..Self::none()
+        };
+        // What a killed run left is given back first: the GPUs must be seen as they were.
+        wanted.restore()?;
+        let wishes: Vec<Wish<'_>> = guests
+            .iter()
+            .map(|(guest, profile)| Wish {
+                guest: &guest.name,
+                gpus: &guest.gpus,
+                mmio64_mib: profile.pci_mmio64_mib,
+            })
+            .collect();
+        let shared = gpu::share(&Root::machine(), wanted.tool.as_ref(), config.iommu, &wishes);
+        wanted.shared = shared.explain(|| "the GPUs cannot be had".into(), "see `cocoon host doctor`")?;
         Ok(wanted)
     }
 
     /// What a guest's QEMU is given.
-    ///
-    /// # Errors
-    /// If the profile is of a machine with another number of GPUs: its measurements would not hold.
-    pub(super) fn of_guest(&self, guest: &GuestConfig, profile: &Profile) -> Result<Gpus, Failure> {
-        if usize::from(profile.gpus) != guest.gpus.len() {
-            return Err(Failure::usage(
-                format!(
-                    "guest {} has {} GPUs, but its profile {} is of a machine with {}",
-                    guest.name,
-                    guest.gpus.len(),
-                    profile.name,
-                    profile.gpus
-                ),
-                "name another profile or as many GPUs: the measurements hold for that machine alone",
-            ));
-        }
-        let planned = self.guests.iter().find(|planned| planned.name == guest.name);
-        let devices = planned.map_or(&[][..], |planned| &planned.plan.devices);
-        let devices = devices.iter().map(|device| Gpu {
-            address: device.address,
-            aperture_mib: u32::try_from(device.window() >> 20).unwrap_or(u32::MAX),
-        });
-        Ok(Gpus { devices: devices.collect(), iommu: self.iommu, mmio64_mib: profile.pci_mmio64_mib })
+    pub(super) fn of_guest(&self, guest: &GuestConfig) -> Gpus {
+        self.shared.gpus(&guest.name)
     }
 
-    /// The steps, in words.
+    /// Who gets what, and each step.
     pub(super) fn describe(&self) -> String {
-        let mut out = String::new();
-        for Guest { name, plan } in &self.guests {
-            out += &format!("# GPUs of guest {name}: {}\n", plan.topology.about());
-            for (number, step) in (1..).zip(&plan.steps) {
-                out += &format!("#   {number}. {step}\n");
-            }
-        }
-        out
+        self.shared.describe(&self.tool_path)
     }
 
     /// Takes them from the host. What was taken is given back if one cannot be had.
@@ -108,38 +85,42 @@ impl Wanted {
     /// # Errors
     /// If a step fails.
     pub(super) fn take(self) -> Result<Taken, Failure> {
-        let taken = Taken { wanted: self };
-        for Guest { name, plan } in &taken.wanted.guests {
-            let file = taken.wanted.run_file(name);
-            let prepared = gpu::prepare(&Root::machine(), taken.wanted.tool.as_ref(), plan, &file);
-            if let Err(error) = prepared {
-                taken.restore_all()?;
-                return Err(Failure::new(
-                    format!("the GPUs of guest {name}: {error}"),
-                    "mend what it names; `cocoon host doctor` looks at the whole machine",
-                ));
-            }
+        if let Some(plan) = &self.shared.plan {
+            gpu::prepare(&Root::machine(), self.tool.as_ref(), plan, &self.run_file).explain(
+                || "the GPUs cannot be taken".into(),
+                "mend what it names; `cocoon host doctor` looks at the whole machine",
+            )?;
         }
-        Ok(taken)
+        Ok(Taken(self))
     }
 
-    fn run_file(&self, guest: &GuestName) -> PathBuf {
-        self.run_files.join(format!("gpus-{guest}.json"))
-    }
-
-    fn restore(&self, guest: &GuestName) -> Result<(), Failure> {
-        let restored = gpu::restore(&Root::machine(), self.tool.as_ref(), &self.run_file(guest));
-        restored.map(drop).explain(
-            || format!("the GPUs of guest {guest} cannot be given back"),
+    fn restore(&self) -> Result<(), Failure> {
+        if self.run_file.as_os_str().is_empty() {
+            return Ok(());
+        }
+        gpu::restore(&Root::machine(), self.tool.as_ref(), &self.run_file).map(drop).explain(
+            || "the GPUs cannot be given back".into(),
             "mend what it names, then `cocoon host up` again: it gives them back first",
         )
     }
 }
 
-/// GPUs that the guests have.
-pub(super) struct Taken {
-    wanted: Wanted,
+fn fits(guest: &GuestConfig, profile: &Profile) -> Result<(), Failure> {
+    if usize::from(profile.gpus) == guest.gpus.len() {
+        return Ok(());
+    }
+    let (name, has) = (&guest.name, guest.gpus.len());
+    Err(Failure::usage(
+        format!(
+            "guest {name} has {has} GPUs, but its profile {} is of a machine with {}",
+            profile.name, profile.gpus
+        ),
+        "name another profile or as many GPUs: the measurements hold for that machine alone",
+    ))
 }
+
+/// GPUs that the guests have.
+pub(super) struct Taken(Wanted);
 
 impl Taken {
     /// Gives them back as they were found. The guests have ended.
@@ -147,10 +128,6 @@ impl Taken {
     /// # Errors
     /// If a step fails; the next start tries again.
     pub(super) fn give_back(self) -> Result<(), Failure> {
-        self.restore_all()
-    }
-
-    fn restore_all(&self) -> Result<(), Failure> {
-        self.wanted.guests.iter().try_for_each(|guest| self.wanted.restore(&guest.name))
+        self.0.restore()
     }
 }

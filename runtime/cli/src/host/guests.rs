@@ -111,11 +111,13 @@ impl Jobs {
         )
         .await?;
         let tools = VmTools::configured(&config.tools, screen).await?;
-        let gpus = super::gpus::Wanted::of(config, tee)?;
+        let profiles = config.guests.iter().map(|guest| Ok((guest, machine(guest, tee)?)));
+        let guests = profiles.collect::<Result<Vec<_>, Failure>>()?;
+        let gpus = super::gpus::Wanted::of(config, &guests)?;
         let mut list = Vec::new();
-        for guest in &config.guests {
+        for (guest, profile) in &guests {
             let folder = shared.folder.join(guest.name.as_str());
-            let (kind, vm) = vm(config, guest, tee, &folder, &tools, &gpus)?;
+            let (kind, vm) = vm(config, guest, profile, &folder, &tools, &gpus)?;
             let mut options = shared.options(guest.listen, Launch::Vm(Arc::new(vm)), folder);
             options.advertise = config.advertise.clone();
             list.push(Job { name: guest.name.to_string(), kind, options });
@@ -220,8 +222,7 @@ fn emulated(
             "build the development image: cocoon image build --variant development",
         ));
     }
-    let profile = profile_of(&image)?;
-    let (vcpus, memory) = size(&profile)?;
+    let (vcpus, memory) = size(&named(&image.measurement().profile)?)?;
     let swtpm = tools.swtpm.clone();
     Ok(VmOptions {
         name,
@@ -237,41 +238,52 @@ fn emulated(
 fn vm(
     config: &HostConfig,
     guest: &GuestConfig,
-    tee: TeeChoice,
+    profile: &Profile,
     folder: &Path,
     tools: &VmTools,
     gpus: &super::gpus::Wanted,
 ) -> Result<(&'static str, VmOptions), Failure> {
-    let profile = match &guest.size {
-        Size::Profile(name) => Some(name.clone()),
-        Size::Own { vcpus, memory } => Some(fitting(*vcpus, *memory, tee)?),
-    };
-    let image = open_image(&config.image, profile.as_deref(), &tools.store)?;
-    if tee == TeeChoice::Emulation {
+    let image = open_image(&config.image, Some(&profile.name), &tools.store)?;
+    if profile.platform == PlatformName::Emulation {
         return Ok(("emulation", emulated(folder, guest.name.clone(), image, tools, guest.forward)?));
     }
-    let profile = profile_of(&image)?;
-    let (vcpus, memory) = size(&profile)?;
-    let gpus = gpus.of_guest(guest, &profile)?;
-    let (kind, tee) = match tee {
-        TeeChoice::Snp => {
-            let cpu = vm_tools::snp_cpu(&profile)?;
-            ("snp", VmTee::Snp { cpu, cid: guest.cid, gpus })
-        }
-        _ => ("tdx", VmTee::Tdx { quote_service: config.quote_service.clone(), cid: guest.cid, gpus }),
+    let (vcpus, memory) = size(profile)?;
+    let (cid, gpus) = (guest.cid, gpus.of_guest(guest));
+    let (kind, tee) = match profile.snp {
+        Some(snp) => ("snp", VmTee::Snp { cpu: snp.vcpu_type.into(), cid, gpus }),
+        None => ("tdx", VmTee::Tdx { quote_service: config.quote_service.clone(), cid, gpus }),
     };
     let (name, qemu) = (guest.name.clone(), tools.qemu.clone());
     Ok((kind, VmOptions { name, image, vcpus, memory, tee, qemu, run_dir: folder.join("run") }))
 }
 
-/// The machine whose measurement was picked from the manifest.
-fn profile_of(image: &Image) -> Result<Profile, Failure> {
-    let name = &image.measurement().profile;
-    let known = built_in().into_iter().map(|(profile, _)| profile).find(|profile| profile.name == *name);
+/// The machine that a guest is to have: measurements hold for it alone.
+fn machine(guest: &GuestConfig, tee: TeeChoice) -> Result<Profile, Failure> {
+    let platform = match tee {
+        TeeChoice::Snp => PlatformName::Snp,
+        TeeChoice::Emulation => PlatformName::Emulation,
+        TeeChoice::Tdx | TeeChoice::Auto => PlatformName::Tdx,
+    };
+    let profile = match &guest.size {
+        Size::Profile(name) => named(name)?,
+        Size::Own { vcpus, memory } => fitting(*vcpus, *memory, platform)?,
+    };
+    if profile.platform == platform {
+        return Ok(profile);
+    }
+    Err(Failure::usage(
+        format!("guest {}: the profile {} is of another platform than `tee` says", guest.name, profile.name),
+        "name a profile of this platform, or another `tee`",
+    ))
+}
+
+fn named(name: &str) -> Result<Profile, Failure> {
+    let known = built_in().into_iter().map(|(profile, _)| profile).find(|profile| profile.name == name);
     known.ok_or_else(|| {
+        let known: Vec<String> = built_in().into_iter().map(|(profile, _)| profile.name).collect();
         Failure::usage(
-            format!("the image's profile {name:?} is not known to this program"),
-            "use the program of the image's release, or build the image again",
+            format!("the profile {name:?} is not known to this program"),
+            format!("it knows {}", known.join(", ")),
         )
     })
 }
@@ -283,17 +295,12 @@ fn size(profile: &Profile) -> Result<(Vcpus, Memory), Failure> {
     Ok((vcpus.map_err(refused)?, memory.map_err(refused)?))
 }
 
-/// The profile of a machine of this size: measurements hold for no other.
-fn fitting(vcpus: Vcpus, memory: Memory, tee: TeeChoice) -> Result<String, Failure> {
-    let platform = match tee {
-        TeeChoice::Snp => PlatformName::Snp,
-        TeeChoice::Emulation => PlatformName::Emulation,
-        TeeChoice::Tdx | TeeChoice::Auto => PlatformName::Tdx,
-    };
+/// The profile of a machine of this size.
+fn fitting(vcpus: Vcpus, memory: Memory, platform: PlatformName) -> Result<Profile, Failure> {
     let profiles = || built_in().into_iter().map(|(p, _)| p).filter(move |p| p.platform == platform);
     let wanted = (u32::from(u16::from(vcpus)), memory.as_mib());
     let fits = |p: &Profile| (p.vcpus, u64::from(p.memory_mib)) == wanted;
-    profiles().find(fits).map(|p| p.name).ok_or_else(|| {
+    profiles().find(fits).ok_or_else(|| {
         let known: Vec<String> =
             profiles().map(|p| format!("{} ({} vCPUs, {} MiB)", p.name, p.vcpus, p.memory_mib)).collect();
         Failure::usage(

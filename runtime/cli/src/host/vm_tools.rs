@@ -5,11 +5,8 @@ use std::sync::Arc;
 
 use cocoon_host::Image;
 use cocoon_image::manifest::Variant;
-use cocoon_image::profile::Profile;
-use cocoon_image::snp::VcpuType;
-use cocoon_image_build::{ARCHIVE, Lock, Progress, Quiet, Store, Tools};
+use cocoon_image_build::{ARCHIVE, Lock, Progress, Quiet, Store, Tools, default_image_folder};
 use cocoon_launch::config;
-use cocoon_launch::plan::SnpCpu;
 use cocoon_launch::program::Program;
 
 use crate::error::{Explain, Failure, chain};
@@ -63,9 +60,7 @@ pub(crate) fn store() -> Result<Store, Failure> {
 
 /// The folder of the development image: the one that is named, or where `cocoon image build` puts it.
 pub(crate) fn development_image(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let folder = named.or_else(|| {
-        Store::default_folder().map(|cache| cache.join("images").join(Variant::Development.word()))
-    });
+    let folder = named.or_else(|| default_image_folder(Variant::Development));
     let folder =
         folder.ok_or_else(|| Failure::usage("no image folder is known", "name one with --image DIR"))?;
     if folder.join("manifest.json").is_file() {
@@ -87,17 +82,4 @@ pub(crate) fn open_development_image(
     let folder = development_image(named)?;
     Image::open(&folder, profile, store()?)
         .explain(|| "the image cannot be used".into(), "build it again: cocoon image build")
-}
-
-/// The CPU model of an SNP profile.
-pub(super) fn snp_cpu(profile: &Profile) -> Result<SnpCpu, Failure> {
-    let snp = profile.snp.ok_or_else(|| {
-        Failure::usage(format!("the profile {} is not for SEV-SNP", profile.name), "name one that is")
-    })?;
-    Ok(match snp.vcpu_type {
-        VcpuType::EpycV4 => SnpCpu::V4,
-        VcpuType::EpycMilan => SnpCpu::Milan,
-        VcpuType::EpycGenoa => SnpCpu::Genoa,
-        VcpuType::EpycTurin => SnpCpu::Turin,
-    })
 }
