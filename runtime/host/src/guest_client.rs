@@ -107,7 +107,11 @@ impl GuestClient {
     pub(crate) async fn shutdown(&self) -> Result<(), GuestError> {
         let sent = self.send(Method::POST, "/v1/shutdown", "application/json", Bytes::new());
         let late = |_| GuestError::Unreachable("no reply to /v1/shutdown".to_owned());
-        tokio::time::timeout(SHUTDOWN_TIMEOUT, sent).await.map_err(late)?.map(drop)
+        let answer = tokio::time::timeout(SHUTDOWN_TIMEOUT, sent).await.map_err(late)??;
+        match answer.response.status() {
+            StatusCode::ACCEPTED => Ok(()),
+            status => Err(GuestError::Refused { status: status.as_u16(), message: String::new() }),
+        }
     }
 
     /// Hands a sealed request in; the head of the answer is there when this returns.

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use cocoon_image::{config_disk, manifest::Registers};
+use cocoon_image::{config_disk, tdvf::Tdvf};
 use cocoon_launch::{
     folder::RunFolder,
     plan::{
@@ -149,13 +149,14 @@ impl VmLauncher {
         let VmTee::Emulation { swtpm, .. } = &self.options.tee else { return Ok(None) };
         let failed = |why: String| HostError::Vm(why);
         let root = self.root.as_ref().ok_or_else(|| failed("emulation needs a simulated root".to_owned()))?;
-        let Registers::Emulation(boot) = self.options.image.measurement().registers else {
-            return Err(failed("the image's profile is not for emulation".to_owned()));
-        };
+        // Of the very file that QEMU is given, whatever the manifest says.
+        let firmware = &self.plan.boot.firmware;
+        let bytes = fs::read(firmware).map_err(|error| failed(format!("{}: {error}", firmware.display())))?;
+        let tdvf = Tdvf::parse(&bytes).map_err(|error| failed(format!("{}: {error}", firmware.display())))?;
         let proxy = TpmProxy::start(swtpm, &self.folder).map_err(|error| failed(error.to_string()))?;
         let listener = self.folder.listen(files::TEE).map_err(|error| failed(error.to_string()))?;
         let pcrs = move || read_boot_pcrs(&proxy);
-        let emulator = Emulator::power_on(root, boot.mrtd.0, Box::new(pcrs));
+        let emulator = Emulator::power_on(root, tdvf.mrtd(), Box::new(pcrs));
         Ok(Some(emulator.serve(listener)))
     }
 

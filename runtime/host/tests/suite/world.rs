@@ -10,8 +10,8 @@ use std::{
 
 use cocoon_accounts::{authorize, unix_seconds};
 use cocoon_attestation::{
-    Context, Endorsements, Evidence, Exceptions, ImageReference, KnownBlock, Policy, TrustAnchors, Trusted,
-    UnixTime, verify,
+    Context, Endorsements, Evidence, Exceptions, ImageReference, KnownBlock, Policy, Refusal, TrustAnchors,
+    Trusted, UnixTime, verify,
 };
 use cocoon_chain::{Toncenter, Wallet};
 use cocoon_contracts::{
@@ -145,6 +145,11 @@ impl World {
 
     /// Verifies and appraises a bundle as a client does that pinned what these files must measure.
     pub(crate) async fn trust(&self, bundle: &[u8], expected: &Expected) -> Trusted {
+        self.judge(bundle, expected).await.expect("it measured what its files say")
+    }
+
+    /// The same, with the refusal.
+    pub(crate) async fn judge(&self, bundle: &[u8], expected: &Expected) -> Result<Trusted, Box<Refusal>> {
         let mut policy = Policy::new(NETWORK, 600);
         policy.models.push(expected.weights);
         let measurements = expected.reference.tdx().expect("a simulated TDX module").clone();
@@ -160,7 +165,7 @@ impl World {
         let block = wallet.chain().block(beacon.seqno).await.expect("the chain answers").expect("it has it");
         let known = KnownBlock { seqno: block.seqno, root_hash: block.root_hash, time: UnixTime(block.time) };
         let context = Context { now: now(), beacon: Some(known), nonce: None };
-        policy.appraise(genuine, &context).expect("it measured what its files say")
+        Ok(policy.appraise(genuine, &context)?)
     }
 }
 
