@@ -13,6 +13,8 @@ use crate::{Error, deb, output};
 
 /// Part of each tree's name: raised when trees are unpacked in another way.
 const FORMAT: &str = "cocoon tree v1";
+/// The cache's folder of them.
+const TREES: &str = "trees";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
 
@@ -44,7 +46,7 @@ impl Tree {
     /// If a package cannot be had or unpacked.
     pub async fn of(group: Group, lock: &Lock, store: &Store) -> Result<Self, Error> {
         let packages = lock.group(group)?;
-        let folder = store.subfolder("trees")?;
+        let folder = store.subfolder(TREES)?;
         let root = folder.join(digest(packages).to_string());
         if !root.is_dir() {
             let files = store.packages(packages).await?;
@@ -77,6 +79,15 @@ impl Tree {
 }
 
 impl Tools {
+    /// The programs of a group if the cache in `folder` has them unpacked. Fetches nothing and makes nothing.
+    ///
+    /// # Errors
+    /// If the lock has no such group.
+    pub fn unpacked(group: Group, lock: &Lock, folder: &Path) -> Result<Option<Self>, Error> {
+        let root = folder.join(TREES).join(digest(lock.group(group)?).to_string());
+        Ok(root.is_dir().then(|| Self { tree: Tree { root } }))
+    }
+
     /// What makes images: `mkfs.erofs`.
     ///
     /// # Errors
@@ -215,4 +226,21 @@ fn is_of_use(path: &Path) -> bool {
         "var",
     ];
     !LEFT_OUT.iter().any(|left_out| path.starts_with(left_out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_found_where_it_was_unpacked_and_nothing_is_made_where_it_was_not() {
+        let (cache, lock) = (tempfile::tempdir().expect("a folder"), Lock::built_in());
+        let found = || Tools::unpacked(Group::VmTools, &lock, cache.path()).expect("the lock has the group");
+        assert!(found().is_none());
+        assert_eq!(std::fs::read_dir(cache.path()).expect("it is there").count(), 0);
+        let tree =
+            cache.path().join(TREES).join(digest(lock.group(Group::VmTools).expect("it has")).to_string());
+        std::fs::create_dir_all(&tree).expect("writable");
+        assert_eq!(found().expect("it is unpacked").tree().root(), tree);
+    }
 }

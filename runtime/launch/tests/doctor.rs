@@ -470,7 +470,8 @@ fn each_flaw_is_the_one_that_the_verdict_names() {
 fn every_check_can_fail_or_warn() {
     let broken: BTreeSet<&str> =
         [ANY, TDX, SNP, EMULATION].iter().flat_map(|breaks| breaks.iter().map(|b| b.id)).collect();
-    for check in report(&tdx_h100()).checks {
+    // `told.rs` breaks images: only a configuration names one.
+    for check in report(&tdx_h100()).checks.iter().filter(|check| !check.id.starts_with("image.")) {
         assert!(broken.contains(check.id), "no test breaks {}", check.id);
     }
 }
@@ -565,6 +566,8 @@ fn the_json_form_is_stable() {
             "qemu.version",
             "qemu.objects",
             "emulation.swtpm",
+            "image.manifest",
+            "image.profiles",
             "firmware.abilities",
             "firmware.known",
             "gpu.present",

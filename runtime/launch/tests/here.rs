@@ -5,14 +5,16 @@ use std::path::Path;
 use std::process::Command;
 
 use cocoon_launch::doctor::{
-    Machine, Network, Outcome, QemuSource, Question, Report, Tee, TeeChoice, ThisMachine, examine,
+    Machine, Network, Outcome, Programs, Question, Report, Tee, TeeChoice, ThisMachine, examine,
 };
 use cocoon_launch::gpu::NoTool;
+use cocoon_launch::program::Program;
 use cocoon_launch::root::Root;
 
 fn here(qemu: &str) -> ThisMachine {
-    let source = QemuSource::Programs { qemu: qemu.into(), swtpm: "/no/such/swtpm".into() };
-    ThisMachine::new(source, Box::new(NoTool), Network::default())
+    let (qemu, swtpm) = (Program::at(qemu), Program::at("/no/such/swtpm"));
+    let programs = Programs { qemu, swtpm, origin: "named by a test".into() };
+    ThisMachine::new(programs, Box::new(NoTool), Network::default())
 }
 
 fn examined(question: &Question) -> Report {
@@ -111,15 +113,10 @@ fn a_qemu_that_is_not_there_is_a_failure_that_names_it() {
 fn a_program_of_a_tree_is_asked_through_the_trees_command() {
     let script = "case \"$1\" in --version) echo 'QEMU emulator version 11.1.3 (tree)';; \
                   *) printf 'List of user creatable objects:\\n  iommufd\\n  tdx-guest\\n';; esac";
-    let source = QemuSource::Tree {
-        name: "the image's own".into(),
-        command: Box::new(move |program| {
-            let mut command = Command::new("sh");
-            command.args(["-c", script, program]);
-            command
-        }),
-    };
-    let machine = ThisMachine::new(source, Box::new(NoTool), Network::default());
+    let qemu =
+        Program { executable: "/bin/sh".into(), before: vec!["-c".into(), script.into(), "qemu".into()] };
+    let programs = Programs { qemu, swtpm: Program::at("/no/such/swtpm"), origin: "the pinned one".into() };
+    let machine = ThisMachine::new(programs, Box::new(NoTool), Network::default());
     let qemu = machine.qemu().expect("it answers");
     assert_eq!(qemu.version.to_string(), "11.1.3");
     assert_eq!(qemu.objects, ["iommufd", "tdx-guest"]);

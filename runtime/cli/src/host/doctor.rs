@@ -1,23 +1,22 @@
 //! `cocoon host doctor`: looks at this machine and changes nothing.
 
 mod reach;
-mod told;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cocoon_fetch::ServiceUrl;
+use cocoon_image_build::{Group, Lock, Store, Tools};
+use cocoon_launch::config;
 use cocoon_launch::doctor::{
-    Mark, Network, Probe, QemuSource, Question, Style, Tee, ThisMachine, examine, meant,
+    self, Mark, Network, Probe, Programs, Question, Style, Tee, ThisMachine, examine, meant,
 };
-use cocoon_launch::gpu::{AdminTool, CcTool, NoTool, Selection};
+use cocoon_launch::gpu::{AdminTool, CcTool, NoTool};
 use cocoon_launch::root::Root;
 
 use crate::error::{EXIT_FAILURE, Failure};
 use crate::network::state_path;
 use crate::ui::{Screen, print};
-use told::Told;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -46,9 +45,13 @@ pub(crate) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let root = Root::machine();
-    let told = arguments.config.as_deref().map(Told::load).transpose()?.unwrap_or_default();
-    let (tee, _) = meant(&root, arguments.tee.or(told.tee()?));
-    let state = state_path(arguments.state.or_else(|| told.state.clone()))?;
+    let config = arguments.config.as_deref().map(super::load).transpose()?;
+    let named = arguments.tee.or(config.as_ref().and_then(|config| config.tee.named()));
+    let (tee, _) = meant(&root, named);
+    let state = match (arguments.state, &config) {
+        (None, Some(config)) => config.state.clone(),
+        (named, _) => state_path(named)?,
+    };
     let screen = Screen::new(arguments.json);
     let network = if arguments.offline {
         offline()
@@ -56,10 +59,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         screen.progress("asking the network");
         reach::learn(tee, arguments.pccs.as_ref(), &state).await
     };
-    let mut question = question(&told, tee)?;
-    question.tee = arguments.tee.or(told.tee()?);
-    question.state = state;
-    let machine = ThisMachine::new(qemu(&told), tool(&told)?, network);
+    let asked = config.as_ref().map_or_else(unconfigured, |config| doctor::question(&root, config, tee));
+    let question = Question { tee: named, state, ..asked };
+    let tools = config.map(|config| config.tools).unwrap_or_default();
+    let machine = ThisMachine::new(programs(&tools), tool(&tools)?, network);
     screen.progress("looking at this machine");
     let report = examine(&root, &machine, &question);
     match arguments.json {
@@ -69,35 +72,21 @@ pub(super) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     Ok(if report.verdict.ready { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
 }
 
-fn question(told: &Told, tee: Tee) -> Result<Question, Failure> {
-    const DEFAULT: &str = "0.0.0.0:8083";
-    let listen = told.listen.unwrap_or_else(|| DEFAULT.parse().expect("an address"));
-    let mut question = Question::default();
-    if !told.guest.is_empty() {
-        let gpus = told.gpus();
-        question.gpus = (!gpus.is_empty()).then_some(Selection::Only(gpus));
-        question.memory = told.memory()?.unwrap_or(question.memory);
-    }
-    question.ports = told.ports(listen).collect::<Vec<SocketAddr>>();
-    if let Some(service) = told.quote_service()? {
-        question.quote_service = service;
-    }
-    let known = told.measured(tee)?;
-    question.firmware = told.firmware(&known);
-    question.known_firmware = known;
-    Ok(question)
+/// Without a configuration: whether `cocoon host up` could serve as it does by itself.
+fn unconfigured() -> Question {
+    Question { ports: vec!["0.0.0.0:8083".parse().expect("an address")], ..Question::default() }
 }
 
-fn qemu(told: &Told) -> QemuSource {
-    let named = |tool: &Option<PathBuf>, usual: &str| tool.clone().unwrap_or_else(|| usual.into());
-    QemuSource::Programs {
-        qemu: named(&told.tools.qemu, "qemu-system-x86_64"),
-        swtpm: named(&told.tools.swtpm, "swtpm"),
-    }
+/// What `cocoon host up` would run: looked for, not fetched.
+fn programs(tools: &config::Tools) -> Programs {
+    let pinned = Store::default_folder()
+        .and_then(|cache| Tools::unpacked(Group::VmTools, &Lock::built_in(), &cache).ok().flatten());
+    let tree = pinned.as_ref().map(|pinned| pinned.tree().root());
+    Programs::choose(tools, tree, std::env::var_os("PATH").as_deref())
 }
 
-fn tool(told: &Told) -> Result<Box<dyn CcTool>, Failure> {
-    match &told.tools.gpu_admin {
+fn tool(tools: &config::Tools) -> Result<Box<dyn CcTool>, Failure> {
+    match &tools.gpu_admin {
         None => Ok(Box::new(NoTool)),
         Some(path) => match AdminTool::at(path) {
             Ok(tool) => Ok(Box::new(tool)),

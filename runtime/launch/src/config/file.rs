@@ -14,9 +14,6 @@ use super::{
 };
 use crate::plan::{Cid, GuestName, Iommu, Memory, PciAddress, QuoteService, Vcpus};
 
-/// Where TDX quotes are signed, if nothing is said: the host's own vsock, the service's usual port.
-const USUAL_QUOTES: QuoteService = QuoteService::Vsock { cid: 2, port: 4050 };
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
@@ -119,7 +116,7 @@ impl File {
             state: self.state,
             gateways: self.gateways,
             advertise: self.advertise,
-            quote_service: self.quote_service.map_or(Ok(USUAL_QUOTES), |text| quote_service(&text))?,
+            quote_service: self.quote_service.map_or(Ok(QuoteService::USUAL), |text| quote_service(&text))?,
             iommu: match self.iommu {
                 IommuWord::Iommufd => Iommu::Iommufd,
                 IommuWord::Legacy => Iommu::Legacy,

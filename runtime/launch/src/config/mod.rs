@@ -16,7 +16,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use crate::doctor::Tee as TeeKind;
 use crate::plan::{Cid, GuestName, Iommu, Memory, PciAddress, QuoteService, Vcpus};
+use crate::root::Root;
 
 /// Most bytes of the file.
 pub const MAX_CONFIG: u64 = 64 * 1024;
@@ -41,6 +43,15 @@ pub enum ConfigError {
     /// Not TOML, an unknown field, or a missing one.
     #[error("the host's configuration is not understood: {0}")]
     Grammar(String),
+    /// It is left to the hardware, which has none.
+    #[error(
+        "`tee = \"auto\"` in the host's configuration, and {why}; use another machine, or write `tee = \"emulation\"` to try \
+         things out unprotected (`cocoon host doctor` says more)"
+    )]
+    NoTee {
+        /// What was found.
+        why: String,
+    },
     /// A value that cannot be.
     #[error("`{field}` in the host's configuration: {why}")]
     Value {
@@ -93,6 +104,18 @@ pub enum TeeChoice {
     Emulation,
 }
 
+impl TeeChoice {
+    /// The TEE that is named; `None`: it is left to the machine.
+    pub fn named(self) -> Option<TeeKind> {
+        match self {
+            Self::Auto => None,
+            Self::Tdx => Some(TeeKind::Tdx),
+            Self::Snp => Some(TeeKind::Snp),
+            Self::Emulation => Some(TeeKind::Emulation),
+        }
+    }
+}
+
 /// Programs in place of the pinned ones; `None`: the pinned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tools {
@@ -137,6 +160,19 @@ pub enum Size {
     },
 }
 
+impl Size {
+    /// Memory in bytes; `None` for a profile that does not come with this program.
+    pub fn memory(&self) -> Option<u64> {
+        match self {
+            Self::Own { memory, .. } => Some(memory.as_mib() << 20),
+            Self::Profile(name) => {
+                let mut known = cocoon_image::profile::built_in().into_iter();
+                known.find(|(profile, _)| profile.name == *name).map(|(profile, _)| profile.memory())
+            }
+        }
+    }
+}
+
 impl HostConfig {
     /// Reads a file.
     ///
@@ -160,6 +196,15 @@ impl HostConfig {
         let file: file::File =
             toml::from_str(text).map_err(|error| ConfigError::Grammar(error.to_string()))?;
         file.check()
+    }
+
+    /// The TEE of this host's guests: the one that is named, else the machine's own. Emulation only by name.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoTee`].
+    pub fn tee(&self, root: &Root) -> Result<TeeKind, ConfigError> {
+        let found = || crate::doctor::found(root).map_err(|why| ConfigError::NoTee { why });
+        self.tee.named().map_or_else(found, Ok)
     }
 
     /// Where a guest's run folder is.

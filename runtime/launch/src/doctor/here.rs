@@ -5,60 +5,39 @@ use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use super::machine::{Machine, Network, Qemu, Version};
+use super::programs::Programs;
 use crate::external::{self, Ended};
 use crate::gpu::CcTool;
+use crate::program::Program;
 
 /// How long a program may take to say its version.
 const LIMIT: Duration = Duration::from_secs(20);
 /// No kernel's log ring is larger than what is read.
 const MOST_LOG: usize = 16 << 20;
 
-/// Where QEMU and swtpm come from.
-pub enum QemuSource {
-    /// Programs that are found by name or path.
-    Programs {
-        /// QEMU for x86-64.
-        qemu: PathBuf,
-        /// The software TPM.
-        swtpm: PathBuf,
-    },
-    /// The launcher's own tree: how one of its programs is started.
-    Tree {
-        /// Where the tree is, for people.
-        name: String,
-        /// The command that starts a program of it.
-        command: Box<dyn Fn(&str) -> Command>,
-    },
-}
-
 /// This machine.
 pub struct ThisMachine {
-    source: QemuSource,
+    programs: Programs,
     modes: Box<dyn CcTool>,
     network: Network,
 }
 
 impl ThisMachine {
-    /// This machine with a QEMU, NVIDIA's admin tool, and what was learnt over the network before.
-    pub fn new(source: QemuSource, modes: Box<dyn CcTool>, network: Network) -> Self {
-        Self { source, modes, network }
+    /// This machine with the programs for guests, NVIDIA's admin tool, and what was learnt over the network before.
+    pub fn new(programs: Programs, modes: Box<dyn CcTool>, network: Network) -> Self {
+        Self { programs, modes, network }
     }
 
-    fn run(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
-        let mut command = match &self.source {
-            QemuSource::Programs { qemu, .. } if program == "qemu-system-x86_64" => Command::new(qemu),
-            QemuSource::Programs { swtpm, .. } => Command::new(swtpm),
-            QemuSource::Tree { command, .. } => command(program),
-        };
-        match external::run(command.args(arguments), LIMIT).map_err(|error| error.to_string())? {
+    fn run(&self, program: &Program, arguments: &[&str]) -> Result<String, String> {
+        match external::run(program.command().args(arguments), LIMIT).map_err(|error| error.to_string())? {
             Ended { code: Some(0), said } => Ok(said),
             Ended { said, .. } => {
-                Err(format!("{program} failed: {}", said.lines().last().unwrap_or("it said nothing")))
+                let last = said.lines().last().unwrap_or("it said nothing");
+                Err(format!("{} failed: {last}", program.file().display()))
             }
         }
     }
@@ -66,20 +45,17 @@ impl ThisMachine {
 
 impl Machine for ThisMachine {
     fn qemu(&self) -> Result<Qemu, String> {
-        const QEMU: &str = "qemu-system-x86_64";
-        let said = self.run(QEMU, &["--version"])?;
-        let version = Version::find(&said).ok_or_else(|| format!("{QEMU} --version names no version"))?;
-        let objects = self.run(QEMU, &["-object", "help"])?;
+        let Programs { qemu, origin, .. } = &self.programs;
+        let said = self.run(qemu, &["--version"])?;
+        let nothing = || format!("{} --version names no version", qemu.file().display());
+        let version = Version::find(&said).ok_or_else(nothing)?;
+        let objects = self.run(qemu, &["-object", "help"])?;
         let objects = objects.lines().filter(|line| line.starts_with(' ')).map(|line| line.trim().to_owned());
-        let source = match &self.source {
-            QemuSource::Programs { qemu, .. } => qemu.display().to_string(),
-            QemuSource::Tree { name, .. } => name.clone(),
-        };
-        Ok(Qemu { source, version, objects: objects.collect() })
+        Ok(Qemu { source: origin.clone(), version, objects: objects.collect() })
     }
 
     fn swtpm(&self) -> Result<String, String> {
-        let said = self.run("swtpm", &["--version"])?;
+        let said = self.run(&self.programs.swtpm, &["--version"])?;
         Ok(said.lines().next().unwrap_or("swtpm").trim().to_owned())
     }
 

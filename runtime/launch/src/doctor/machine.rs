@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::report::Tee;
 use crate::gpu::{CcTool, Selection};
+use crate::plan::{GuestName, QuoteService};
 
 /// What is asked of a host.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Question {
     pub gpus: Option<Selection>,
     /// Memory of all guests, in bytes.
     pub memory: u64,
+    /// The image that guests shall boot; `None`: not named yet.
+    pub image: Option<ImageQuestion>,
     /// The guest's firmware, as a path of the machine; `None`: not chosen yet.
     pub firmware: Option<PathBuf>,
     /// SHA-256 of firmware files with known measurements, in hexadecimal; empty: no image was given.
@@ -33,44 +36,42 @@ pub struct Question {
     pub balance: u64,
 }
 
+/// What is asked of an image.
+#[derive(Debug, Clone)]
+pub struct ImageQuestion {
+    /// Its folder, as a path of the machine.
+    pub folder: PathBuf,
+    /// The guests whose machines are profiles of its manifest.
+    pub guests: Vec<ProfileGuest>,
+    /// Whether guests begin with the image's own firmware, and not with another that the configuration names.
+    pub own_firmware: bool,
+}
+
+/// A guest whose machine is a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileGuest {
+    /// The guest.
+    pub guest: GuestName,
+    /// The profile's name.
+    pub profile: String,
+    /// How many GPUs the configuration gives it.
+    pub gpus: usize,
+}
+
 impl Default for Question {
     fn default() -> Self {
         Self {
             tee: None,
             gpus: Some(Selection::All),
             memory: 4 << 30,
+            image: None,
             firmware: None,
             known_firmware: Vec::new(),
-            quote_service: QuoteService::default(),
+            quote_service: QuoteService::USUAL,
             state: "/".into(),
             disk: 20 << 30,
             ports: Vec::new(),
             balance: 1_000_000_000,
-        }
-    }
-}
-
-/// Where Intel's quote generation service (QGS) listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum QuoteService {
-    /// A unix socket.
-    Unix(PathBuf),
-    /// A vsock port of this machine.
-    Vsock(u32),
-}
-
-impl Default for QuoteService {
-    /// The port that Intel's package sets in /etc/qgs.conf.
-    fn default() -> Self {
-        Self::Vsock(4050)
-    }
-}
-
-impl fmt::Display for QuoteService {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "{}", path.display()),
-            Self::Vsock(port) => write!(f, "vsock port {port}"),
         }
     }
 }

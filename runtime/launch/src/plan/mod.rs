@@ -17,7 +17,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use cocoon_image::snp::VcpuType;
 
@@ -162,6 +162,20 @@ pub enum QuoteService {
     },
     /// A unix socket.
     Unix(PathBuf),
+}
+
+impl QuoteService {
+    /// The port that Intel's package sets in /etc/qgs.conf, on this host's own vsock.
+    pub const USUAL: Self = Self::Vsock { cid: 2, port: 4050 };
+}
+
+impl fmt::Display for QuoteService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vsock { cid, port } => write!(f, "vsock {cid}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// Who executes the guest's instructions, where nothing is protected anyway.

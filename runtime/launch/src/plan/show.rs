@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, path::Path};
 
-use super::{Iommu, LaunchPlan, PlanError, QuoteService, Snp, Tee};
+use super::{Iommu, LaunchPlan, PlanError, Snp, Tee};
 use crate::program::Program;
 
 impl LaunchPlan {
@@ -19,7 +19,7 @@ impl LaunchPlan {
         }
         line(format!("#   {:<18} {}", "reached by", self.way()));
         if let Tee::Tdx { quote_service, .. } = &self.tee {
-            line(format!("#   {:<18} {}", "quotes by", said(quote_service)));
+            line(format!("#   {:<18} {}", "quotes by", quote_service));
         }
         if let Tee::Tdx { gpus, .. } | Tee::Snp(Snp { gpus, .. }) = &self.tee {
             let by = if gpus.iommu == Iommu::Iommufd { "iommufd" } else { "VFIO's legacy groups" };
@@ -53,13 +53,6 @@ impl LaunchPlan {
             Tee::Tdx { cid, .. } | Tee::Snp(Snp { cid, .. }) => format!("vsock, CID {cid}"),
             Tee::Emulation { forward, .. } => format!("TCP {forward}, forwarded by QEMU"),
         }
-    }
-}
-
-fn said(service: &QuoteService) -> String {
-    match service {
-        QuoteService::Vsock { cid, port } => format!("vsock {cid}:{port}"),
-        QuoteService::Unix(path) => path.display().to_string(),
     }
 }
 

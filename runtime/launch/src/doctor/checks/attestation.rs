@@ -1,8 +1,8 @@
 //! What evidence is made of: the clock, quotes, collateral.
 
 use super::{Look, probed};
-use crate::doctor::machine::QuoteService;
 use crate::doctor::report::{Check, Group, Tee};
+use crate::plan::QuoteService;
 use crate::root::Files;
 
 const GROUP: Group = Group::Attestation;
@@ -57,7 +57,7 @@ pub(super) fn quotes(look: &Look<'_>) -> Check {
             Ok(()) => Check { found: path.display().to_string(), ..check }.ok("it listens"),
             Err(error) => Check { found: error.to_string(), ..check }.fail("nobody listens there", REMEDY),
         },
-        QuoteService::Vsock(port) => {
+        QuoteService::Vsock { port, .. } => {
             let Some(pid) = process(look, "qgs") else {
                 return Check { found: "no process qgs".into(), ..check }
                     .fail("without it the TD gets no quote", REMEDY);

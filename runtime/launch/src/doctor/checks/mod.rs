@@ -2,6 +2,7 @@
 
 mod attestation;
 mod gpus;
+mod image;
 mod kernel;
 mod operation;
 mod processor;
@@ -36,6 +37,8 @@ const CHECKS: &[Ask] = &[
     software::qemu,
     software::objects,
     software::swtpm,
+    image::manifest,
+    image::profiles,
     software::firmware,
     software::firmware_known,
     gpus::present,
