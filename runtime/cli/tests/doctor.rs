@@ -121,9 +121,10 @@ fn a_configuration_that_cannot_be_read_or_understood_is_a_plain_error() {
     let path = folder.path().join("host.toml");
     std::fs::write(&path, "tee = \"sgx\"\n").expect("it can be written");
     let path = path.display().to_string();
-    for (arguments, words) in
-        [(["--config", "/no/such/file"], "/no/such/file"), (["--config", &path], "expected one of `auto`, `tdx`, `snp`, `emulation`")]
-    {
+    for (arguments, words) in [
+        (["--config", "/no/such/file"], "/no/such/file"),
+        (["--config", &path], "expected one of `auto`, `tdx`, `snp`, `emulation`"),
+    ] {
         let output = doctor(&arguments);
         let error = String::from_utf8(output.stderr.clone()).expect("text");
         assert!(!output.status.success() && error.contains(words) && output.stdout.is_empty(), "{output:?}");

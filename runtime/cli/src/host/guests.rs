@@ -9,8 +9,9 @@ use cocoon_contracts::Nanotons;
 use cocoon_host::{Expected, Files, HostOptions, Image, Launch, VmOptions, VmTee};
 use cocoon_image::profile::{PlatformName, Profile, built_in};
 use cocoon_image_build::Store;
-use cocoon_launch::config::{GuestConfig, HostConfig, Size, TeeChoice};
+use cocoon_launch::config::{GuestConfig, HostConfig, Size, TeeKind};
 use cocoon_launch::plan::{GuestName, Memory, Vcpus};
+use cocoon_launch::root::Root;
 use cocoon_protocol::Price;
 
 use super::up::Arguments;
@@ -98,7 +99,9 @@ impl Jobs {
         arguments: &Arguments,
         screen: &Screen,
     ) -> Result<Self, Failure> {
-        let tee = super::tee(config)?;
+        let tee = config.tee(&Root::machine()).map_err(|error| {
+            Failure::usage(error.to_string(), "`cocoon host doctor` says what this machine can")
+        })?;
         let joined = Joined::load(&config.state).await?;
         let (prompt, completion) = config.price;
         let shared = Shared::new(
@@ -258,11 +261,11 @@ fn vm(
 }
 
 /// The machine that a guest is to have: measurements hold for it alone.
-fn machine(guest: &GuestConfig, tee: TeeChoice) -> Result<Profile, Failure> {
+fn machine(guest: &GuestConfig, tee: TeeKind) -> Result<Profile, Failure> {
     let platform = match tee {
-        TeeChoice::Snp => PlatformName::Snp,
-        TeeChoice::Emulation => PlatformName::Emulation,
-        TeeChoice::Tdx | TeeChoice::Auto => PlatformName::Tdx,
+        TeeKind::Snp => PlatformName::Snp,
+        TeeKind::Emulation => PlatformName::Emulation,
+        TeeKind::Tdx => PlatformName::Tdx,
     };
     let profile = match &guest.size {
         Size::Profile(name) => named(name)?,

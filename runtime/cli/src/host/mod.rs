@@ -14,7 +14,7 @@ pub(crate) mod vm_tools;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use cocoon_launch::config::{HostConfig, TeeChoice};
+use cocoon_launch::config::HostConfig;
 
 use crate::error::Failure;
 use crate::network::state_path;
@@ -77,9 +77,4 @@ fn load(path: &Path) -> Result<HostConfig, Failure> {
     HostConfig::load(path).map_err(|error| {
         Failure::usage(error.to_string(), "mend what it names; every word is explained in docs/operating.md")
     })
-}
-
-/// Which TEE a configuration means.
-fn tee(config: &HostConfig) -> Result<TeeChoice, Failure> {
-    Ok(config.tee)
 }
