@@ -142,8 +142,12 @@ fn bench_engine(model: &Path) -> Result<()> {
     cargo(&["run", "--release", "--quiet", "-p", "cocoon-engine", "--example", "bench", "--", model])
 }
 
+/// With the `cocoon` beside this program. Built alone it would have other features of its dependencies than in a build of the
+/// whole workspace, and each would undo the other: so it is built only where there is none.
 fn reproduce(init_only: bool) -> Result<()> {
-    cargo(&["build", "--release", "--locked", "--quiet", "-p", "cocoon-cli"])?;
+    if !std::env::current_exe()?.with_file_name("cocoon").is_file() {
+        cargo(&["build", "--release", "--locked", "--quiet", "-p", "cocoon-cli"])?;
+    }
     reproduce::run(&root(), init_only)
 }
 
