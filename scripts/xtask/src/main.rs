@@ -58,7 +58,11 @@ fn root() -> PathBuf {
 
 /// Runs a command in the root and passes its output on.
 fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let status = Command::new(program)
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_this_package(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
+    let status = command
         .args(arguments)
         .current_dir(root())
         .status()
@@ -71,6 +75,14 @@ fn run(program: &str, arguments: &[&str]) -> Result<()> {
 
 fn cargo(arguments: &[&str]) -> Result<()> {
     run(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()), arguments)
+}
+
+/// What `cargo run` says of this package to us. Build scripts look at some of it (ring's does): passed on to another cargo, it would
+/// make everything anew, and again the next time without us.
+fn is_of_this_package(variable: &str) -> bool {
+    ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_"]
+        .iter()
+        .any(|begin| variable.starts_with(begin))
 }
 
 /// The compiler is an npm package, pinned by its lock file; `npm ci` installs exactly that, once.
@@ -130,8 +142,12 @@ fn bench_engine(model: &Path) -> Result<()> {
     cargo(&["run", "--release", "--quiet", "-p", "cocoon-engine", "--example", "bench", "--", model])
 }
 
+/// With the `cocoon` beside this program. Built alone it would have other features of its dependencies than in a build of the
+/// whole workspace, and each would undo the other: so it is built only where there is none.
 fn reproduce(init_only: bool) -> Result<()> {
-    cargo(&["build", "--release", "--locked", "--quiet", "-p", "cocoon-cli"])?;
+    if !std::env::current_exe()?.with_file_name("cocoon").is_file() {
+        cargo(&["build", "--release", "--locked", "--quiet", "-p", "cocoon-cli"])?;
+    }
     reproduce::run(&root(), init_only)
 }
 
