@@ -85,7 +85,7 @@ impl Tools {
     /// If the lock has no such group.
     pub fn unpacked(group: Group, lock: &Lock, folder: &Path) -> Result<Option<Self>, Error> {
         let root = folder.join(TREES).join(digest(lock.group(group)?).to_string());
-        Ok(root.is_dir().then(|| Self { tree: Tree { root } }))
+        Ok(root.is_dir().then_some(Self { tree: Tree { root } }))
     }
 
     /// What makes images: `mkfs.erofs`.

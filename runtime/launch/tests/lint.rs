@@ -1,6 +1,6 @@
 //! Production command lines against the real QEMU, by the error they end with: that the hardware is missing, and no other.
 //!
-//! The tree of QEMU is named by `COCOON_QEMU_TREE`; without one these tests say so and prove nothing.
+//! The tree of QEMU is named by `COCOON_QEMU_TREE`, else it is the cache's; without one these tests say so and prove nothing.
 
 #![allow(dead_code, reason = "each test file uses its part of the common module")]
 

@@ -26,7 +26,9 @@ const HOST_FOLDER: &str = "COCOON_TEST_HOST_FOLDER";
 fn swtpm_or_say_skipped() -> Option<Program> {
     let tree = common::tree();
     if tree.is_none() {
-        eprintln!("SKIPPED: the TPM proxy: COCOON_QEMU_TREE names no tree with swtpm");
+        eprintln!(
+            "SKIPPED: the TPM proxy: COCOON_QEMU_TREE names no tree with swtpm, and the cache has none"
+        );
     }
     tree.map(|tree| Program::swtpm_in_tree(&tree))
 }

@@ -29,13 +29,13 @@ struct Tools {
 }
 
 fn tools_or_say_skipped() -> Option<Tools> {
-    let named = common::tree().zip(std::env::var_os("COCOON_OVMF"));
+    let named = common::tree().zip(common::firmware());
     if named.is_none() {
         eprintln!(
-            "SKIPPED: guests in QEMU: COCOON_QEMU_TREE and COCOON_OVMF (an OVMF.fd) are not both named"
+            "SKIPPED: guests in QEMU: COCOON_QEMU_TREE and COCOON_OVMF (an OVMF.fd) are not both named, nor in the cache"
         );
     }
-    named.map(|(tree, firmware)| Tools { tree, firmware: firmware.into() })
+    named.map(|(tree, firmware)| Tools { tree, firmware })
 }
 
 /// A guest whose firmware runs and finds nothing to boot.
