@@ -41,7 +41,7 @@ impl Default for GuestSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
     /// Registers of TDX, or of its emulator.
-    Tdx(Measurements),
+    Tdx(Box<Measurements>),
     /// SEV-SNP: the launch digest. Configuration and weights stand in the statement alone.
     Snp {
         /// As the firmware computes it.
@@ -141,7 +141,7 @@ impl Expected {
             configuration: &configuration,
             weights_sha256: weights,
         };
-        let reference = Reference::Tdx(image.measurements());
+        let reference = Reference::Tdx(Box::new(image.measurements()));
         Ok(Self { configuration, weights, model_name, reference, boots: Boots::Process(binary) })
     }
 

@@ -119,13 +119,13 @@ impl Image {
         match self.measurement.registers {
             Registers::Tdx(boot) | Registers::Emulation(boot) => {
                 let [r0, r1, r2] = boot.rtmr.map(|register| register.0);
-                Reference::Tdx(Measurements {
+                Reference::Tdx(Box::new(Measurements {
                     mrtd: boot.mrtd.0,
                     rtmr: [r0, r1, r2, runtime_register(configuration, weights)],
                     mrconfigid: zero,
                     mrowner: zero,
                     mrownerconfig: zero,
-                })
+                }))
             }
             Registers::Snp { launch_digest } => Reference::Snp { launch_digest: launch_digest.0 },
         }

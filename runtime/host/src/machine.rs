@@ -35,7 +35,7 @@ impl Launcher {
             }
             Self::Vm(launcher) => {
                 let (guest, reach) = launcher.start().await?;
-                Ok(Machine { reach, kind: Kind::Vm(Box::new(guest)) })
+                Ok(Machine { reach, kind: Kind::Vm(guest) })
             }
         }
     }
@@ -49,7 +49,7 @@ pub(crate) struct Machine {
 
 enum Kind {
     Process { process: GuestProcess, _tee: Serving },
-    Vm(Box<VmGuest>),
+    Vm(VmGuest),
 }
 
 impl Machine {

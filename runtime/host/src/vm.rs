@@ -24,7 +24,7 @@ use cocoon_simulated_tee::{BOOT_PCRS, Emulator, Serving, SimulatedRoot};
 use crate::{Expected, HostError, Image, expected::Boots, guest_client::Reach, life::Life};
 
 /// Room that a run may take in its folder: the console of a development guest.
-const MAX_CONSOLE: u64 = 16 * 1024 * 1024;
+const MAX_CONSOLE: u64 = 2 * cocoon_launch::vm::MAX_CONSOLE;
 /// The configuration disk, in the run folder.
 const CONFIGURATION_DISK: &str = "config.img";
 
