@@ -135,6 +135,29 @@ fn every_command_on_the_page_ends_as_it_says() {
     assert!(run >= least && shown < run + 15, "{run} commands run, {shown} shown");
 }
 
+/// The page says to install it; so the host must take its own service's command line.
+#[test]
+fn what_the_service_starts_is_what_the_host_takes() {
+    let Some(image) = image() else { return };
+    let bench = Bench::start(&image);
+    let config = bench.folder.path().join("host.toml");
+    let run = |program: &Path, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).output().expect("it starts")
+    };
+    let unit = run(&binary("cocoon"), &["host", "unit", "--config", text(&config)]);
+    let unit = String::from_utf8(unit.stdout).expect("text");
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("it starts something");
+    let mut words = line.split(' ');
+    let program = PathBuf::from(words.next().expect("a program"));
+    let arguments: Vec<&str> = words.chain(["--dry-run"]).collect();
+    let output = run(&program, &arguments);
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    let cache = unit.lines().find_map(|line| line.strip_prefix("Environment=XDG_CACHE_HOME="));
+    let state = bench.folder.path().join("state");
+    assert!(Path::new(cache.expect("a cache")).starts_with(&state), "it may write to the state folder alone");
+}
+
 #[test]
 fn every_word_of_the_configuration_is_explained_on_the_page() {
     let example: toml::Table = EXAMPLE.parse().expect("the example is TOML");
