@@ -43,7 +43,8 @@ impl Unit {
         let code = if self.emulation { EMULATION } else { "MemoryDenyWriteExecute=yes\n" };
         Ok(format!(
             "{UNIT}\n[Service]\nType=exec\nExecStart={program} host up --config {config}\n\
-             ReadWritePaths={state}\nEnvironment=XDG_CACHE_HOME={state}/cache\n{LIFE}\n{who}\n{HARDENING}{code}\n{DEVICES}\n[Install]\n\
+             ReadWritePaths={state}\nEnvironment=XDG_CACHE_HOME={state}/cache\n\
+             {LIFE}\n{who}\n{HARDENING}{code}\n{DEVICES}\n[Install]\n\
              WantedBy=multi-user.target\n"
         ))
     }
