@@ -1,6 +1,8 @@
 //! Tests that see the whole: the journey, the refusals, the money, the layering. Here is what they share: the real
-//! binaries, started on free ports in a temporary folder, each tied to the test by a lifeline.
+//! binaries, started on free ports in a temporary folder, each tied to the test by a lifeline; and the pages of `docs/`.
 
+pub mod evidence;
+pub mod page;
 pub mod relay;
 pub mod slow_model;
 

@@ -41,3 +41,47 @@ fn a_model_with_other_bytes_is_not_taken_for_the_demo_model() {
     let (code, said) = library("demo_model", &nothing);
     assert_eq!(code, Some(1), "a hollow file was taken for the model: {said}");
 }
+
+/// Runs ./scripts/demo with programs that only write down how they were called, in a cache that holds no demo model.
+fn demo(arguments: &[&str]) -> Vec<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = tempfile::tempdir().expect("a temporary folder");
+    let calls = bench.path().join("calls");
+    for (name, folder) in [("cargo", "bin"), ("cc", "bin"), ("cocoon", "target/release")] {
+        let folder = bench.path().join(folder);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let text = format!("#!/bin/sh\necho \"{name} $*\" >>'{}'\n", calls.display());
+        std::fs::write(folder.join(name), text).expect("a file");
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.join(name), mode).expect("it is ours");
+    }
+    let path = format!("{}:{}", bench.path().join("bin").display(), std::env::var("PATH").expect("a PATH"));
+    let output = Command::new(root().join("scripts/demo"))
+        .args(arguments)
+        .env("PATH", path)
+        .env("CARGO_TARGET_DIR", bench.path().join("target"))
+        .env("XDG_CACHE_HOME", bench.path())
+        .output()
+        .expect("bash starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let calls = std::fs::read_to_string(calls).expect("something was called");
+    calls.lines().filter(|line| line.starts_with("cocoon ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_demo_of_a_booted_guest_builds_its_image_first_and_takes_a_small_model() {
+    let tiny = "tests/models/tiny.gguf";
+    assert!(root().join(tiny).is_file());
+    let booted = format!("cocoon demo --model {tiny} --vm --json");
+    assert_eq!(demo(&["--vm", "--json"]), ["cocoon image build", &booted]);
+    assert_eq!(
+        demo(&["--vm", "--model=mine.gguf"]),
+        ["cocoon image build", "cocoon demo --vm --model=mine.gguf"]
+    );
+    assert_eq!(
+        demo(&["--vm", "--image", "mine", "--model", "mine.gguf"]),
+        ["cocoon demo --vm --image mine --model mine.gguf"]
+    );
+    assert_eq!(demo(&["--model", "mine.gguf"]), ["cocoon demo --model mine.gguf"]);
+    assert_eq!(demo(&["--vm", "--help"]), ["cocoon demo --vm --help"], "help builds no image");
+}

@@ -14,7 +14,7 @@ pub struct Unit {
     pub program: PathBuf,
     /// `host.toml`.
     pub config: PathBuf,
-    /// The state folder: the one place that is written to.
+    /// The state folder: the one place that is written to, the cache of packages and weights disks in it.
     pub state: PathBuf,
     /// Guests have GPUs: their drivers are changed by writing to sysfs, which only root may.
     pub gpus: bool,
@@ -42,8 +42,9 @@ impl Unit {
         let who = if self.gpus { AS_ROOT } else { AS_USER };
         let code = if self.emulation { EMULATION } else { "MemoryDenyWriteExecute=yes\n" };
         Ok(format!(
-            "{UNIT}\n[Service]\nType=exec\nExecStart={program} host up --vm --config {config}\n\
-             ReadWritePaths={state}\n{LIFE}\n{who}\n{HARDENING}{code}\n{DEVICES}\n[Install]\n\
+            "{UNIT}\n[Service]\nType=exec\nExecStart={program} host up --config {config}\n\
+             ReadWritePaths={state}\nEnvironment=XDG_CACHE_HOME={state}/cache\n\
+             {LIFE}\n{who}\n{HARDENING}{code}\n{DEVICES}\n[Install]\n\
              WantedBy=multi-user.target\n"
         ))
     }
@@ -126,6 +127,7 @@ const DEVICES: &str = "\
 # char-vfio are VFIO's groups, char-vfio-dev its devices for iommufd.
 DevicePolicy=closed
 DeviceAllow=/dev/kvm rw
+DeviceAllow=/dev/sev rw
 DeviceAllow=/dev/vhost-vsock rw
 DeviceAllow=/dev/vfio/vfio rw
 DeviceAllow=/dev/iommu rw
@@ -188,7 +190,8 @@ mod tests {
                 ("DevicePolicy", "closed"),
                 ("LimitMEMLOCK", "infinity"),
                 ("KillMode", "mixed"),
-                ("ExecStart", "/bin/true host up --vm --config /etc/cocoon/host.toml"),
+                ("ExecStart", "/bin/true host up --config /etc/cocoon/host.toml"),
+                ("Environment", "XDG_CACHE_HOME=/var/lib/cocoon/state/cache"),
                 ("User", if gpus { "root" } else { "cocoon" }),
                 ("CapabilityBoundingSet", if gpus { "CAP_SYS_ADMIN" } else { "" }),
                 ("ProtectKernelTunables", if gpus { "no" } else { "yes" }),
@@ -201,7 +204,7 @@ mod tests {
                 .filter(|(_, key, _)| key == "DeviceAllow")
                 .map(|(_, _, v)| v.as_str())
                 .collect();
-            assert_eq!(allowed.len(), 6);
+            assert_eq!(allowed.len(), 7);
             assert!(allowed.iter().all(|device| device.ends_with(" rw")), "no device is made: {allowed:?}");
         }
     }

@@ -120,8 +120,16 @@ fn next_steps(screen: &Screen, variant: Variant, out: &Path, elsewhere: bool) {
     let manifest = out.join(MANIFEST);
     screen.line("next");
     screen.line(&format!("   cocoon image measure {}", manifest.display()));
-    if variant == Variant::Development {
-        screen.line(&format!("   cocoon demo --vm{image}"));
+    match variant {
+        Variant::Development => {
+            screen.line(&format!("   cocoon demo --vm{image}"));
+            screen.line(&format!("   cocoon host up --vm{image}"));
+        }
+        // It boots where there is a TEE, and who it belongs to is in a file.
+        Variant::Production => {
+            screen.line(&format!(
+                "   cocoon host up --config host.toml    with image = {out:?}; docs/operating.md"
+            ));
+        }
     }
-    screen.line(&format!("   cocoon host up --vm{image}"));
 }
