@@ -4,8 +4,8 @@ use std::mem::discriminant;
 use std::sync::Arc;
 
 use cocoon_attestation::{
-    Document, Endorsement, Endorsements, Evidence, Need, TrustAnchors, UnixTime, evaluation_mark,
-    intel_needs, needs,
+    Bundle, Document, Endorsement, Endorsements, Evidence, Need, TrustAnchors, UnixTime,
+    canonical_collateral, evaluation_mark, intel_needs, needs,
 };
 
 use crate::cache::Entry;
@@ -148,6 +148,35 @@ impl Fetcher {
         }
         self.marks(evidence, anchors, at, &mut gathered);
         gathered
+    }
+
+    /// The same bundle with what its verifiers would have to fetch, as of `at`: for whoever hands it out. Signed bytes stay as
+    /// they are; what could not be had is missing still, and the outcomes say why.
+    pub async fn complete(
+        &self,
+        mut bundle: Bundle,
+        anchors: &TrustAnchors,
+        at: UnixTime,
+    ) -> (Bundle, Vec<Outcome>) {
+        let evidence = Evidence::Bundle(bundle.clone());
+        let gathered = self.gather(&evidence, &Endorsements::none(), anchors, at).await;
+        for item in gathered.endorsements.items() {
+            let item = match item {
+                // Bundles carry collateral in one form only.
+                Endorsement::IntelCollateral(json) => match canonical_collateral(json) {
+                    Ok(json) => {
+                        bundle.endorsements.retain(|old| !matches!(old, Endorsement::IntelCollateral(_)));
+                        Endorsement::IntelCollateral(json)
+                    }
+                    Err(_) => continue, // no verifier would take it
+                },
+                other => other.clone(),
+            };
+            if !bundle.endorsements.contains(&item) {
+                bundle.endorsements.push(item);
+            }
+        }
+        (bundle, gathered.outcomes)
     }
 
     async fn round(&self, wanted: &[Need], evidence: &Evidence, at: UnixTime, gathered: &mut Gathered) {

@@ -137,6 +137,33 @@ async fn a_bundle_without_collateral_gets_it_and_one_with_it_needs_nothing() {
 }
 
 #[tokio::test]
+async fn a_bundle_is_completed_once_and_verifies_offline_from_then_on() {
+    let mut world = World::new().await;
+    let statement = kit::statement();
+    let quote = Emulator::launch(&world.root, b"binary", &[]).quote(&statement::report_data(&statement));
+    let bare = Bundle { statement, tee: Tee::Tdx, quote, gpu: vec![], event_log: None, endorsements: vec![] };
+    let fetcher = world.desk.fetcher(world.local.services(), world.cache.path(), NOW);
+    let (whole, outcomes) = fetcher.complete(bare.clone(), &world.desk.anchors, NOW).await;
+    assert_eq!((outcomes.len(), whole.endorsements.len()), (4, 1));
+    assert_eq!((&whole.statement, &whole.quote), (&bare.statement, &bare.quote));
+
+    // As it goes over the wire, with nobody to ask.
+    let sent = Bundle::decode(&whole.encode()).expect("a bundle");
+    world.desk.evidence = Evidence::Bundle(sent.clone());
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let (gathered, result) = world.desk.run(nowhere(), elsewhere.path(), NOW).await;
+    assert!(gathered.outcomes.is_empty() && result.is_ok());
+
+    world.local.requests();
+    let (again, outcomes) = fetcher.complete(sent.clone(), &world.desk.anchors, NOW).await;
+    assert!(outcomes.is_empty() && again == sent && world.local.requests().is_empty(), "nothing is lacking");
+
+    let alone = world.desk.fetcher(nowhere(), elsewhere.path(), NOW);
+    let (same, outcomes) = alone.complete(bare.clone(), &world.desk.anchors, NOW).await;
+    assert_eq!((same, outcomes.len()), (bare, 4), "what cannot be had is missing still, and that is said");
+}
+
+#[tokio::test]
 async fn the_cache_serves_while_the_services_are_down_within_the_dates() {
     let world = World::new().await;
     world.desk.run(world.local.services(), world.cache.path(), NOW).await.1.expect("genuine");
