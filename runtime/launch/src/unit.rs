@@ -42,8 +42,9 @@ impl Unit {
         let who = if self.gpus { AS_ROOT } else { AS_USER };
         let code = if self.emulation { EMULATION } else { "MemoryDenyWriteExecute=yes\n" };
         Ok(format!(
-            "{UNIT}\n[Service]\nType=exec\nExecStart={program} host up --vm --config {config}\n\
-             ReadWritePaths={state}\n{LIFE}\n{who}\n{HARDENING}{code}\n{DEVICES}\n[Install]\n\
+            "{UNIT}\n[Service]\nType=exec\nExecStart={program} host up --config {config}\n\
+             ReadWritePaths={state}\n# Programs and weights disks; home folders are out of reach.\n\
+             Environment=XDG_CACHE_HOME={state}/cache\n{LIFE}\n{who}\n{HARDENING}{code}\n{DEVICES}\n[Install]\n\
              WantedBy=multi-user.target\n"
         ))
     }
@@ -63,7 +64,8 @@ const LIFE: &str = "\
 # The host is told and ends its guests in order; what is left after that is killed with it.
 KillMode=mixed
 KillSignal=SIGTERM
-TimeoutStopSec=120
+# Answers under way, the guests side by side, then vouchers on the chain.
+TimeoutStopSec=300
 Restart=on-failure
 RestartSec=5
 OOMPolicy=stop
@@ -188,7 +190,8 @@ mod tests {
                 ("DevicePolicy", "closed"),
                 ("LimitMEMLOCK", "infinity"),
                 ("KillMode", "mixed"),
-                ("ExecStart", "/bin/true host up --vm --config /etc/cocoon/host.toml"),
+                ("ExecStart", "/bin/true host up --config /etc/cocoon/host.toml"),
+                ("Environment", "XDG_CACHE_HOME=/var/lib/cocoon/state/cache"),
                 ("User", if gpus { "root" } else { "cocoon" }),
                 ("CapabilityBoundingSet", if gpus { "CAP_SYS_ADMIN" } else { "" }),
                 ("ProtectKernelTunables", if gpus { "no" } else { "yes" }),
