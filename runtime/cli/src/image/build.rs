@@ -123,5 +123,13 @@ fn next_steps(screen: &Screen, variant: Variant, out: &Path, elsewhere: bool) {
     if variant == Variant::Development {
         screen.line(&format!("   cocoon demo --vm{image}"));
     }
-    screen.line(&format!("   cocoon host up --vm{image}"));
+    match variant {
+        Variant::Development => screen.line(&format!("   cocoon host up --vm{image}")),
+        Variant::Production => {
+            screen.line(&format!(
+                "   cocoon host up --config host.toml   with image = {:?} in it",
+                out.display().to_string()
+            ));
+        }
+    }
 }
