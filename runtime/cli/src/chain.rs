@@ -20,7 +20,7 @@ use crate::keys;
 use crate::lifeline::Shutdown;
 use crate::network::{NetworkFile, role_folder, state_folder};
 use crate::part::Ready;
-use crate::ui::{Screen, ton};
+use crate::ui::{Screen, one_line, ton};
 use crate::wiring::{fill, guest_binary, model_file, model_name};
 
 /// The network's share of every payment.
@@ -226,7 +226,7 @@ impl Founder<'_> {
     async fn booted(&self, folder: &Path, model: &Path, name: &str) -> Result<Vec<Image>, Failure> {
         let refused = || format!("the image in {} cannot be allowed", folder.display());
         let first = vm_tools::open_development_image(Some(folder.to_owned()), None)?;
-        let mut images = Vec::new();
+        let (mut images, mut left_out) = (Vec::new(), Vec::new());
         for measurement in &first.manifest().measurements {
             let image =
                 vm_tools::open_development_image(Some(folder.to_owned()), Some(&measurement.profile))?;
@@ -235,7 +235,13 @@ impl Founder<'_> {
             let expected = expected.explain(refused, "build it again: cocoon image build")?;
             let title =
                 format!("{} {} {}", first.manifest().name, env!("CARGO_PKG_VERSION"), measurement.profile);
-            images.extend(allowed(title, &expected));
+            match allowed(title, &expected) {
+                Some(image) => images.push(image),
+                None => left_out.push(one_line(&measurement.profile)),
+            }
+        }
+        if !left_out.is_empty() {
+            eprintln!("left out: {}: the registry has no words for AMD SEV-SNP", left_out.join(", "));
         }
         Ok(images)
     }

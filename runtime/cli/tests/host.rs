@@ -172,7 +172,7 @@ fn a_configuration_names_the_folder_and_makes_the_service() {
         text.contains(&format!("ReadWritePaths={state}\n")) && text.contains("User=root"),
         "GPUs: {text}"
     );
-    assert!(text.contains(&format!("host up --vm --config {config}\n")), "{text}");
+    assert!(text.contains(&format!("host up --config {config}\n")), "{text}");
     let output = cocoon(&["host", "unit", "--config", config, "--install", "--folder", &state]);
     assert_eq!(exit(&output), 0, "{}", stderr(&output));
     assert_eq!(std::fs::read_to_string(at.path().join("cocoon-host.service")).expect("written"), text);
@@ -182,6 +182,53 @@ fn a_configuration_names_the_folder_and_makes_the_service() {
     let output = cocoon(&["host", "unit", "--config", config]);
     assert_eq!(exit(&output), 2);
     assert!(stderr(&output).contains("2 is no guest's CID"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_service_starts_this_program_with_arguments_that_it_takes() {
+    let (at, state) = state();
+    let config = at.path().join("host.toml");
+    let example = include_str!("../../launch/host.toml")
+        .replace("/var/lib/cocoon/state", &state)
+        .replace("tee = \"auto\"", "tee = \"tdx\"");
+    std::fs::write(&config, example).expect("writable");
+    let unit = stdout(&cocoon(&["host", "unit", "--config", config.to_str().expect("text")]));
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("it starts something");
+    let mut words: Vec<&str> = line.split(' ').skip(1).collect();
+    words.push("--dry-run");
+    let said = stderr(&cocoon(&words));
+    assert!(!said.contains("Usage:"), "{words:?}: {said}");
+    assert!(said.contains("network.toml"), "it gets as far as the network, which is not there: {said}");
+    words.push("--vm");
+    assert!(stderr(&cocoon(&words)).contains("Usage:"), "and wrong arguments would be said");
+}
+
+#[test]
+fn a_second_host_touches_nothing_and_down_gives_back_what_a_killed_one_left() {
+    let (at, state) = state();
+    let host = Host::play(at.path(), Phase::Serving);
+    let config = at.path().join("host.toml");
+    let example = include_str!("../../launch/host.toml")
+        .replace("/var/lib/cocoon/state", &state)
+        .replace("tee = \"auto\"", "tee = \"tdx\"");
+    std::fs::write(&config, example).expect("writable");
+    let config = config.to_str().expect("text");
+    let network = "network = -7\nchain = \"http://127.0.0.1:1\"\nregistry = \"\"\n";
+    std::fs::write(at.path().join("network.toml"), network).expect("writable");
+    let left = at.path().join("operator/gpus.json");
+    std::fs::write(&left, r#"{"version":1,"before":[],"begun":[]}"#).expect("writable");
+
+    let second = cocoon(&["host", "up", "--config", config]);
+    assert_ne!(exit(&second), 0);
+    assert!(stderr(&second).contains("another host runs"), "before all else: {}", stderr(&second));
+    assert!(left.exists());
+
+    drop(host);
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while left.exists() {
+        assert!(std::time::Instant::now() < until, "it is given back once the host has gone");
+        drop(cocoon(&["host", "down", "--config", config]));
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One sealed request on its way to the guest, and the answer on its way back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -41,7 +41,7 @@ pub(crate) async fn answer(
     let late = || gone(format!("the guest did not answer within {:?}", timing.silence));
     let answer = asked.await.map_err(|_| late())?.map_err(|e| gone(e.to_string()))?;
     if answer.response.status() != StatusCode::OK {
-        return Err(passed_on(answer).await);
+        return Err(passed_on(answer, timing.silence).await);
     }
     shared.life.handed_over();
     let GuestAnswer { response, connection } = answer;
@@ -61,9 +61,10 @@ pub(crate) async fn answer(
 }
 
 /// The guest's refusal, in its own words: it holds nothing of the request.
-async fn passed_on(answer: GuestAnswer) -> ApiRefusal {
+async fn passed_on(answer: GuestAnswer, silence: Duration) -> ApiRefusal {
     let status = answer.response.status();
-    let reply = collect(answer.response.into_body()).await.unwrap_or_default();
+    let reply = tokio::time::timeout(silence, collect(answer.response.into_body())).await;
+    let reply = reply.ok().and_then(Result::ok).unwrap_or_default();
     let error: Option<ApiError> = serde_json::from_slice(&reply).ok();
     let fallback = || ApiError::server("guest_refused", format!("the guest refused with status {status}"));
     ApiRefusal { status, error: error.unwrap_or_else(fallback) }

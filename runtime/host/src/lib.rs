@@ -191,12 +191,15 @@ impl RunningHost {
         &self.shared.payee
     }
 
-    /// Returns once every gateway has taken the registration.
+    /// Returns once every gateway has taken the registration. Holds nothing of the host.
     ///
     /// # Errors
     /// [`HostError::NotRegistered`] with the gateway's own words, after `patience`.
-    pub async fn wait_registered(&self, patience: Duration) -> Result<(), HostError> {
-        self.registrations.wait(patience).await
+    pub fn wait_registered(
+        &self,
+        patience: Duration,
+    ) -> impl Future<Output = Result<(), HostError>> + Send + use<> {
+        self.registrations.wait(patience)
     }
 
     /// Settles every voucher of gateways that is worth anything.

@@ -1,7 +1,6 @@
 //! What became of the guest: for `cocoon host status`, and for whoever reads the log. Counts, times and names; no content.
 
 use std::{
-    fs,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -9,10 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cocoon_launch::vm::LineSink;
+use cocoon_launch::vm::{LineSink, resident_bytes};
 
 /// Steps of a boot that are kept.
 const MAX_PHASES: usize = 64;
+/// Longest name of a step; what a guest calls otherwise is no step.
+const MAX_PHASE_NAME: usize = 32;
+/// Most characters kept of how a run ended: it may quote the guest.
+const MAX_LAST_END: usize = 512;
 
 /// A step of a boot, as the guest or the host saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +128,7 @@ impl Life {
         state.health.pid = None;
         state.health.phase = GuestPhase::Waiting;
         state.health.restarts += 1;
-        state.health.last_end = Some(how.to_owned());
+        state.health.last_end = Some(how.chars().take(MAX_LAST_END).collect());
     }
 
     pub(crate) fn ending(&self) {
@@ -150,19 +153,13 @@ impl Life {
 /// The phase of a line `init: PHASE MILLISECONDS`.
 fn phase(line: &str) -> Option<&str> {
     let (phase, number) = line.strip_prefix("init: ")?.rsplit_once(' ')?;
-    number.parse::<u64>().is_ok().then_some(phase)
+    let plain = phase.len() <= MAX_PHASE_NAME && phase.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+    (plain && number.parse::<u64>().is_ok()).then_some(phase)
 }
 
 fn pair(text: &str) -> Option<(u64, u64)> {
     let (all, free) = text.trim().split_once(' ')?;
     Some((all.parse().ok()?, free.parse().ok()?))
-}
-
-/// VmRSS of proc_pid_status(5).
-fn resident_bytes(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -199,6 +196,20 @@ mod tests {
             life.line(&format!("init: step {number}"));
         }
         assert_eq!(life.health().boot.len(), MAX_PHASES);
+    }
+
+    #[test]
+    fn a_status_stays_short_whatever_the_guest_says() {
+        let life = life();
+        life.begins();
+        for name in ["x".repeat(MAX_PHASE_NAME + 1), "\u{fffd}\u{1b}".to_owned(), "née".to_owned()] {
+            life.line(&format!("init: {name} 1"));
+        }
+        life.line(&format!("init: {} 1", "x".repeat(MAX_PHASE_NAME)));
+        life.ended(&"ö".repeat(10_000));
+        let health = life.health();
+        assert_eq!(health.boot.len(), 1);
+        assert_eq!(health.last_end.map(|how| how.chars().count()), Some(MAX_LAST_END));
     }
 
     #[test]

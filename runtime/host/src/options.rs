@@ -80,6 +80,8 @@ pub struct Timing {
     pub start_limit: Duration,
     /// How often the evidence is made anew. Well below the policies' greatest age.
     pub attest_every: Duration,
+    /// How long the guest may take to make evidence, at most 20 s. One that hangs is started again.
+    pub evidence_limit: Duration,
     /// How often gateways are told again. Well below their lease.
     pub register_every: Duration,
     /// How long a stream over its window waits for a voucher.
@@ -101,6 +103,7 @@ impl Default for Timing {
         Self {
             start_limit: Duration::from_secs(180),
             attest_every: Duration::from_secs(60),
+            evidence_limit: Duration::from_secs(20),
             register_every: Duration::from_secs(10),
             patience: Duration::from_secs(20),
             silence: Duration::from_secs(120),

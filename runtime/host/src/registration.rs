@@ -70,21 +70,28 @@ impl Registrations {
         self.gateways.clear();
     }
 
-    pub(crate) async fn wait(&self, patience: Duration) -> Result<(), HostError> {
-        let deadline = tokio::time::Instant::now() + patience;
-        for (gateway, outcome, _) in &self.gateways {
-            let mut outcome = outcome.clone();
-            let taken = outcome.wait_for(|outcome| matches!(outcome, Some(Ok(()))));
-            if matches!(tokio::time::timeout_at(deadline, taken).await, Ok(Ok(_))) {
-                continue;
+    /// Returns once every gateway has taken the registration. It holds nothing of the host, which may end meanwhile.
+    pub(crate) fn wait(
+        &self,
+        patience: Duration,
+    ) -> impl Future<Output = Result<(), HostError>> + Send + use<> {
+        let gateways: Vec<_> =
+            self.gateways.iter().map(|(gateway, outcome, _)| (gateway.clone(), outcome.clone())).collect();
+        async move {
+            let deadline = tokio::time::Instant::now() + patience;
+            for (gateway, mut outcome) in gateways {
+                let taken = outcome.wait_for(|outcome| matches!(outcome, Some(Ok(()))));
+                if matches!(tokio::time::timeout_at(deadline, taken).await, Ok(Ok(_))) {
+                    continue;
+                }
+                let why = match &*outcome.borrow() {
+                    Some(Err(why)) => why.clone(),
+                    _ => format!("no reply within {patience:?}"),
+                };
+                return Err(HostError::NotRegistered { gateway, why });
             }
-            let why = match &*outcome.borrow() {
-                Some(Err(why)) => why.clone(),
-                _ => format!("no reply within {patience:?}"),
-            };
-            return Err(HostError::NotRegistered { gateway: gateway.clone(), why });
+            Ok(())
         }
-        Ok(())
     }
 }
 

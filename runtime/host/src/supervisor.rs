@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 use cocoon_attestation::{Bundle, Statement};
 use cocoon_chain::Chain;
+use cocoon_launch::backoff::Backoff;
 use cocoon_protocol::http::AttestRequest;
 use cocoon_simulated_tee::SimulatedRoot;
 use tokio::sync::watch;
@@ -26,13 +27,11 @@ use crate::{
 const POLL: Duration = Duration::from_millis(20);
 /// How long one such look may take.
 const ATTEMPT: Duration = Duration::from_millis(500);
-/// Before a guest that ended is started again: at first, and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A guest that lived this long starts the pauses over.
-const STABLE: Duration = Duration::from_secs(60);
 /// After evidence could not be made: the chain or the guest may be back soon.
 const RETRY_EVIDENCE: Duration = Duration::from_secs(2);
+/// Evidence that the guest did not make so often in a row, while its newest grew older than twice the time between two,
+/// says that it hangs: a quote service that is started anew is back sooner.
+const MOST_FAILURES: u32 = 5;
 
 /// The guest that serves now, with its newest evidence.
 pub(crate) struct Current {
@@ -162,7 +161,10 @@ impl Keeper {
         let question =
             AttestRequest { seqno: block.seqno, root_hash: hex::encode(block.root_hash), nonce: None };
         let question = serde_json::to_vec(&question).expect("plain data always encodes");
-        let bundle = client.attest(question).await.map_err(|e| HostError::NoEvidence(e.to_string()))?;
+        let limit = self.timing.evidence_limit;
+        let late = |_| HostError::NoEvidence(format!("the guest did not make it within {limit:?}"));
+        let bundle = tokio::time::timeout(limit, client.attest(question)).await.map_err(late)?;
+        let bundle = bundle.map_err(|e| HostError::NoEvidence(e.to_string()))?;
         let nonsense = |e: &dyn std::fmt::Display| HostError::NoEvidence(format!("it is no bundle: {e}"));
         let decoded = Bundle::decode(&bundle).map_err(|e| nonsense(&e))?;
         let statement = Statement::decode(&decoded.statement).map_err(|e| nonsense(&e))?;
@@ -200,34 +202,45 @@ async fn answers(client: &GuestClient) {
 type Publish = watch::Sender<Option<Arc<Current>>>;
 
 async fn supervise(keeper: Keeper, first: Guest, publish: Publish, mut stopped: watch::Receiver<bool>) {
-    let mut guest = first;
-    let mut pause = FIRST_PAUSE;
+    let (mut guest, mut pauses) = (first, Backoff::default());
     loop {
         let (started, pid) = (Instant::now(), guest.machine.id());
         let how = tokio::select! {
             how = guest.machine.ended() => Some(how),
-            () = stay_fresh(&keeper, &guest.client, pid, &publish) => None,
+            how = stay_fresh(&keeper, &guest.client, pid, &publish) => Some(how),
             _ = stopped.wait_for(|stop| *stop) => None,
         };
         publish.send_replace(None);
-        guest.machine.end().await;
-        let Some(how) = how else { return };
-        tracing::error!("the guest {how}; it is started again with new keys");
-        keeper.life.ended(&how);
-        if started.elapsed() > STABLE {
-            pause = FIRST_PAUSE;
+        if let Some(how) = &how {
+            tracing::error!("the guest {how}; it is started again with new keys");
+            keeper.life.ended(how);
         }
-        guest = loop {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = stopped.wait_for(|stop| *stop) => return,
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            match relaunch(&keeper, &publish).await {
-                Ok(guest) => break guest,
-                Err(error) => tracing::error!(%error, "the guest does not start; trying again"),
-            }
+        guest.machine.end().await;
+        if how.is_none() {
+            return;
+        }
+        // A relaunch that is let go of ends what it has started.
+        guest = tokio::select! {
+            guest = launched_again(&keeper, &publish, &mut pauses, started.elapsed()) => guest,
+            _ = stopped.wait_for(|stop| *stop) => return drop(publish.send_replace(None)),
         };
+    }
+}
+
+/// Tries until a guest serves, each time after a longer pause; the one before lived for `lived`.
+async fn launched_again(
+    keeper: &Keeper,
+    publish: &Publish,
+    pauses: &mut Backoff,
+    mut lived: Duration,
+) -> Guest {
+    loop {
+        tokio::time::sleep(pauses.pause(lived)).await;
+        lived = Duration::ZERO;
+        match relaunch(keeper, publish).await {
+            Ok(guest) => return guest,
+            Err(error) => tracing::error!(%error, "the guest does not start; trying again"),
+        }
     }
 }
 
@@ -245,20 +258,28 @@ async fn relaunch(keeper: &Keeper, publish: &Publish) -> Result<Guest, HostError
     }
 }
 
-/// Makes evidence anew for ever. Evidence that cannot be renewed is not extended: it goes on to age.
-async fn stay_fresh(keeper: &Keeper, client: &GuestClient, pid: Option<u32>, publish: &Publish) {
-    let mut next = keeper.timing.attest_every;
+/// Makes evidence anew for as long as the guest does; then says what it did not. Evidence that cannot be renewed is not
+/// extended: it goes on to age.
+async fn stay_fresh(keeper: &Keeper, client: &GuestClient, pid: Option<u32>, publish: &Publish) -> String {
+    let every = keeper.timing.attest_every;
+    let (mut next, mut failures, mut newest) = (every, 0, Instant::now());
     loop {
         tokio::time::sleep(next).await;
-        next = match keeper.renewed(client, pid).await {
+        match keeper.renewed(client, pid).await {
             Ok(current) => {
                 publish.send_replace(Some(Arc::new(current)));
-                keeper.timing.attest_every
+                (next, failures, newest) = (every, 0, Instant::now());
+                continue;
             }
             Err(error) => {
                 tracing::warn!(%error, "the evidence was not renewed; trying again");
-                RETRY_EVIDENCE.min(keeper.timing.attest_every)
+                // Without a chain there is nothing to ask the guest.
+                failures = if matches!(error, HostError::Chain(_)) { 0 } else { failures + 1 };
+                if failures >= MOST_FAILURES && newest.elapsed() > 2 * every {
+                    return format!("did not renew its evidence {failures} times in a row: {error}");
+                }
             }
-        };
+        }
+        next = RETRY_EVIDENCE.min(every);
     }
 }

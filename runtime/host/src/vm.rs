@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use cocoon_image::{config_disk, tdvf::Tdvf};
@@ -16,6 +17,7 @@ use cocoon_launch::{
     },
     preflight::Preflight,
     program::Program,
+    qmp::RunState,
     swtpm::TpmProxy,
     vm::{LineSink, Vm},
 };
@@ -25,6 +27,10 @@ use crate::{Expected, HostError, Image, expected::Boots, guest_client::Reach, li
 
 /// Room that a run may take in its folder: the console of a development guest.
 const MAX_CONSOLE: u64 = 2 * cocoon_launch::vm::MAX_CONSOLE;
+/// Between looks whether QEMU still runs the guest.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long QEMU may take to end by itself, once its guest does not run any more.
+const PARTING: Duration = Duration::from_secs(2);
 /// The configuration disk, in the run folder.
 const CONFIGURATION_DISK: &str = "config.img";
 
@@ -102,8 +108,25 @@ pub(crate) struct VmGuest {
 }
 
 impl VmGuest {
+    /// Returns when it has ended, or when QEMU says that it does not run and never will: nobody here pauses a guest.
     pub(crate) async fn ended(&mut self) -> String {
-        format!("ended: {}", self.vm.ended().await)
+        loop {
+            if let Ok(ended) = tokio::time::timeout(LOOK, self.vm.ended()).await {
+                return format!("ended: {ended}");
+            }
+            match self.vm.status().await {
+                Ok(RunState::Other(state)) => {
+                    // It may be on its way out, and then say more.
+                    return match tokio::time::timeout(PARTING, self.vm.ended()).await {
+                        Ok(ended) => format!("ended: {ended}"),
+                        Err(_) => format!("stopped: QEMU says that it is {state:?}"),
+                    };
+                }
+                Ok(RunState::Running) => {}
+                // Its process may be about to end, which says more; one that hangs makes no evidence either.
+                Err(error) => tracing::debug!(%error, "QEMU was not asked how the guest is"),
+            }
+        }
     }
 }
 

@@ -29,9 +29,9 @@ impl Backoff {
 }
 
 impl Default for Backoff {
-    /// A VM's: 1 s to 60 s; a minute and a half of life starts over.
+    /// A guest's: half a second to 30 s; a minute of life starts over.
     fn default() -> Self {
-        Self::new(Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(90))
+        Self::new(Duration::from_millis(500), Duration::from_secs(30), Duration::from_secs(60))
     }
 }
 

@@ -177,7 +177,7 @@ impl Preflight<'_> {
             if let Err(error) = fs::File::open(path).and_then(|file| file.metadata()).and_then(regular) {
                 let remedy = match what {
                     "configuration disk" | "weights disk" => "start the host again: it makes this file",
-                    "firmware" => "build the image again, or name one with `tools.firmware`",
+                    "firmware" => "build the image again: it is one of its files",
                     _ => "build the image with `cocoon image build`, or name its folder with `image`",
                 };
                 let missing = Obstacle::Missing { what, path: path.clone(), why: error.to_string(), remedy };

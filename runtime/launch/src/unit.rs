@@ -43,8 +43,8 @@ impl Unit {
         let code = if self.emulation { EMULATION } else { "MemoryDenyWriteExecute=yes\n" };
         Ok(format!(
             "{UNIT}\n[Service]\nType=exec\nExecStart={program} host up --config {config}\n\
-             ReadWritePaths={state}\nEnvironment=XDG_CACHE_HOME={state}/cache\n\
-             {LIFE}\n{who}\n{HARDENING}{code}\n{DEVICES}\n[Install]\n\
+             ReadWritePaths={state}\n# Programs and weights disks; home folders are out of reach.\n\
+             Environment=XDG_CACHE_HOME={state}/cache\n{LIFE}\n{who}\n{HARDENING}{code}\n{DEVICES}\n[Install]\n\
              WantedBy=multi-user.target\n"
         ))
     }
@@ -64,7 +64,8 @@ const LIFE: &str = "\
 # The host is told and ends its guests in order; what is left after that is killed with it.
 KillMode=mixed
 KillSignal=SIGTERM
-TimeoutStopSec=120
+# Answers under way, the guests side by side, then vouchers on the chain.
+TimeoutStopSec=300
 Restart=on-failure
 RestartSec=5
 OOMPolicy=stop

@@ -29,7 +29,7 @@ fn is_good(host: &Host, tee: Tee, choice: TeeChoice) -> Report {
 fn a_good_tdx_host_is_ready() {
     let report = is_good(&tdx_h100(), Tee::Tdx, TeeChoice::Cpu);
     assert_eq!(report.verdict.text, "ready for confidential guests with Intel TDX");
-    assert_eq!(report.verdict.next, "cocoon host up");
+    assert_eq!(report.verdict.next, "cocoon host up --config host.toml");
 }
 
 #[test]
@@ -42,6 +42,7 @@ fn a_good_snp_host_is_ready() {
 fn a_laptop_and_a_cloud_vm_are_ready_for_development_guests_only() {
     for host in [laptop(), cloud_vm()] {
         let report = is_good(&host, Tee::Emulation, TeeChoice::Neither);
+        assert_eq!(report.verdict.next, "cocoon host up --vm");
         let plainly = "this machine can run development guests (emulation) only";
         assert!(report.verdict.text.starts_with(plainly), "{}", report.verdict.text);
         assert!(report.text(&Plain).contains(plainly));

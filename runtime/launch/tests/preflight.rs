@@ -125,7 +125,7 @@ fn a_good_machine_is_let_pass() {
 #[test]
 fn each_missing_file_is_named_once_with_its_remedy() {
     for (name, what, remedy) in [
-        ("OVMF.fd", "the firmware", "`tools.firmware`"),
+        ("OVMF.fd", "the firmware", "build the image again"),
         ("initrd.cpio", "the initrd", "cocoon image build"),
         ("root.img", "the root disk", "cocoon image build"),
         ("weights.img", "the weights disk", "it makes this file"),

@@ -17,7 +17,7 @@ use cocoon_launch::{
     program::Program,
     qmp::RunState,
     swtpm::{PcrError, TpmProxy},
-    vm::{LineSink, Vm, VmError},
+    vm::{LineSink, Vm, VmError, resident_bytes},
 };
 
 /// Set for the process that is the host to be killed.
@@ -108,7 +108,7 @@ async fn firmware_measures_into_the_tpm_that_the_host_reads() {
     let at = tempfile::tempdir().expect("a folder");
     let mut guest = start(&tools, at.path()).await.expect("it starts");
     assert_eq!(guest.vm.status().await.expect("it answers"), RunState::Running);
-    assert!(guest.vm.resident_bytes().is_some_and(|bytes| bytes > 10 << 20));
+    assert!(guest.vm.id().and_then(resident_bytes).is_some_and(|bytes| bytes > 10 << 20));
     // EV_SEPARATOR ends what the firmware measures of itself in each of PCR 0 to 7.
     let measured = |pcr: u8| {
         let pcrs = guest.tpm.read_pcrs(&[pcr]).ok();

@@ -24,8 +24,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     screen.progress("the guests end, gateways' vouchers are settled");
     match control::down(&folder, Duration::from_secs(arguments.wait)).await {
         Ok(()) => screen.line("the host has ended"),
-        // What was asked for is so.
-        Err(AskError::NoHost(_) | AskError::Killed(_)) => screen.line("no host runs here"),
+        // What was asked for is so; what a killed host held is not its own any more.
+        Err(AskError::NoHost(_) | AskError::Killed(_)) => {
+            screen.line("no host runs here");
+            let config = arguments.which.config.as_deref().map(super::load).transpose()?;
+            if super::gpus::give_back_left_over(&folder, config.as_ref())? {
+                screen.line("the GPUs that a killed host held are given back");
+            }
+        }
         Err(error) => return Err(failure(&error)),
     }
     Ok(ExitCode::SUCCESS)

@@ -10,6 +10,7 @@ use cocoon_host::{Expected, Files, HostOptions, Image, Launch, VmOptions, VmTee}
 use cocoon_image::profile::{PlatformName, Profile, built_in};
 use cocoon_image_build::Store;
 use cocoon_launch::config::{GuestConfig, HostConfig, Size, TeeKind};
+use cocoon_launch::control::Claim;
 use cocoon_launch::plan::{GuestName, Memory, Vcpus};
 use cocoon_launch::root::Root;
 use cocoon_protocol::Price;
@@ -42,7 +43,6 @@ impl Job {
 
 /// All guests of one host.
 pub(super) struct Jobs {
-    pub(super) state: PathBuf,
     pub(super) list: Vec<Job>,
     gpus: super::gpus::Wanted,
 }
@@ -60,11 +60,18 @@ struct Shared {
 }
 
 impl Jobs {
+    /// A claim of the host's folder lets it put right what a killed host left; without one nothing of the machine is touched.
+    ///
     /// # Errors
     /// If the network, the model, the image or a tool cannot be had, or the configuration is wrong.
-    pub(super) async fn of(arguments: &Arguments, screen: &Screen) -> Result<Self, Failure> {
-        match &arguments.config {
-            Some(path) => Self::configured(&super::load(path)?, arguments, screen).await,
+    pub(super) async fn of(
+        arguments: &Arguments,
+        config: Option<&HostConfig>,
+        claim: Option<&Claim>,
+        screen: &Screen,
+    ) -> Result<Self, Failure> {
+        match config {
+            Some(config) => Self::configured(config, arguments, claim, screen).await,
             None => Self::single(arguments, screen).await,
         }
     }
@@ -90,13 +97,14 @@ impl Jobs {
         };
         let options = shared.options(arguments.listen, launch, shared.folder.clone());
         let list = vec![Job { name: ONLY.to_owned(), kind, options }];
-        Ok(Self { state, list, gpus: super::gpus::Wanted::none() })
+        Ok(Self { list, gpus: super::gpus::Wanted::none() })
     }
 
     /// What a configuration file says.
     async fn configured(
         config: &HostConfig,
         arguments: &Arguments,
+        claim: Option<&Claim>,
         screen: &Screen,
     ) -> Result<Self, Failure> {
         let tee = config.tee(&Root::machine()).map_err(|error| {
@@ -116,7 +124,7 @@ impl Jobs {
         let tools = VmTools::configured(&config.tools, screen).await?;
         let profiles = config.guests.iter().map(|guest| Ok((guest, machine(guest, tee)?)));
         let guests = profiles.collect::<Result<Vec<_>, Failure>>()?;
-        let gpus = super::gpus::Wanted::of(config, &guests)?;
+        let gpus = super::gpus::Wanted::of(config, &guests, claim)?;
         let mut list = Vec::new();
         for (guest, profile) in &guests {
             let folder = shared.folder.join(guest.name.as_str());
@@ -125,7 +133,7 @@ impl Jobs {
             options.advertise = config.advertise.clone();
             list.push(Job { name: guest.name.to_string(), kind, options });
         }
-        Ok(Self { state: config.state.clone(), list, gpus })
+        Ok(Self { list, gpus })
     }
 
     /// What would be done and started, step by step.

@@ -64,15 +64,25 @@ impl Running {
         self.end.notified().await;
     }
 
-    /// Ends all guests, one after the other, and settles.
+    /// Ends all guests side by side, each in its order, and settles.
     pub(super) async fn end(&self) -> Vec<Settlement> {
         self.ending.store(true, Ordering::Relaxed);
-        let mut settled = Vec::new();
-        loop {
-            let Some(guest) = self.guests().pop() else { return settled };
-            settled.extend(guest.host.shutdown().await);
-            self.log.note(&guest.name, "ended");
+        let guests = std::mem::take(&mut *self.guests());
+        let mut ends = tokio::task::JoinSet::new();
+        for Guest { name, host, .. } in guests {
+            ends.spawn(async move { (name, host.shutdown().await) });
         }
+        let mut settled = Vec::new();
+        while let Some(ended) = ends.join_next().await {
+            match ended {
+                Ok((name, settlements)) => {
+                    settled.extend(settlements);
+                    self.log.note(&name, "ended");
+                }
+                Err(error) => tracing::error!(%error, "a guest did not end in order"),
+            }
+        }
+        settled
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cocoon_contracts::Nanotons;
 use cocoon_host::{Host, Money, RunningHost};
-use cocoon_launch::control::Control;
+use cocoon_launch::control::{Claim, Control, ControlError};
 use cocoon_launch::logbook::{HOST, LogBook};
 
 use super::guests::{Job, Jobs};
@@ -16,9 +16,9 @@ use super::running::Running;
 use crate::error::{Explain, Failure};
 use crate::gateway::report_settlements;
 use crate::lifeline::Shutdown;
-use crate::network::role_folder;
+use crate::network::{NetworkFile, role_folder, state_folder};
 use crate::part::Ready;
-use crate::ui::{Screen, printable, shorten, ton};
+use crate::ui::{Screen, one_line, printable, shorten, ton};
 
 /// How long gateways may take to accept the worker before that is said; the host tries on.
 const REGISTRATION: Duration = Duration::from_secs(45);
@@ -77,18 +77,29 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let (lifeline, dry_run) = (arguments.lifeline, arguments.dry_run);
     let mut shutdown = Shutdown::listen(lifeline)?;
     let screen = Screen::new(lifeline);
-    let mut jobs = Jobs::of(&arguments, &screen).await?;
+    let config = arguments.config.as_deref().map(super::load).transpose()?;
     if dry_run {
+        let jobs = Jobs::of(&arguments, config.as_ref(), None, &screen).await?;
         screen.raw(&jobs.describe().await?);
         return Ok(ExitCode::SUCCESS);
     }
-    let folder = role_folder(&jobs.state, "operator")?;
+    let state = match &config {
+        Some(config) => config.state.clone(),
+        None => state_folder(arguments.state.clone())?,
+    };
+    // Before a folder is made for nothing.
+    NetworkFile::load(&state)?;
+    let folder = role_folder(&state, "operator")?;
+    // Before anything of the machine is touched: another host may run with it.
+    let explained =
+        |error: ControlError| Failure::new(error.to_string(), "cocoon host status   says which host that is");
+    let claim = Claim::take(&folder).map_err(explained)?;
+    let mut jobs = Jobs::of(&arguments, config.as_ref(), Some(&claim), &screen).await?;
     let log = LogBook::open(&folder)
         .explain(|| format!("the log in {} cannot be written", folder.display()), "check the disk")?;
-    let taken = jobs.take_gpus()?;
     let running = Arc::new(Running::new(log));
-    let control = Control::serve(&folder, Arc::clone(&running))
-        .map_err(|error| Failure::new(error.to_string(), "cocoon host status   says which host that is"))?;
+    let control = Control::serve_claimed(claim, Arc::clone(&running)).map_err(explained)?;
+    let taken = jobs.take_gpus()?;
     let ended = tokio::select! {
         ended = serve(&screen, jobs.list, &running, lifeline) => ended,
         () = shutdown.wait() => Ok(()),
@@ -97,8 +108,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     screen.line("ending: guests end, gateways' vouchers are settled");
     running.note(HOST, "ending");
     let settled = running.end().await;
-    drop(control);
     let restored = taken.give_back();
+    drop(control); // no sooner: the next host must find the GPUs as they were
     ended?;
     restored?;
     report_settlements(&screen, &settled)
@@ -132,12 +143,15 @@ async fn start(screen: &Screen, mut job: Job, running: &Running, lifeline: bool)
     let (prompt, completion) = (ton(price.prompt), ton(price.completion));
     screen.detail("price", &format!("{prompt} / {completion} TON per million prompt / completion tokens"));
     let url = host.url();
-    let registered = host.wait_registered(REGISTRATION).await;
+    let registered = host.wait_registered(REGISTRATION);
+    // It serves already: whoever ends us now settles what it has earned.
     running.add(name, kind, host);
-    match registered {
+    match registered.await {
         Ok(()) => screen.detail("gateways", &format!("registered with {}", gateways.join(", "))),
-        Err(error) if lifeline => return Err(Failure::new(error.to_string(), "look at the gateway's log")),
-        Err(error) => eprintln!("warning: {error}; trying on"),
+        Err(error) if lifeline => {
+            return Err(Failure::new(one_line(&error.to_string()), "look at the gateway's log"));
+        }
+        Err(error) => eprintln!("warning: {}; trying on", one_line(&error.to_string())),
     }
     if lifeline {
         Ready { url, wallet }.announce();

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use cocoon_host::{Host, HostError, HostOptions, Launch};
+use cocoon_host::{GuestPhase, Host, HostError, HostOptions, Launch};
 
 use crate::world::{Gateway, World, code, eventually, lives, tiny_model};
 
@@ -91,8 +91,7 @@ async fn a_guest_that_is_killed_is_started_again_with_new_keys() {
     let trusted = world.trust(&first, host.expected()).await;
     let gateway = Gateway::open(&world, &host).await;
     let pid = host.guest_pid().expect("it runs");
-    let id = rustix::process::Pid::from_raw(pid.cast_signed()).expect("not zero");
-    rustix::process::kill_process(id, rustix::process::Signal::KILL).expect("it is our guest");
+    signal(pid, rustix::process::Signal::KILL);
 
     eventually("another guest has evidence", async || host.bundle().is_some_and(|bundle| bundle != first))
         .await;
@@ -106,6 +105,48 @@ async fn a_guest_that_is_killed_is_started_again_with_new_keys() {
     assert_eq!(code(response).await, "stale_statement", "what was sealed to the dead guest is refused");
     let (response, _) = gateway.ask(&renewed, 2, 4).await;
     assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn a_guest_that_hangs_is_ended_and_started_again() {
+    let world = World::start().await;
+    let mut options = world.options();
+    options.timing.attest_every = Duration::from_millis(100);
+    options.timing.evidence_limit = Duration::from_millis(500);
+    let host = Host::start(options).await.expect("it starts");
+    let pid = host.guest_pid().expect("it runs");
+    signal(pid, rustix::process::Signal::STOP);
+    eventually("another guest serves", async || host.guest_pid().is_some_and(|now| now != pid)).await;
+    assert!(!lives(pid));
+    let health = host.health();
+    let why = health.last_end.expect("it is noted");
+    assert!(health.restarts >= 1 && why.contains("did not renew its evidence"), "{why}");
+    host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_told_to_end_does_not_wait_for_a_guest_that_is_being_started_again() {
+    let world = World::start().await;
+    let host = world.host().await;
+    let pid = host.guest_pid().expect("it runs");
+    // The next guest waits for a model that nobody writes, so it never answers.
+    let model = world.folder.path().join("run/model.gguf");
+    fs::remove_file(&model).expect("it is there");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &model, rustix::fs::FileType::Fifo, mode, 0).expect("writable");
+    signal(pid, rustix::process::Signal::KILL);
+    eventually("another guest is started", async || {
+        let health = host.health();
+        (health.phase, health.restarts) == (GuestPhase::Booting, 1)
+    })
+    .await;
+    let ended = tokio::time::timeout(Duration::from_secs(20), host.shutdown()).await;
+    ended.expect("a guest may take three minutes to start; nobody waits for this one");
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    let id = rustix::process::Pid::from_raw(pid.cast_signed()).expect("not zero");
+    rustix::process::kill_process(id, signal).expect("it is our guest");
 }
 
 #[tokio::test]

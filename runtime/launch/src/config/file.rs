@@ -71,7 +71,6 @@ struct Price {
 struct ToolFiles {
     qemu: Option<PathBuf>,
     swtpm: Option<PathBuf>,
-    firmware: Option<PathBuf>,
     gpu_admin: Option<PathBuf>,
 }
 
@@ -124,12 +123,7 @@ impl File {
             model_name: self.model.name,
             model_file: self.model.file,
             price: (self.price.prompt, self.price.completion),
-            tools: Tools {
-                qemu: tools.qemu,
-                swtpm: tools.swtpm,
-                firmware: tools.firmware,
-                gpu_admin: tools.gpu_admin,
-            },
+            tools: Tools { qemu: tools.qemu, swtpm: tools.swtpm, gpu_admin: tools.gpu_admin },
             guests,
         })
     }
@@ -140,7 +134,6 @@ impl File {
         let optional = [
             ("tools.qemu", &tools.qemu),
             ("tools.swtpm", &tools.swtpm),
-            ("tools.firmware", &tools.firmware),
             ("tools.gpu_admin", &tools.gpu_admin),
         ];
         let named = optional.into_iter().filter_map(|(field, path)| Some((field, path.as_deref()?)));

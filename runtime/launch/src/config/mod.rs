@@ -123,8 +123,6 @@ pub struct Tools {
     pub qemu: Option<PathBuf>,
     /// The software TPM.
     pub swtpm: Option<PathBuf>,
-    /// The firmware.
-    pub firmware: Option<PathBuf>,
     /// NVIDIA's admin tool, which switches GPUs into confidential computing.
     pub gpu_admin: Option<PathBuf>,
 }
@@ -205,11 +203,6 @@ impl HostConfig {
     pub fn tee(&self, root: &Root) -> Result<TeeKind, ConfigError> {
         let found = || crate::doctor::found(root).map_err(|why| ConfigError::NoTee { why });
         self.tee.named().map_or_else(found, Ok)
-    }
-
-    /// Where a guest's run folder is.
-    pub fn run_folder(&self, guest: &GuestName) -> PathBuf {
-        self.state.join("run").join(guest.as_str())
     }
 }
 

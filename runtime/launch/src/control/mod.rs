@@ -15,7 +15,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use client::{AskError, down, status};
-pub use server::{Control, ControlError, Lifecycle, MAX_CONNECTIONS};
+pub use server::{Claim, Control, ControlError, Lifecycle, MAX_CONNECTIONS};
 
 /// The socket's name in the state folder, and the lock's that tells a living host from a leftover.
 pub const SOCKET: &str = "control.sock";

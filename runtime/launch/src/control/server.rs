@@ -53,13 +53,36 @@ pub enum ControlError {
     },
 }
 
+/// A state folder without another host, for as long as this lives: nobody else touches what a host holds of the machine.
+#[derive(Debug)]
+pub struct Claim {
+    folder: PathBuf,
+    /// By it, a socket without a host is known for a leftover.
+    _lock: fs::File,
+}
+
+impl Claim {
+    /// Claims a state folder, which is there.
+    ///
+    /// # Errors
+    /// [`ControlError::Taken`] if a host runs with it.
+    pub fn take(state: &Path) -> Result<Self, ControlError> {
+        let failed = |source: io::Error| ControlError::Folder { folder: state.to_path_buf(), source };
+        let lock = fs::File::create(state.join(LOCK)).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { folder: state.to_path_buf(), _lock: lock }),
+            Err(fs::TryLockError::WouldBlock) => Err(ControlError::Taken(state.to_path_buf())),
+            Err(fs::TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+}
+
 /// A socket that answers. Dropping it closes and removes the socket; connections that wait for the end stay.
 #[derive(Debug)]
 pub struct Control {
     socket: PathBuf,
     task: tokio::task::JoinHandle<()>,
-    /// Held as long as this is the folder's host: by it, a socket without a host is known for a leftover.
-    _lock: fs::File,
+    _claim: Claim,
 }
 
 impl Drop for Control {
@@ -75,17 +98,20 @@ impl Control {
     /// # Errors
     /// [`ControlError`].
     pub fn serve(state: &Path, host: Arc<impl Lifecycle>) -> Result<Self, ControlError> {
-        let failed = |source: io::Error| ControlError::Folder { folder: state.to_path_buf(), source };
-        let lock = fs::File::create(state.join(LOCK)).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(ControlError::Taken(state.to_path_buf())),
-            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
-        }
+        Self::serve_claimed(Claim::take(state)?, host)
+    }
+
+    /// The same in a folder that is this process's already.
+    ///
+    /// # Errors
+    /// [`ControlError::Folder`].
+    pub fn serve_claimed(claim: Claim, host: Arc<impl Lifecycle>) -> Result<Self, ControlError> {
+        let state = &claim.folder;
+        let failed = |source: io::Error| ControlError::Folder { folder: state.clone(), source };
         let socket = state.join(SOCKET);
         let listener = listen(state, &socket).map_err(failed)?;
         let task = tokio::spawn(accept(listener, host));
-        Ok(Self { socket, task, _lock: lock })
+        Ok(Self { socket, task, _claim: claim })
     }
 }
 

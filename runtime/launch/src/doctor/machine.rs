@@ -43,8 +43,6 @@ pub struct ImageQuestion {
     pub folder: PathBuf,
     /// The guests whose machines are profiles of its manifest.
     pub guests: Vec<ProfileGuest>,
-    /// Whether guests begin with the image's own firmware, and not with another that the configuration names.
-    pub own_firmware: bool,
 }
 
 /// A guest whose machine is a profile.

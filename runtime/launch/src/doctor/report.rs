@@ -197,7 +197,8 @@ impl Report {
             ready: failed.is_empty(),
             text: text(tee, tee_choice, &failed, &warned),
             next: match failed.first() {
-                None => "cocoon host up".into(),
+                None if tee == Tee::Emulation => "cocoon host up --vm".into(),
+                None => "cocoon host up --config host.toml".into(),
                 Some(first) => format!("mend {first}, then cocoon host doctor again"),
             },
             failed,

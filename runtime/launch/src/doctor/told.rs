@@ -18,16 +18,11 @@ pub fn question(root: &Root, config: &HostConfig, tee: Tee) -> Question {
         }
         Size::Own { .. } => None,
     });
-    let image = ImageQuestion {
-        folder: config.image.clone(),
-        guests: guests.collect(),
-        own_firmware: config.tools.firmware.is_none(),
-    };
+    let image = ImageQuestion { folder: config.image.clone(), guests: guests.collect() };
     let mut question = Question {
         tee: Some(tee),
         gpus: (!gpus.is_empty()).then_some(Selection::Only(gpus)),
         memory,
-        firmware: config.tools.firmware.clone(),
         quote_service: config.quote_service.clone(),
         state: config.state.clone(),
         ports: config.guests.iter().map(|guest| guest.listen).collect(),
@@ -38,11 +33,9 @@ pub fn question(root: &Root, config: &HostConfig, tee: Tee) -> Question {
             |profile: &str| image.guests.is_empty() || image.guests.iter().any(|g| g.profile == profile);
         let of_guests: Vec<_> = measurements(&manifest, tee).filter(|m| wanted(&m.profile)).collect();
         question.known_firmware = of_guests.iter().map(|m| m.firmware.to_string()).collect();
-        if image.own_firmware {
-            let mut files =
-                of_guests.iter().filter_map(|m| firmware(root, &image.folder, &manifest, m.firmware).ok());
-            question.firmware = files.next();
-        }
+        let mut files =
+            of_guests.iter().filter_map(|m| firmware(root, &image.folder, &manifest, m.firmware).ok());
+        question.firmware = files.next();
     }
     Question { image: Some(image), ..question }
 }

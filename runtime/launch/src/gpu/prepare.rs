@@ -22,7 +22,9 @@ pub struct Handle {
 #[derive(Debug, thiserror::Error)]
 pub enum NotPrepared {
     /// An earlier run did not end well.
-    #[error("{0} says that an earlier run still holds GPUs: give them back with `cocoon host down` first")]
+    #[error(
+        "{0} says that an earlier run still holds GPUs: give them back with `cocoon host down --config FILE` first"
+    )]
     LeftOver(PathBuf),
     /// The state before cannot be noted, so nothing was touched (or everything was undone).
     #[error(transparent)]
@@ -31,7 +33,9 @@ pub enum NotPrepared {
     #[error("{0}; what had been done was undone")]
     Undone(StepError),
     /// A step failed, and so did undoing.
-    #[error("{step}; and the GPUs could not all be given back ({undo}): mend that, then `cocoon host down`")]
+    #[error(
+        "{step}; and the GPUs could not all be given back ({undo}): mend that, then `cocoon host down --config FILE`"
+    )]
     Stuck {
         /// Why it failed.
         step: Box<NotPrepared>,

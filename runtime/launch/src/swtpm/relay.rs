@@ -31,16 +31,16 @@ pub(super) struct Relay {
     to_end: Mutex<Vec<UnixStream>>,
 }
 
-/// The way to swtpm.
+/// The way to swtpm; `None` once a command has failed on it: a response that comes late would be taken for the next one's.
 #[derive(Debug)]
-pub(super) struct Tpm(UnixStream);
+pub(super) struct Tpm(Option<UnixStream>);
 
 impl Relay {
     /// A relay to `swtpm`.
     pub(super) fn new(swtpm: UnixStream) -> io::Result<Self> {
         swtpm.set_read_timeout(Some(PATIENCE))?;
         let to_end = Mutex::new(vec![swtpm.try_clone()?]);
-        Ok(Self { tpm: Mutex::new(Tpm(swtpm)), begun: AtomicBool::new(false), to_end })
+        Ok(Self { tpm: Mutex::new(Tpm(Some(swtpm))), begun: AtomicBool::new(false), to_end })
     }
 
     /// Relays for `qemu` from now on. False if it did already: a TPM has one user.
@@ -94,10 +94,13 @@ impl Relay {
 }
 
 impl Tpm {
-    /// Sends a command and waits for its response.
+    /// Sends a command and waits for its response. After an error there is no other command.
     pub(super) fn ask(&mut self, command: &[u8]) -> io::Result<Vec<u8>> {
-        self.0.write_all(command)?;
-        receive(&self.0)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        let mut stream = self.0.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        stream.write_all(command)?;
+        let response = receive(&stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.0 = Some(stream);
+        Ok(response)
     }
 }
 
@@ -125,6 +128,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_response_that_comes_late_answers_no_other_command() {
+        let (mut swtpm, ours) = UnixStream::pair().expect("sockets");
+        ours.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket");
+        let mut tpm = Tpm(Some(ours));
+        let message = |last: u8| [0x80, 1, 0, 0, 0, 11, 0, 0, 0, 0, last];
+        swtpm.write_all(&message(1)).expect("room");
+        assert_eq!(tpm.ask(&message(0)).expect("answered"), message(1));
+        assert!(tpm.ask(&message(0)).is_err(), "nothing comes in time");
+        swtpm.write_all(&message(2)).unwrap_or_default(); // late; the connection may be closed
+        assert!(tpm.ask(&message(0)).is_err(), "it is nobody's response");
+    }
 
     #[test]
     fn lengths_that_cannot_be_are_refused_before_memory_is_taken() {

@@ -136,13 +136,6 @@ impl Vm {
         self.started.elapsed()
     }
 
-    /// Memory of QEMU and the guest that is really there, in bytes (VmRSS of proc_pid_status(5)); `None` if it ended.
-    pub fn resident_bytes(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
-    }
-
     /// Whether it runs, as QEMU says.
     ///
     /// # Errors
@@ -174,6 +167,14 @@ impl Vm {
         drop(self.child.start_kill());
         self.ended().await
     }
+}
+
+/// Memory of a process that is really there, in bytes (VmRSS of proc_pid_status(5)): of QEMU, with its guest's. `None` if it
+/// ended.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 enum Unreached {

@@ -82,9 +82,6 @@ fn wrong(
             "name as many GPUs as the profile has, or another profile: clients would refuse the guest".into(),
         ));
     }
-    if !asked.own_firmware {
-        return None;
-    }
     let firmware = image::firmware(look.root, &asked.folder, manifest, measurement.firmware);
     firmware
         .err()

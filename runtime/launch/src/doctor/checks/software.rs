@@ -90,7 +90,7 @@ pub(super) fn firmware(look: &Look<'_>) -> Check {
         Err(error) => {
             return Check { found: path, ..check }.fail(
                 format!("it cannot be read: {error}"),
-                "build the image again, or correct the path in the configuration",
+                "build the image again: it is one of its files",
             );
         }
     };
