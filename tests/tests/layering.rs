@@ -34,6 +34,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
         "runtime/host",
         &[
             "cocoon-attestation",
+            "cocoon-fetch",
             "cocoon-simulated-tee",
             "cocoon-protocol",
             "cocoon-contracts",

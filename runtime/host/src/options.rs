@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use cocoon_accounts::server::Limits;
 use cocoon_chain::Wallet;
 use cocoon_contracts::{Address, Nanotons, TON};
+use cocoon_fetch::Fetcher;
 use cocoon_launch::vm::LineSink;
 use cocoon_protocol::Price;
 
@@ -46,6 +47,9 @@ pub struct HostOptions {
     pub timing: Timing,
     /// What peers can take of this process.
     pub limits: Limits,
+    /// Adds to each bundle what its verifiers would have to fetch from the CPU's vendor; without it bundles go as the guest
+    /// made them.
+    pub endorser: Option<Arc<Fetcher>>,
     /// Takes the guest's lines and what becomes of it; by default our own diagnostics.
     pub log: LineSink,
 }
@@ -155,6 +159,7 @@ impl HostOptions {
             money: Money::default(),
             timing: Timing::default(),
             limits: Limits::default(),
+            endorser: None,
             log: Arc::new(|line: &str| tracing::info!(target: "guest", "{line}")),
         }
     }

@@ -6,8 +6,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use cocoon_attestation::{Bundle, Statement};
+use cocoon_attestation::{Bundle, Statement, TrustAnchors, UnixTime};
 use cocoon_chain::Chain;
+use cocoon_fetch::Fetcher;
 use cocoon_launch::backoff::Backoff;
 use cocoon_protocol::http::AttestRequest;
 use cocoon_simulated_tee::SimulatedRoot;
@@ -56,6 +57,7 @@ struct Keeper {
     launcher: Launcher,
     chain: Arc<dyn Chain>,
     timing: Timing,
+    endorser: Option<Arc<Fetcher>>,
     life: Life,
 }
 
@@ -120,7 +122,7 @@ impl Keeper {
             _ => return Err(HostError::Options("what boots is not what was read".to_owned())),
         };
         let (chain, timing) = (Arc::clone(options.wallet.chain()), options.timing);
-        Ok(Self { launcher, chain, timing, life })
+        Ok(Self { launcher, chain, timing, endorser: options.endorser.clone(), life })
     }
 
     /// A guest that answers.
@@ -169,8 +171,25 @@ impl Keeper {
         let decoded = Bundle::decode(&bundle).map_err(|e| nonsense(&e))?;
         let statement = Statement::decode(&decoded.statement).map_err(|e| nonsense(&e))?;
         let receipt_key = statement.keys.receipt;
+        let bundle = match &self.endorser {
+            Some(endorser) => completed(endorser, decoded).await,
+            None => bundle,
+        };
         Ok(Current { client: client.clone(), bundle, receipt_key, made: Instant::now(), pid })
     }
+}
+
+/// The bundle with what its verifiers would have to fetch. Nothing here is trusted: all of it is signed by the vendor, and
+/// verifiers judge it.
+async fn completed(endorser: &Fetcher, bundle: Bundle) -> Bytes {
+    let now = UnixTime(cocoon_accounts::unix_seconds());
+    let (bundle, outcomes) = endorser.complete(bundle, &TrustAnchors::hardware(), now).await;
+    for outcome in outcomes {
+        if let Some(why) = outcome.source.trouble() {
+            tracing::warn!("{}: {why}; gateways may refuse the evidence. {}", outcome.what, why.remedy());
+        }
+    }
+    Bytes::from(bundle.encode())
 }
 
 fn simulated_root(options: &HostOptions) -> Result<SimulatedRoot, HostError> {

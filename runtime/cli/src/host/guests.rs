@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cocoon_chain::Wallet;
 use cocoon_contracts::Nanotons;
+use cocoon_fetch::{Cache, Fetcher, Limits, Services};
 use cocoon_host::{Expected, Files, HostOptions, Image, Launch, VmOptions, VmTee};
 use cocoon_image::profile::{PlatformName, Profile, built_in};
 use cocoon_image_build::Store;
@@ -131,6 +132,9 @@ impl Jobs {
             let (kind, vm) = vm(config, guest, profile, &folder, &tools, &gpus)?;
             let mut options = shared.options(guest.listen, Launch::Vm(Arc::new(vm)), folder);
             options.advertise = config.advertise.clone();
+            if profile.platform != PlatformName::Emulation {
+                options.endorser = Some(endorser(&config.state)?);
+            }
             list.push(Job { name: guest.name.to_string(), kind, options });
         }
         Ok(Self { list, gpus })
@@ -266,6 +270,13 @@ fn vm(
     };
     let (name, qemu) = (guest.name.clone(), tools.qemu.clone());
     Ok((kind, VmOptions { name, image, vcpus, memory, tee, qemu, run_dir: folder.join("run") }))
+}
+
+/// Gets from Intel or AMD what verifiers of this machine's evidence need, and keeps it in the state folder.
+fn endorser(state: &Path) -> Result<Arc<Fetcher>, Failure> {
+    let cache = Cache::at(state.join("endorsements"));
+    let fetcher = Fetcher::new(Services::default(), cache, Limits::default());
+    fetcher.map(Arc::new).explain(|| "no HTTP client".into(), "check the system's certificates")
 }
 
 /// The machine that a guest is to have: measurements hold for it alone.
