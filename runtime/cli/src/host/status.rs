@@ -31,7 +31,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     } else {
         show(&Screen::new(false), &status);
     }
-    let serves = status.guests.iter().all(|guest| guest.phase == Phase::Serving);
+    let serves = !status.guests.is_empty() && status.guests.iter().all(|guest| guest.phase == Phase::Serving);
     Ok(if serves { ExitCode::SUCCESS } else { ExitCode::from(NOT_SERVING) })
 }
 
@@ -41,6 +41,9 @@ fn show(screen: &Screen, status: &HostStatus) {
     screen.line(&format!("{} {state} for {time} (process {})", screen.bold("cocoon host"), status.pid));
     if let Some(money) = status.money {
         screen.detail("earned", &format!("{} TON owed, {} TON settled", ton(money.owed), ton(money.paid)));
+    }
+    if status.guests.is_empty() {
+        screen.detail("guests", "the first one boots");
     }
     for guest in &status.guests {
         show_guest(screen, guest);
