@@ -3,6 +3,8 @@
 //! A manifest has one spelling. Its bytes are [`Manifest::to_json`] of its value, [`Manifest::from_json`] refuses any
 //! other, and so its SHA-256 is a name of the image that the registry and policies can hold.
 
+mod check;
+
 use serde::{Deserialize, Serialize};
 
 use crate::hex_bytes::{Sha256, Sha384};
@@ -267,40 +269,6 @@ impl Manifest {
             return Err(ManifestError::NotCanonical);
         }
         Ok(manifest)
-    }
-
-    /// Whether its parts agree with each other.
-    fn check(&self) -> Result<(), ManifestError> {
-        let wrong = |what: &str| Err(ManifestError::Inconsistent(what.to_owned()));
-        if self.version != MANIFEST_VERSION {
-            return Err(ManifestError::Version(self.version));
-        }
-        if !is_plain_name(&self.name) {
-            return wrong("its name is not of letters, digits, `.`, `_` and `-`");
-        }
-        if File::of(self.command_line.as_bytes()) != self.files.cmdline {
-            return wrong("the command line is not the file that it lists");
-        }
-        if crate::verity::length(self.files.root.verity.data_blocks) != Some(self.files.root.size) {
-            return wrong("the root's length is not that of its data blocks and their tree");
-        }
-        // Names become paths below a folder.
-        if !self.firmware.iter().all(|firmware| is_plain_name(&firmware.name)) {
-            return wrong("a firmware's name is no plain file name");
-        }
-        let sorted = self.firmware.is_sorted_by(|a, b| a.name < b.name)
-            && self.packages.is_sorted_by(|a, b| a.name < b.name)
-            && self.programs.is_sorted_by(|a, b| a.path < b.path)
-            && self.measurements.is_sorted_by(|a, b| (&a.profile, a.firmware) < (&b.profile, b.firmware));
-        if !sorted {
-            return wrong("a list is not sorted, or names something twice");
-        }
-        let known =
-            |measurement: &Measurement| self.firmware.iter().any(|f| f.sha256 == measurement.firmware);
-        if !self.measurements.iter().all(known) {
-            return wrong("a measurement is for a firmware that it does not list");
-        }
-        Ok(())
     }
 }
 

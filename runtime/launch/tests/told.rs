@@ -31,7 +31,8 @@ const PROFILE: &str = "profile = \"tdx-h100-1\"\ngpus = [\"0000:41:00.0\"]";
 fn image(variant: Variant, profile: &str, registers: Registers) -> Manifest {
     let bytes = firmware(true, true);
     let sha256 = Sha256::of(&bytes);
-    let command_line = "panic=-1".to_owned();
+    let development = if variant == Variant::Development { " cocoon.development" } else { "" };
+    let command_line = format!("cocoon.root={} cocoon.root_blocks=1{development}", "04".repeat(32));
     let file = File { sha256: HexBytes([1; 32]), size: 1 };
     let data_blocks = 1;
     Manifest {
@@ -64,7 +65,7 @@ fn image(variant: Variant, profile: &str, registers: Registers) -> Manifest {
 }
 
 fn tdx() -> Registers {
-    Registers::Tdx(TdxRegisters { mrtd: HexBytes([5; 48]), rtmr: [HexBytes([6; 48]); 3] })
+    Registers::Tdx(TdxRegisters { mrtd: HexBytes([5; 48]), rtmr: [HexBytes([0; 48]); 3] })
 }
 
 /// A TDX host with a good image.
