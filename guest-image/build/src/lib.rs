@@ -29,7 +29,7 @@ mod tree;
 mod verify;
 mod weights;
 
-pub use archive::{check, update};
+pub use archive::{Trust, check, update};
 pub use error::Error;
 pub use groups::Group;
 pub use image::{Built, Order, build, default_image_folder};
