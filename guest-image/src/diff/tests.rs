@@ -1,5 +1,5 @@
 use super::*;
-use crate::manifest::TdxRegisters;
+use crate::manifest::{Provenance, TdxRegisters};
 use crate::measure::replay;
 
 fn event(register: Register, kind: &str, digest: u8, what: &str) -> Event {
@@ -29,6 +29,7 @@ fn finished(events: Vec<Event>, mrtd: u8) -> Measurement {
         profile: "emulation-1".to_owned(),
         firmware: HexBytes([9; 32]),
         qemu: "11.1".to_owned(),
+        provenance: Provenance::Emulated,
         registers: Registers::Emulation(TdxRegisters { mrtd: HexBytes([mrtd; 48]), rtmr }),
         events,
     }

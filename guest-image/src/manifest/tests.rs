@@ -23,6 +23,7 @@ fn sample() -> Manifest {
         profile: profile.into(),
         firmware,
         qemu: "11.1".into(),
+        provenance: Provenance::Emulated,
         registers,
         events,
     };
@@ -163,6 +164,18 @@ fn a_measurement_has_the_registers_of_its_platform_and_no_others() {
     let without_rtmr0 = format!("      \"rtmr0\": \"{}\",\n", "00".repeat(48));
     assert!(json.contains(&without_rtmr0));
     assert!(refused(&json.replacen(&without_rtmr0, "", 1)).contains("but not all"));
+}
+
+#[test]
+fn a_measurement_says_how_far_it_is_proved() {
+    let manifest = sample();
+    let [emulation, snp, tdx] = manifest.measurements.as_slice() else { unreachable!("it is made so") };
+    assert!(emulation.is_proved() && !emulation.standing().contains("NOT"));
+    assert!([snp, tdx].into_iter().all(|own| !own.is_proved() && own.standing().contains("NOT COMPARED")));
+    let hardware = Measurement { provenance: Provenance::Hardware, ..tdx.clone() };
+    assert!(hardware.is_proved() && !hardware.standing().contains("NOT"));
+    let field = "      \"provenance\": \"emulated\",\n";
+    assert!(refused(&manifest.to_json().replacen(field, "", 1)).contains("missing field `provenance`"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod fake_host;
 
 use cocoon_image::manifest::{
-    File, Files, Firmware, MANIFEST_VERSION, Manifest, Measurement, Registers, Root, TdxRegisters, Variant,
+    File, Files, Firmware, MANIFEST_VERSION, Manifest, Measurement, Provenance, Registers, Root, TdxRegisters, Variant,
     Verity,
 };
 use cocoon_image::{HexBytes, Sha256, verity};
@@ -58,6 +58,7 @@ fn image(variant: Variant, profile: &str, registers: Registers) -> Manifest {
             profile: profile.into(),
             firmware: sha256,
             qemu: "11.1".into(),
+            provenance: Provenance::Emulated,
             registers,
             events: vec![],
         }],
