@@ -9,6 +9,7 @@
 //! Nothing here needs root rights, a container engine or a loop device.
 
 mod archive;
+mod cargo_config;
 mod deb;
 mod download;
 mod elf;
