@@ -3,8 +3,8 @@
 mod fake_host;
 
 use cocoon_image::manifest::{
-    File, Files, Firmware, MANIFEST_VERSION, Manifest, Measurement, Provenance, Registers, Root, TdxRegisters, Variant,
-    Verity,
+    File, Files, Firmware, MANIFEST_VERSION, Manifest, Measurement, Provenance, Registers, Root,
+    TdxRegisters, Variant, Verity,
 };
 use cocoon_image::{HexBytes, Sha256, verity};
 use cocoon_launch::config::{ConfigError, HostConfig, TeeKind};
