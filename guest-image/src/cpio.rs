@@ -36,6 +36,8 @@ pub enum CpioError {
 
 const FOLDER: u32 = 0o040_755;
 const REGULAR: u32 = 0o100_000;
+/// The length of a member's header, in bytes.
+const HEADER: usize = 110;
 const TRAILER: &str = "TRAILER!!!";
 
 impl Archive {
@@ -61,6 +63,31 @@ impl Archive {
             return Err(CpioError::TooLong(path.to_owned()));
         }
         self.insert(path, Entry::File { mode: REGULAR | (mode & 0o7777), content })
+    }
+
+    /// Reads an archive that [`Archive::to_bytes`] has written; `None` for any other, be it only in order or padding, and for one
+    /// with something behind it: the kernel would unpack that too.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut archive = Self::new();
+        let mut rest = bytes;
+        loop {
+            let (mode, name, content) = member(&mut rest)?;
+            match mode {
+                FOLDER => archive.folder(name).ok()?,
+                _ if mode & !0o7777 == REGULAR => archive.file(name, mode, content.to_vec()).ok()?,
+                _ if name == TRAILER => break,
+                _ => return None,
+            }
+        }
+        (archive.to_bytes() == bytes).then_some(archive)
+    }
+
+    /// The content of a file, by its path in the archive.
+    pub fn content(&self, path: &str) -> Option<&[u8]> {
+        match self.entries.get(path)? {
+            Entry::File { content, .. } => Some(content),
+            Entry::Folder => None,
+        }
     }
 
     fn insert(&mut self, path: &str, entry: Entry) -> Result<(), CpioError> {
@@ -111,6 +138,23 @@ fn append(out: &mut Vec<u8>, inode: u32, mode: u32, links: u32, name: &str, cont
     pad(out);
     out.extend_from_slice(content);
     pad(out);
+}
+
+/// Mode, name and content of the next member, which `rest` then begins behind.
+fn member<'a>(rest: &mut &'a [u8]) -> Option<(u32, &'a str, &'a [u8])> {
+    let (header, behind) = rest.split_at_checked(HEADER)?;
+    let field = |index: usize| {
+        let digits = header.get(6 + 8 * index..14 + 8 * index)?;
+        u32::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let (mode, length, name_length) = (field(1)?, field(6)? as usize, field(11)? as usize);
+    // The header and the name are padded together.
+    let padded = HEADER.checked_add(name_length)?.checked_next_multiple_of(4)?.checked_sub(HEADER)?;
+    let (name, behind) = behind.split_at_checked(padded)?;
+    let name = str::from_utf8(name.get(..name_length)?.strip_suffix(b"\0")?).ok()?;
+    let (content, behind) = behind.split_at_checked(length.checked_next_multiple_of(4)?)?;
+    *rest = behind;
+    Some((mode, name, content.get(..length)?))
 }
 
 fn pad(out: &mut Vec<u8>) {
@@ -185,6 +229,34 @@ mod tests {
         assert_eq!(archive.folder("d"), Err(CpioError::Twice("d".into())));
         for path in ["e/x", "f/x"] {
             assert_eq!(archive.file(path, 0o644, vec![]), Err(CpioError::NoFolder(path.into())));
+        }
+    }
+
+    #[test]
+    fn an_archive_is_read_again_and_any_other_bytes_are_refused() {
+        let mut archive = Archive::new();
+        archive.folder("modules").expect("a plain path");
+        archive.file("init", 0o755, b"hello".to_vec()).expect("a plain path");
+        archive.file("modules/00-a.ko", 0o644, Vec::new()).expect("a plain path");
+        let bytes = archive.to_bytes();
+        let read = Archive::from_bytes(&bytes).expect("its own bytes");
+        assert_eq!(read.content("init"), Some(b"hello".as_slice()));
+        assert_eq!(read.content("modules/00-a.ko"), Some(b"".as_slice()));
+        assert_eq!((read.content("modules"), read.content("sh")), (None, None));
+        let twice = [bytes.as_slice(), &bytes].concat();
+        assert!(Archive::from_bytes(&twice).is_none(), "the kernel would unpack the second over the first");
+        for length in 0..bytes.len() {
+            assert!(Archive::from_bytes(&bytes[..length]).is_none(), "{length} bytes of it");
+        }
+        // Any byte but those of contents, names, modes and lengths is given; none is read without a panic.
+        for at in 0..bytes.len() {
+            for flip in [1, 0x10, 0x80] {
+                let mut other = bytes.clone();
+                other[at] ^= flip;
+                if let Some(archive) = Archive::from_bytes(&other) {
+                    assert_eq!(archive.to_bytes(), other, "byte {at}");
+                }
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 //! A manifest has one spelling. Its bytes are [`Manifest::to_json`] of its value, [`Manifest::from_json`] refuses any
 //! other, and so its SHA-256 is a name of the image that the registry and policies can hold.
 
+mod check;
+
 use serde::{Deserialize, Serialize};
 
 use crate::hex_bytes::{Sha256, Sha384};
@@ -157,10 +159,43 @@ pub struct Measurement {
     pub firmware: Sha256,
     /// The QEMU version that the prediction is for: `11.1`.
     pub qemu: String,
+    /// How far it has been proved.
+    pub provenance: Provenance,
     /// The platform, with the values its evidence shows.
     pub registers: Registers,
     /// What goes into them, in the order of the boot.
     pub events: Vec<Event>,
+}
+
+/// Where a prediction comes from, beside the image's files: how far it has been proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provenance {
+    /// What QEMU generates was recorded from a boot on the TEE itself.
+    Hardware,
+    /// It was recorded from a boot of QEMU without a TEE.
+    Emulated,
+    /// Nothing was recorded: all follows from the vendor's documents and the sources of firmware and QEMU.
+    Sources,
+}
+
+impl Measurement {
+    /// Whether such a machine has shown what the prediction needs of it: emulation is itself where it was recorded.
+    pub fn is_proved(&self) -> bool {
+        matches!(self.registers, Registers::Emulation(_)) || self.provenance == Provenance::Hardware
+    }
+
+    /// How far it has been proved, for people.
+    pub fn standing(&self) -> &'static str {
+        match (self.provenance, &self.registers) {
+            (Provenance::Hardware, _) => "recorded from a boot on such a machine",
+            (Provenance::Emulated, Registers::Emulation(_)) => "recorded from a boot of this emulation",
+            (Provenance::Emulated, _) => "NOT COMPARED WITH HARDWARE: recorded from QEMU without the TEE",
+            (Provenance::Sources, _) => {
+                "NOT COMPARED WITH HARDWARE: from the vendor's documents and sources alone"
+            }
+        }
+    }
 }
 
 /// What a platform's evidence shows of the boot. RTMR3 is missing: it holds the configuration and the weights.
@@ -268,40 +303,6 @@ impl Manifest {
         }
         Ok(manifest)
     }
-
-    /// Whether its parts agree with each other.
-    fn check(&self) -> Result<(), ManifestError> {
-        let wrong = |what: &str| Err(ManifestError::Inconsistent(what.to_owned()));
-        if self.version != MANIFEST_VERSION {
-            return Err(ManifestError::Version(self.version));
-        }
-        if !is_plain_name(&self.name) {
-            return wrong("its name is not of letters, digits, `.`, `_` and `-`");
-        }
-        if File::of(self.command_line.as_bytes()) != self.files.cmdline {
-            return wrong("the command line is not the file that it lists");
-        }
-        if crate::verity::length(self.files.root.verity.data_blocks) != Some(self.files.root.size) {
-            return wrong("the root's length is not that of its data blocks and their tree");
-        }
-        // Names become paths below a folder.
-        if !self.firmware.iter().all(|firmware| is_plain_name(&firmware.name)) {
-            return wrong("a firmware's name is no plain file name");
-        }
-        let sorted = self.firmware.is_sorted_by(|a, b| a.name < b.name)
-            && self.packages.is_sorted_by(|a, b| a.name < b.name)
-            && self.programs.is_sorted_by(|a, b| a.path < b.path)
-            && self.measurements.is_sorted_by(|a, b| (&a.profile, a.firmware) < (&b.profile, b.firmware));
-        if !sorted {
-            return wrong("a list is not sorted, or names something twice");
-        }
-        let known =
-            |measurement: &Measurement| self.firmware.iter().any(|f| f.sha256 == measurement.firmware);
-        if !self.measurements.iter().all(known) {
-            return wrong("a measurement is for a firmware that it does not list");
-        }
-        Ok(())
-    }
 }
 
 /// A name that is safe as the last part of a path: letters, digits, `.`, `_`, `-`, not beginning with a dot.
@@ -318,6 +319,7 @@ struct WireMeasurement {
     platform: Platform,
     firmware: Sha256,
     qemu: String,
+    provenance: Provenance,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mrtd: Option<Sha384>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -341,7 +343,7 @@ enum Platform {
 
 impl From<Measurement> for WireMeasurement {
     fn from(measurement: Measurement) -> Self {
-        let Measurement { profile, firmware, qemu, registers, events } = measurement;
+        let Measurement { profile, firmware, qemu, provenance, registers, events } = measurement;
         let (platform, tdx, launch_digest) = match registers {
             Registers::Tdx(tdx) => (Platform::Tdx, Some(tdx), None),
             Registers::Emulation(tdx) => (Platform::Emulation, Some(tdx), None),
@@ -349,7 +351,19 @@ impl From<Measurement> for WireMeasurement {
         };
         let mrtd = tdx.map(|tdx| tdx.mrtd);
         let [rtmr0, rtmr1, rtmr2] = [0, 1, 2].map(|index| tdx.map(|tdx| tdx.rtmr[index]));
-        Self { profile, platform, firmware, qemu, mrtd, rtmr0, rtmr1, rtmr2, launch_digest, events }
+        Self {
+            profile,
+            platform,
+            firmware,
+            qemu,
+            provenance,
+            mrtd,
+            rtmr0,
+            rtmr1,
+            rtmr2,
+            launch_digest,
+            events,
+        }
     }
 }
 
@@ -370,8 +384,8 @@ impl TryFrom<WireMeasurement> for Measurement {
             (Platform::Snp, None, Some(launch_digest)) => Registers::Snp { launch_digest },
             _ => return Err("a measurement has not the registers of its platform"),
         };
-        let WireMeasurement { profile, firmware, qemu, events, .. } = wire;
-        Ok(Self { profile, firmware, qemu, registers, events })
+        let WireMeasurement { profile, firmware, qemu, provenance, events, .. } = wire;
+        Ok(Self { profile, firmware, qemu, provenance, registers, events })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::digest::{ZERO, extended, sha384};
 use crate::hex_bytes::{HexBytes, Sha256};
-use crate::manifest::{Event, Measurement, Register, Registers, TdxRegisters};
+use crate::manifest::{Event, Measurement, Provenance, Register, Registers, TdxRegisters};
 use crate::pe::{NotPe, Program};
 use crate::profile::{PlatformName, Profile, Record, built_in};
 use crate::snp::{Launch, NotSnp, launch_digest};
@@ -65,19 +65,20 @@ pub fn measure(
     profile: &Profile,
     record: Option<&Record>,
 ) -> Result<Measurement, CannotMeasure> {
-    let (registers, events) = match profile.platform {
-        PlatformName::Snp => snp(files, profile)?,
+    let (provenance, (registers, events)) = match profile.platform {
+        PlatformName::Snp => (Provenance::Sources, snp(files, profile)?),
         PlatformName::Tdx | PlatformName::Emulation => {
             let hash = Sha256::of(files.firmware);
             let firmware = known_firmware(hash).ok_or(CannotMeasure::UnknownFirmware(hash))?;
             let record = record.ok_or_else(|| CannotMeasure::NoRecord(profile.name.clone()))?;
-            tdx(files, profile, record, firmware)?
+            (record.provenance, tdx(files, profile, record, firmware)?)
         }
     };
     Ok(Measurement {
         profile: profile.name.clone(),
         firmware: Sha256::of(files.firmware),
         qemu: profile.qemu.clone(),
+        provenance,
         registers,
         events,
     })

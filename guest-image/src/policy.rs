@@ -20,10 +20,10 @@ pub struct Configuration<'a> {
 /// MRTD and RTMR0 to RTMR2, or the launch digest, are pinned. With a configuration RTMR3 is pinned too, or on SNP the host data.
 /// Without one RTMR3 is free, and SNP profiles are left out: SNP has no register for the configuration, so nothing would hold it.
 pub fn release(manifest: &Manifest, configuration: Option<&Configuration<'_>>) -> (Release, Vec<String>) {
-    let title = format!("{} ({})", manifest.name, manifest.variant.word());
+    let title = title(manifest);
     let (mut images, mut left_out) = (Vec::new(), Vec::new());
     for measurement in &manifest.measurements {
-        let name = format!("{title} on {}", measurement.profile);
+        let name = name(&title, measurement);
         match reference(name, measurement, configuration) {
             Some(image) => images.push(image),
             None => left_out.push(measurement.profile.clone()),
@@ -35,6 +35,34 @@ pub fn release(manifest: &Manifest, configuration: Option<&Configuration<'_>>) -
 /// The release as TOML, as `cocoon verify --release` reads it.
 pub fn to_toml(release: &Release) -> String {
     toml::to_string(release).expect("names and digests can be written")
+}
+
+/// The same, with a comment before each image that says how far its prediction is proved. `release` was made from `manifest`.
+pub fn to_toml_with_standing(release: &Release, manifest: &Manifest) -> String {
+    let title = title(manifest);
+    let standing = |image: &ImageReference| {
+        let own = |own: &&Measurement| image.name == name(&title, own);
+        manifest.measurements.iter().find(own).map_or("of another manifest", Measurement::standing)
+    };
+    let mut images = release.images.iter();
+    let mut text = String::new();
+    for line in to_toml(release).lines() {
+        if line == "[[images]]" {
+            let standing = images.next().map_or("", standing);
+            text.push_str(&format!("# {standing}\n"));
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+fn title(manifest: &Manifest) -> String {
+    format!("{} ({})", manifest.name, manifest.variant.word())
+}
+
+fn name(title: &str, measurement: &Measurement) -> String {
+    format!("{title} on {}", measurement.profile)
 }
 
 fn reference(

@@ -15,8 +15,9 @@ use cocoon_attestation::EventLog;
 use cocoon_attestation::eventlog::{Bank, EventType};
 use serde::{Deserialize, Serialize};
 
+use crate::diff::LogKind;
 use crate::hex_bytes::{HexBytes, Sha384};
-use crate::manifest::is_plain_name;
+use crate::manifest::{Provenance, is_plain_name};
 use crate::snp::{VCPUS_MAX, VcpuType};
 
 /// The largest file of a profile or record, in bytes.
@@ -78,6 +79,8 @@ pub struct SnpMachine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
+    /// What kind of boot it is from.
+    pub provenance: Provenance,
     /// SHA-384 of `etc/table-loader`.
     pub acpi_loader: Sha384,
     /// SHA-384 of `etc/acpi/rsdp`.
@@ -154,7 +157,12 @@ impl Record {
     /// # Errors
     /// If it is not of the format.
     pub fn from_toml(text: &str) -> Result<Self, InvalidProfile> {
-        from_toml(text)
+        let record: Self = from_toml(text)?;
+        if record.provenance == Provenance::Sources {
+            let reason = "must be `hardware` or `emulated`: what nobody booted is no record";
+            return Err(InvalidProfile::Value { field: "provenance", reason });
+        }
+        Ok(record)
     }
 
     /// Its fields as TOML.
@@ -163,7 +171,7 @@ impl Record {
     }
 
     /// Makes a record from the log of a boot of that machine, by a TPM or by a TD's firmware (CCEL). Who makes it believes the
-    /// machine that the log is from; that the record is true shows when a prediction from it meets a genuine quote.
+    /// machine that the log is from, and that a log of a TD's form is of a TD; that the record is true shows when a prediction from it meets a genuine quote.
     ///
     /// # Errors
     /// If the log has not exactly the events of ACPI tables that a direct boot makes, in the SHA-384 bank.
@@ -184,7 +192,11 @@ impl Record {
             other => return Err(InvalidProfile::Log(other.len())),
         };
         let smbios = digests(EventType::EFI_HANDOFF_TABLES).next().map(|(_, digest)| digest);
-        Ok(Self { acpi_loader, acpi_rsdp, acpi_tables, smbios })
+        let provenance = match LogKind::of(log) {
+            LogKind::Ccel => Provenance::Hardware,
+            LogKind::Tpm => Provenance::Emulated,
+        };
+        Ok(Self { provenance, acpi_loader, acpi_rsdp, acpi_tables, smbios })
     }
 }
 

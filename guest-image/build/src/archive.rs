@@ -6,6 +6,8 @@ mod resolve;
 mod version;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use cocoon_image::Sha256;
 
@@ -23,20 +25,33 @@ const ARCHITECTURE: &str = "amd64";
 /// The index of a suite, below its folder.
 const INDEX: &str = "main/binary-amd64/Packages.xz";
 
+/// What a renewal goes on without. Nothing by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Signatures of indexes, where gpgv or Debian's keyring is not installed. A lock made so says it ([`Lock::unsigned`]).
+    pub unsigned: bool,
+    /// Indexes that are valid still.
+    pub stale: bool,
+}
+
 /// Asks the archive for the newest version of every package that is wanted, with what they depend on.
 ///
 /// # Errors
-/// If the archive cannot be reached, an index is not the one that was signed, or something wanted is not there.
-pub async fn update(store: &Store) -> Result<Lock, Error> {
-    let mut suites = BTreeMap::new();
+/// If the archive cannot be reached, an index is not the one that was signed or is too old, or something wanted is not there.
+pub async fn update(store: &Store, trust: Trust) -> Result<Lock, Error> {
+    let (mut suites, mut unsigned) = (BTreeMap::new(), Vec::new());
     for suite in suites_wanted() {
-        suites.insert(suite, fetch_suite(store, suite).await?);
+        let (index, signed) = fetch_suite(store, suite, trust).await?;
+        suites.insert(suite, index);
+        if !signed {
+            unsigned.push(suite.to_owned());
+        }
     }
     let mut groups = BTreeMap::new();
     for wanted in &WANTED {
         groups.insert(wanted.group, resolve::closure(wanted, &suites)?);
     }
-    Ok(Lock::new(groups))
+    Ok(Lock::with_unsigned(groups, unsigned))
 }
 
 /// The packages of a lock that the archive no longer has.
@@ -67,10 +82,14 @@ fn suites_wanted() -> std::collections::BTreeSet<&'static str> {
         .collect()
 }
 
-/// One suite's index, as its signed release file names it.
-async fn fetch_suite(store: &Store, suite: &str) -> Result<index::Index, Error> {
+/// One suite's index, as its release file names it, and whether that one's signature was checked.
+async fn fetch_suite(store: &Store, suite: &str, trust: Trust) -> Result<(index::Index, bool), Error> {
     let release = download::bytes(store, &format!("dists/{suite}/InRelease"), RELEASE_MAX).await?;
-    let release = release::Release::open(suite, &release, store.progress())?;
+    // A clock before 1970 is a broken one: then no index counts as too old.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let keyring = Path::new(release::KEYRING);
+    let judge = release::Judge { keyring, trust, now, progress: store.progress() };
+    let release = release::Release::open(suite, &release, &judge)?;
     let entry = release.entry(INDEX).ok_or_else(|| Error::Signature {
         suite: suite.into(),
         reason: format!("the release file names no {INDEX}"),
@@ -92,5 +111,5 @@ async fn fetch_suite(store: &Store, suite: &str) -> Result<index::Index, Error> 
         let (size, found_size) = (entry.size, bytes.len() as u64);
         return Err(Error::OtherBytes { what, expected: entry.sha256, size, found, found_size });
     }
-    index::Index::read(suite, &bytes)
+    Ok((index::Index::read(suite, &bytes)?, release.signed))
 }

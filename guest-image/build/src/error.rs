@@ -88,6 +88,20 @@ pub enum Error {
         /// What gpgv said, or what is missing.
         reason: String,
     },
+    /// Nobody can say whether the archive's index is signed.
+    #[error("the signature of suite {suite} cannot be checked: gpgv or Debian's keyring is missing here")]
+    Unchecked {
+        /// The suite.
+        suite: String,
+    },
+    /// The archive's index is older than it may be.
+    #[error("the index of suite {suite} was valid until {until}: it may hide newer packages")]
+    Stale {
+        /// The suite.
+        suite: String,
+        /// When it ended, as it says.
+        until: String,
+    },
     /// The archive has not what is needed.
     #[error("the packages cannot be resolved: {0}")]
     Resolve(String),
@@ -151,6 +165,13 @@ impl Error {
                 .into(),
             Self::Signature { .. } => {
                 "take another network or archive (--archive); without a good signature nothing is pinned".into()
+            }
+            Self::Unchecked { .. } => "install both (Debian: apt install gpgv debian-archive-keyring). To believe the network \
+                                       instead, and have the lock say so: --unsigned"
+                .into(),
+            Self::Stale { .. } => {
+                "check this machine's clock, then name an archive that is up to date with --archive; or take it as it is: --stale"
+                    .into()
             }
             Self::Resolve(_) => "see the groups of packages in guest-image/build/src/groups.rs".into(),
             Self::Tool { .. } => "run it again with COCOON_LOG=debug; if it stays, report it with this text".into(),

@@ -9,6 +9,7 @@
 //! Nothing here needs root rights, a container engine or a loop device.
 
 mod archive;
+mod cargo_config;
 mod deb;
 mod download;
 mod elf;
@@ -29,7 +30,7 @@ mod tree;
 mod verify;
 mod weights;
 
-pub use archive::{check, update};
+pub use archive::{Trust, check, update};
 pub use error::Error;
 pub use groups::Group;
 pub use image::{Built, Order, build, default_image_folder};

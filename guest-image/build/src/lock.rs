@@ -24,6 +24,7 @@ const HEADER: &str = "\
 /// All that is pinned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lock {
+    unsigned: Vec<String>,
     groups: BTreeMap<Group, Vec<Pinned>>,
     /// SHA-256 of the file's bytes.
     digest: Sha256,
@@ -51,6 +52,9 @@ pub struct Pinned {
 #[derive(Serialize, Deserialize)]
 struct Wire {
     version: u32,
+    /// Suites whose index was believed without its signature.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unsigned: Vec<String>,
     #[serde(flatten)]
     groups: BTreeMap<Group, Vec<Pinned>>,
 }
@@ -85,7 +89,7 @@ impl Lock {
         if wire.version != VERSION {
             return Err(format!("it is of version {}, this program reads version {VERSION}", wire.version));
         }
-        let lock = Self { groups: wire.groups, digest: Sha256::of(bytes) };
+        let lock = Self { unsigned: wire.unsigned, groups: wire.groups, digest: Sha256::of(bytes) };
         lock.groups.values().flatten().try_for_each(Pinned::check)?;
         for (group, packages) in &lock.groups {
             if !packages.is_sorted_by(|a, b| a.name < b.name) {
@@ -96,9 +100,14 @@ impl Lock {
     }
 
     /// A lock of these packages; sorted here.
-    pub fn new(mut groups: BTreeMap<Group, Vec<Pinned>>) -> Self {
+    pub fn new(groups: BTreeMap<Group, Vec<Pinned>>) -> Self {
+        Self::with_unsigned(groups, Vec::new())
+    }
+
+    /// As [`Lock::new`], with the suites that were believed without a signature.
+    pub fn with_unsigned(mut groups: BTreeMap<Group, Vec<Pinned>>, unsigned: Vec<String>) -> Self {
         groups.values_mut().for_each(|packages| packages.sort_by(|a, b| a.name.cmp(&b.name)));
-        let mut lock = Self { groups, digest: HexBytes([0; 32]) };
+        let mut lock = Self { unsigned, groups, digest: HexBytes([0; 32]) };
         lock.digest = Sha256::of(lock.to_toml().as_bytes());
         lock
     }
@@ -106,6 +115,11 @@ impl Lock {
     /// SHA-256 of the file's bytes.
     pub fn digest(&self) -> Sha256 {
         self.digest
+    }
+
+    /// The suites whose index was believed without its signature when the lock was made; none, normally.
+    pub fn unsigned(&self) -> &[String] {
+        &self.unsigned
     }
 
     /// The packages of a group, by name.
@@ -126,7 +140,8 @@ impl Lock {
 
     /// The file's text.
     pub fn to_toml(&self) -> String {
-        let wire = Wire { version: VERSION, groups: self.groups.clone() };
+        let Self { unsigned, groups, .. } = self.clone();
+        let wire = Wire { version: VERSION, unsigned, groups };
         format!("{HEADER}{}", toml::to_string(&wire).expect("strings and numbers can be written"))
     }
 
@@ -225,6 +240,16 @@ mod tests {
     fn a_lock_survives_its_text() {
         let lock = lock(&[("libc6", "2.41-12"), ("libgcc-s1", "14.2.0-19")]);
         assert_eq!(Lock::parse(lock.to_toml().as_bytes()).expect("its own text"), lock);
+    }
+
+    #[test]
+    fn a_lock_says_which_suites_were_believed_without_a_signature() {
+        let signed = lock(&[("libc6", "2.41-12")]);
+        let unsigned = Lock::with_unsigned(signed.groups.clone(), vec!["sid".into()]);
+        assert!(unsigned.to_toml().contains("\nunsigned = [\"sid\"]\n"), "{}", unsigned.to_toml());
+        assert_eq!(Lock::parse(unsigned.to_toml().as_bytes()).expect("its own text").unsigned(), ["sid"]);
+        assert_ne!(signed.digest(), unsigned.digest());
+        assert!(Lock::built_in().unsigned().is_empty(), "what is published was signed");
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::Error;
 use crate::progress::Progress;
+use crate::{Error, cargo_config};
 
 /// Executables for an image.
 #[derive(Clone, Debug)]
@@ -20,13 +20,13 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "image";
 /// The time that compilers see: 2026-01-01. Nothing of ours asks for it, a dependency might.
 const EPOCH: &str = "1767225600";
-/// What cargo, rustc and the C compiler get of our environment; anything else could show in what they make.
-const PASSED_ON: [&str; 12] = [
+/// What cargo, rustc and the C compiler get of our environment; anything else could show in what they make. Not
+/// `RUSTUP_TOOLCHAIN`: the source's `rust-toolchain.toml` says which it is.
+const PASSED_ON: [&str; 11] = [
     "PATH",
     "HOME",
     "CARGO_HOME",
     "RUSTUP_HOME",
-    "RUSTUP_TOOLCHAIN",
     "TMPDIR",
     "http_proxy",
     "https_proxy",
@@ -66,10 +66,10 @@ impl Programs {
     /// Builds them from a source tree, into `target/image` of that tree.
     ///
     /// The bits depend on the source, `Cargo.lock`, the pinned Rust toolchain, and the C compiler and C library's start files
-    /// of this machine.
+    /// of this machine. Configuration files of cargo outside of the source may not change them.
     ///
     /// # Errors
-    /// If cargo fails; with what it said last.
+    /// If such a file could, or cargo fails; with what it said last.
     pub fn build(source: &Path, offline: bool, progress: &dyn Progress) -> Result<Self, Error> {
         let init = Self::build_init(source, offline, progress)?;
         Ok(Self { init, guest: build(source, "cocoon-guest", None, offline, progress)? })
@@ -111,7 +111,9 @@ fn build(
     offline: bool,
     progress: &dyn Progress,
 ) -> Result<PathBuf, Error> {
-    let maps = path_maps(source, &cargo_home()?)?;
+    let cargo_home = cargo_home()?;
+    cargo_config::check(source, &cargo_home)?;
+    let maps = path_maps(source, &cargo_home)?;
     progress.note(&format!("building {package} (cargo, profile {PROFILE})"));
     let target = source.join("target").join(PROFILE).join(package);
     cargo(source, package, &target, &rust_flags(&maps, flag), &c_flags(&maps), offline)?;
@@ -209,7 +211,9 @@ fn cargo_home() -> Result<PathBuf, Error> {
 }
 
 fn ask_rustc(source: &Path, arguments: &[&str]) -> Result<String, Error> {
-    let output = Command::new("rustc").current_dir(source).args(arguments).stdin(Stdio::null()).output();
+    let mut command = Command::new("rustc");
+    command.current_dir(source).args(arguments).env_remove("RUSTUP_TOOLCHAIN").stdin(Stdio::null());
+    let output = command.output();
     let output = output.map_err(|error| Error::Cargo(format!("rustc cannot be started: {error}")))?;
     if !output.status.success() {
         return Err(Error::Cargo(format!("rustc: {}", String::from_utf8_lossy(&output.stderr).trim())));

@@ -4,8 +4,9 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use cocoon_image::Sha256;
+use cocoon_image::cpio::Archive;
 use cocoon_image::diff::{Difference, manifests};
-use cocoon_image::manifest::{File, Firmware, MANIFEST_MAX, Manifest, ManifestError, Root, Verity};
+use cocoon_image::manifest::{File, Firmware, MANIFEST_MAX, Manifest, ManifestError, Program, Root, Verity};
 use cocoon_image::measure::{BootFiles, CannotMeasure, measure_all};
 use cocoon_image::verity::{BLOCK, Tree};
 
@@ -115,6 +116,20 @@ impl Image {
         Some(BootFiles { firmware: bytes, kernel, initrd, command_line })
     }
 
+    /// The programs of the manifest, PID 1 as the initrd has it. What is in the root is held by the root's hash.
+    fn programs(&self) -> Vec<Program> {
+        const INIT: &str = "/init";
+        let listed = self.manifest.programs.iter().filter(|program| program.path != INIT);
+        let archive = Archive::from_bytes(&self.initrd);
+        let init = archive.as_ref().and_then(|archive| archive.content("init")).map(|bytes| {
+            let File { sha256, size } = File::of(bytes);
+            Program { path: INIT.to_owned(), sha256, size }
+        });
+        let mut programs: Vec<Program> = listed.cloned().chain(init).collect();
+        programs.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        programs
+    }
+
     /// A manifest of the same shape, with everything that these files and `root.img` say made anew.
     fn made_anew(&self, root: &[u8]) -> Result<Manifest, CannotMeasure> {
         let mut found = self.manifest.clone();
@@ -124,6 +139,7 @@ impl Image {
         found.files.cmdline = File::of(command_line.as_bytes());
         found.files.root = root_of(root, self.manifest.files.root.verity.data_blocks);
         found.command_line.clone_from(command_line);
+        found.programs = self.programs();
         let entry = |(name, bytes): &(String, Vec<u8>)| {
             let File { sha256, size } = File::of(bytes);
             Firmware { name: name.clone(), sha256, size }

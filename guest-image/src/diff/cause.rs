@@ -47,6 +47,16 @@ pub(super) const PACKAGE: Cause = row(
     "another version of a package went into the image",
     "look at what the lock file's renewal changed, and at the package's changelog",
 );
+pub(super) const LOG: Cause = row(
+    None,
+    "the log is of another boot, cut short, or made up: what it tells is not what the quote vouches for",
+    "take log and quote from the same boot; a worker's bundle has both",
+);
+pub(super) const FIELD: Cause = row(
+    None,
+    "a part of the manifest that moves no register is another, so its hash names another manifest",
+    "take the manifest as it was published, or make it with the same version of cocoon image build",
+);
 pub(super) const PROGRAM: Cause = row(
     None,
     "one of our own programs was built from other sources, or by another compiler",

@@ -2,6 +2,7 @@
 //! likely means, what to do.
 
 mod cause;
+mod fields;
 
 use std::fmt;
 
@@ -9,9 +10,11 @@ use cocoon_attestation::eventlog::{Bank, EventType};
 use cocoon_attestation::{EventLog, Measurements};
 use serde::Serialize;
 
+use crate::digest::{ZERO, extended};
 use crate::hex_bytes::{HexBytes, Sha384};
 use crate::manifest::{Event, Manifest, Measurement, Register, Registers, Root};
 use cause::{Cause, of_event, of_file, of_register};
+use fields::fields;
 
 /// One difference, with its explanation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -94,23 +97,37 @@ pub fn observed(log: &EventLog<'_>, kind: LogKind) -> Vec<Observed> {
         .collect()
 }
 
-/// What two manifests differ in: their files first, then what these do to measurements.
+/// What two manifests differ in: their files first, then what these do to measurements. Empty exactly if they are the same bytes.
 pub fn manifests(expected: &Manifest, found: &Manifest) -> Vec<Difference> {
     let mut list = Vec::new();
     files(expected, found, &mut list);
     packages(expected, found, &mut list);
-    for measurement in &expected.measurements {
-        let profile = &measurement.profile;
-        match found.measurements.iter().find(|other| other.profile == *profile) {
-            Some(other) => list.extend(measurements(measurement, other)),
-            None => list.push(absent(profile, "a prediction", NOTHING)),
-        }
-    }
-    let known = |profile: &str| expected.measurements.iter().any(|own| own.profile == profile);
-    for other in found.measurements.iter().filter(|other| !known(&other.profile)) {
-        list.push(absent(&other.profile, NOTHING, "a prediction"));
+    predictions(expected, found, &mut list);
+    // What nothing above looks at, down to the last field: only the same bytes are the same manifest.
+    if list.is_empty() {
+        fields(expected, found, &mut list);
     }
     list
+}
+
+/// Pairs measurements by profile and firmware; those that are left, by profile: there the firmware is what differs.
+fn predictions(expected: &Manifest, found: &Manifest, list: &mut Vec<Difference>) {
+    let key = |own: &Measurement| (own.profile.clone(), own.firmware);
+    let mut others: Vec<&Measurement> = found.measurements.iter().collect();
+    let mut left = Vec::new();
+    for own in &expected.measurements {
+        match others.iter().position(|other| key(other) == key(own)) {
+            Some(index) => list.extend(measurements(own, others.remove(index))),
+            None => left.push(own),
+        }
+    }
+    for own in left {
+        match others.iter().position(|other| other.profile == own.profile) {
+            Some(index) => list.extend(measurements(own, others.remove(index))),
+            None => list.push(absent(&own.profile, "a prediction", NOTHING)),
+        }
+    }
+    list.extend(others.into_iter().map(|other| absent(&other.profile, NOTHING, "a prediction")));
 }
 
 /// What two measurements differ in, event by event.
@@ -129,11 +146,29 @@ pub fn measurements(expected: &Measurement, found: &Measurement) -> Vec<Differen
 }
 
 /// What a TD's quote, and its event log if there is one, differ in from what was predicted. RTMR3 is not the image's.
+///
+/// A log that does not replay to the quote is a difference of its own, the first, and then explains nothing.
 pub fn quote(expected: &Measurement, quoted: &Measurements, log: Option<&[Observed]>) -> Vec<Difference> {
+    let mut list = log.map(|log| of_another_boot(quoted, log)).unwrap_or_default();
+    let log = log.filter(|_| list.is_empty());
     let rtmr = [Register::Rtmr0, Register::Rtmr1, Register::Rtmr2].into_iter().zip(quoted.rtmr);
     let mut values = vec![(Register::Mrtd, HexBytes(quoted.mrtd))];
     values.extend(rtmr.map(|(register, value)| (register, HexBytes(value))));
-    registers(expected, &values, log)
+    list.extend(registers(expected, &values, log));
+    list
+}
+
+/// The registers to which a log does not replay.
+fn of_another_boot(quoted: &Measurements, log: &[Observed]) -> Vec<Difference> {
+    let rtmr = [Register::Rtmr0, Register::Rtmr1, Register::Rtmr2].into_iter().zip(quoted.rtmr);
+    let compared = rtmr.filter_map(|(register, value)| {
+        let own = log.iter().filter(|event| event.register == register);
+        let replayed = own.fold(ZERO, |value, event| extended(&value, &event.digest.0));
+        let subject = format!("the log is not the quote's: {}", word(register));
+        let [expected, found] = [value, replayed].map(|value| HexBytes(value).to_string());
+        (replayed != value).then(|| cause::LOG.of(subject, None, expected, found))
+    });
+    compared.collect()
 }
 
 /// What an SNP report's measurement differs in from what was predicted.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::manifest::TdxRegisters;
+use crate::manifest::{Provenance, TdxRegisters};
 use crate::measure::replay;
 
 fn event(register: Register, kind: &str, digest: u8, what: &str) -> Event {
@@ -29,6 +29,7 @@ fn finished(events: Vec<Event>, mrtd: u8) -> Measurement {
         profile: "emulation-1".to_owned(),
         firmware: HexBytes([9; 32]),
         qemu: "11.1".to_owned(),
+        provenance: Provenance::Emulated,
         registers: Registers::Emulation(TdxRegisters { mrtd: HexBytes([mrtd; 48]), rtmr }),
         events,
     }
@@ -59,6 +60,50 @@ fn a_changed_event_is_named_with_its_file() {
     }
 }
 
+fn manifest() -> Manifest {
+    Manifest::from_json(include_bytes!("../../tests/golden/manifest.json")).expect("a real one")
+}
+
+#[test]
+fn two_manifests_are_the_same_only_if_every_field_is() {
+    type Change = fn(&mut Manifest);
+    let changes: [(Change, &str); 8] = [
+        (|m| m.name.push('x'), "manifest field name"),
+        (|m| m.measurements[0].qemu = "11.2".into(), "manifest field measurements[0].qemu"),
+        (|m| m.measurements[0].firmware = HexBytes([0; 32]), "manifest field measurements[0].firmware"),
+        (|m| m.firmware[0].size += 1, "manifest field firmware[0].size"),
+        (|m| m.programs[0].size += 1, "manifest field programs[0].size"),
+        (|m| m.files.kernel.size += 1, "manifest field files.kernel.size"),
+        (|m| m.measurements[0].events[0].what.push('x'), "manifest field measurements[0].events[0].what"),
+        (
+            |m| m.measurements[0].events[0].digest = HexBytes([0; 48]),
+            "manifest field measurements[0].events[0].digest",
+        ),
+    ];
+    assert_eq!(manifests(&manifest(), &manifest()), []);
+    for (change, subject) in changes {
+        let mut other = manifest();
+        change(&mut other);
+        for list in [manifests(&manifest(), &other), manifests(&other, &manifest())] {
+            let subjects: Vec<&str> = list.iter().map(|difference| difference.subject.as_str()).collect();
+            assert_eq!(subjects, [subject]);
+        }
+    }
+}
+
+#[test]
+fn a_prediction_for_another_firmware_is_not_taken_for_the_same() {
+    let mut two = manifest();
+    let mut second = two.measurements[0].clone();
+    second.firmware = HexBytes([0xff; 32]);
+    two.measurements.insert(1, second);
+    for (own, other, nothing) in [(&two, &manifest(), false), (&manifest(), &two, true)] {
+        let list = manifests(own, other);
+        assert_eq!((list.len(), list[0].subject.as_str()), (1, "prediction"));
+        assert_eq!(list[0].expected == NOTHING, nothing);
+    }
+}
+
 #[test]
 fn a_step_too_many_is_told_as_another_way_of_booting() {
     let mut events = measurement().events;
@@ -84,6 +129,32 @@ fn a_quote_without_a_log_names_the_register_and_what_it_may_be() {
     assert_eq!((list[0].subject.as_str(), list[0].file), ("MRTD", Some("firmware")));
     quoted.mrtd = registers.mrtd.0;
     assert_eq!(quote(&measurement(), &quoted, None), [], "RTMR3 is not the image's");
+}
+
+#[test]
+fn a_log_that_is_not_the_quotes_is_the_first_difference_and_explains_nothing() {
+    let own = measurement();
+    let Registers::Emulation(registers) = own.registers else { unreachable!("it is made so") };
+    let quoted = |mrtd| Measurements {
+        mrtd,
+        rtmr: [registers.rtmr[0].0, registers.rtmr[1].0, registers.rtmr[2].0, [6; 48]],
+        mrconfigid: [0; 48],
+        mrowner: [0; 48],
+        mrownerconfig: [0; 48],
+    };
+    let seen = own.events.iter().filter(|event| event.register != Register::Mrtd).map(|event| Observed {
+        register: event.register,
+        kind: event.kind.clone(),
+        digest: event.digest,
+        title: event.what.clone(),
+    });
+    let mut log: Vec<Observed> = seen.collect();
+    assert_eq!(quote(&own, &quoted(registers.mrtd.0), Some(&log)), []);
+    log[1].digest = HexBytes([0xee; 48]);
+    let list = quote(&own, &quoted([8; 48]), Some(&log));
+    let subjects: Vec<&str> = list.iter().map(|difference| difference.subject.as_str()).collect();
+    assert_eq!(subjects, ["the log is not the quote's: RTMR1", "MRTD"]);
+    assert_eq!(quote(&own, &quoted(registers.mrtd.0), Some(&[])).len(), 3, "an empty log is of no boot");
 }
 
 #[test]

@@ -3,7 +3,13 @@ use crate::testing::{firmware, program};
 
 fn record() -> Record {
     let digest = |byte| HexBytes([byte; 48]);
-    Record { acpi_loader: digest(1), acpi_rsdp: digest(2), acpi_tables: digest(3), smbios: Some(digest(4)) }
+    Record {
+        provenance: Provenance::Hardware,
+        acpi_loader: digest(1),
+        acpi_rsdp: digest(2),
+        acpi_tables: digest(3),
+        smbios: Some(digest(4)),
+    }
 }
 
 fn profile(name: &str) -> Profile {
@@ -126,6 +132,7 @@ fn snp_needs_no_record() {
     let measurement = measure(&parts.files(), &machine, None).unwrap();
     let Registers::Snp { launch_digest } = measurement.registers else { unreachable!("an SNP profile") };
     assert_ne!(launch_digest.0, [0; 48]);
+    assert!(!measurement.is_proved() && measurement.standing().contains("documents and sources alone"));
     let vcpus = measurement.events.iter().filter(|event| event.what.contains("vCPU")).count();
     assert_eq!(vcpus, 16);
     let more = Profile { memory_mib: 262_144, ..machine };

@@ -3,7 +3,7 @@ use cocoon_attestation::Policy;
 use super::*;
 use crate::digest::{extended, sha384};
 use crate::hex_bytes::HexBytes;
-use crate::manifest::{File, Files, MANIFEST_VERSION, Root, TdxRegisters, Variant, Verity};
+use crate::manifest::{File, Files, MANIFEST_VERSION, Provenance, Root, TdxRegisters, Variant, Verity};
 
 const CONFIGURATION: Configuration<'_> = Configuration { bytes: b"network = -3\n", weights_sha256: [7; 32] };
 
@@ -13,6 +13,7 @@ fn manifest() -> Manifest {
         profile: profile.to_owned(),
         firmware: HexBytes([5; 32]),
         qemu: "11.1".to_owned(),
+        provenance: Provenance::Emulated,
         registers,
         events: Vec::new(),
     };
@@ -62,6 +63,19 @@ fn without_a_configuration_snp_is_left_out_and_rtmr3_is_free() {
     assert_eq!(left_out, ["snp-h100-1"]);
     assert_eq!(release.images.len(), 1);
     assert_eq!(release.images[0].tdx.as_ref().unwrap().rtmr3, Pin::Free);
+}
+
+#[test]
+fn each_image_of_a_release_is_told_how_far_it_is_proved() {
+    let manifest = manifest();
+    for (configuration, standings) in [(None, 1), (Some(&CONFIGURATION), 2)] {
+        let (release, _) = release(&manifest, configuration);
+        let text = to_toml_with_standing(&release, &manifest);
+        let notes =
+            text.matches("# NOT COMPARED WITH HARDWARE: recorded from QEMU without the TEE\n[[images]]\n");
+        assert_eq!(notes.count(), standings, "{text}");
+        assert_eq!(Release::from_toml(&text), Ok(release));
+    }
 }
 
 #[test]

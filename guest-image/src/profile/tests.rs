@@ -53,5 +53,10 @@ fn a_record_is_made_from_a_log_and_read_back() {
     let built_in = built_in().into_iter().find(|(profile, _)| profile.name == "emulation-1").unwrap().1;
     let logged = Record::from_log(&EventLog::parse(OLD_LOG).unwrap()).unwrap();
     assert_eq!(built_in, Some(logged), "the log is of that machine");
+    assert_eq!(logged.provenance, Provenance::Emulated, "a TPM's log");
     assert!(Record::from_toml("acpi_loader = \"00\"").is_err());
+    let text = logged.to_toml();
+    let refused = Record::from_toml(&text.replace("\"emulated\"", "\"sources\"")).unwrap_err();
+    assert!(refused.to_string().contains("what nobody booted"), "{refused}");
+    assert!(Record::from_toml(&text.replace("provenance = \"emulated\"\n", "")).is_err());
 }

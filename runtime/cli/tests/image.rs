@@ -3,6 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use cocoon_attestation::{Measurements, UnixTime};
+use cocoon_image::Manifest;
+use cocoon_image::manifest::Registers;
+use cocoon_simulated_tee::{AttestationKey, Draft, SimulatedRoot, Td};
+
 /// Runs the command in a folder that is no source tree, with a cache of its own there.
 fn cocoon(folder: &Path, arguments: &[&str]) -> (Output, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cocoon"));
@@ -77,6 +82,57 @@ fn what_only_a_rebuild_needs_is_refused_without_one() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains("--rebuild"), "{text}");
     }
+}
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest-image/tests/golden/manifest.json");
+
+/// A quote of the emulator whose registers are those of the golden manifest, with these TD attributes.
+fn quote(attributes: Option<u64>) -> Vec<u8> {
+    let manifest = Manifest::from_json(&std::fs::read(GOLDEN).expect("it is there")).expect("a real one");
+    let Registers::Emulation(tdx) = manifest.measurements[0].registers else { panic!("emulation-1") };
+    let [rtmr0, rtmr1, rtmr2] = tdx.rtmr.map(|register| register.0);
+    let other = [0; 48];
+    let registers = Measurements {
+        mrtd: tdx.mrtd.0,
+        rtmr: [rtmr0, rtmr1, rtmr2, [3; 48]],
+        mrconfigid: other,
+        mrowner: other,
+        mrownerconfig: other,
+    };
+    let mut td = Td::new(registers);
+    td.attributes = attributes.unwrap_or(td.attributes);
+    let key = AttestationKey::generate();
+    let now = UnixTime::from_rfc3339("2026-01-01T00:00:00Z").expect("a time");
+    SimulatedRoot::create(now).sign_quote(&Draft::honest(&td, &[0; 64], &key), &key)
+}
+
+#[test]
+fn a_comparison_says_what_it_did_not_compare_and_that_debug_is_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("quote");
+    let diff = |attributes, more: &[&str]| {
+        std::fs::write(&path, quote(attributes)).expect("room");
+        let (output, text) = cocoon(folder.path(), &[&["diff", GOLDEN, "quote"], more].concat());
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"), text)
+    };
+    let (code, out, text) = diff(None, &[]);
+    assert_eq!(code, Some(0), "{out}{text}");
+    assert!(out.contains("nothing differs") && !out.contains("debug"), "{out}");
+    for field in ["RTMR3", "MRCONFIGID", "MROWNERCONFIG", "attributes", "XFAM", "signature"] {
+        assert!(
+            out.split_once("not compared").is_some_and(|(_, names)| names.contains(field)),
+            "{field}: {out}"
+        );
+    }
+    let (code, out, _) = diff(Some(1), &[]);
+    assert!(code == Some(0) && out.contains("debug is on"), "{out}");
+    let (_, out, _) = diff(Some(1), &["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&out).expect("one object");
+    assert_eq!((&json["debug"], json["not_compared"].as_array().map(Vec::len)), (&true.into(), Some(8)));
+    // The log of another boot than the quote's.
+    let log = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest-image/tests/golden/ovmf-2025.02-tpm.log");
+    let (code, out, _) = diff(None, &["--event-log", log]);
+    assert!(code == Some(3) && out.contains("the log is not the quote's: RTMR"), "{out}");
 }
 
 /// The image that `scripts/test` has built, built again; and then with one byte more in one of its programs.

@@ -3,8 +3,8 @@
 mod fake_host;
 
 use cocoon_image::manifest::{
-    File, Files, Firmware, MANIFEST_VERSION, Manifest, Measurement, Registers, Root, TdxRegisters, Variant,
-    Verity,
+    File, Files, Firmware, MANIFEST_VERSION, Manifest, Measurement, Provenance, Registers, Root,
+    TdxRegisters, Variant, Verity,
 };
 use cocoon_image::{HexBytes, Sha256, verity};
 use cocoon_launch::config::{ConfigError, HostConfig, TeeKind};
@@ -31,7 +31,8 @@ const PROFILE: &str = "profile = \"tdx-h100-1\"\ngpus = [\"0000:41:00.0\"]";
 fn image(variant: Variant, profile: &str, registers: Registers) -> Manifest {
     let bytes = firmware(true, true);
     let sha256 = Sha256::of(&bytes);
-    let command_line = "panic=-1".to_owned();
+    let development = if variant == Variant::Development { " cocoon.development" } else { "" };
+    let command_line = format!("cocoon.root={} cocoon.root_blocks=1{development}", "04".repeat(32));
     let file = File { sha256: HexBytes([1; 32]), size: 1 };
     let data_blocks = 1;
     Manifest {
@@ -57,6 +58,7 @@ fn image(variant: Variant, profile: &str, registers: Registers) -> Manifest {
             profile: profile.into(),
             firmware: sha256,
             qemu: "11.1".into(),
+            provenance: Provenance::Emulated,
             registers,
             events: vec![],
         }],
@@ -64,7 +66,7 @@ fn image(variant: Variant, profile: &str, registers: Registers) -> Manifest {
 }
 
 fn tdx() -> Registers {
-    Registers::Tdx(TdxRegisters { mrtd: HexBytes([5; 48]), rtmr: [HexBytes([6; 48]); 3] })
+    Registers::Tdx(TdxRegisters { mrtd: HexBytes([5; 48]), rtmr: [HexBytes([0; 48]); 3] })
 }
 
 /// A TDX host with a good image.

@@ -1,5 +1,6 @@
 //! What a developer or CI runs, in Rust: `cargo run --release -p xtask -- COMMAND`.
 
+mod proof;
 mod reproduce;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ usage: cargo run --release -p xtask -- COMMAND
   reproduce           build our programs and both images twice, here and from a copy of this tree elsewhere with another mask, time
                       zone, language and user name, and compare bit for bit; takes minutes, most of them for the guest service
   reproduce --init-only   the same with cocoon-init alone: below a minute
+  reproduce --unless-proven   the whole, unless target/reproduced says that it held for these very sources and compilers
   bench engine        tokens per second and the memory floor, on the demo model (or MODEL behind it)
   bench path          what sealing, gateway and host add to the same engine called in process
   bench verify        how long verification takes: TDX against dcap-qvl, SEV-SNP against sev, GPUs against their signatures
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         ["fixtures"] => fixtures(),
         ["reproduce"] => reproduce(false),
         ["reproduce", "--init-only"] => reproduce(true),
+        ["reproduce", "--unless-proven"] => reproduce_unless_proven(),
         ["bench", "engine"] => demo_model().and_then(|model| bench_engine(&model)),
         ["bench", "engine", model] => bench_engine(Path::new(model)),
         ["bench", "path"] => bench_path(),
@@ -148,7 +151,35 @@ fn reproduce(init_only: bool) -> Result<()> {
     if !std::env::current_exe()?.with_file_name("cocoon").is_file() {
         cargo(&["build", "--release", "--locked", "--quiet", "-p", "cocoon-cli"])?;
     }
-    reproduce::run(&root(), init_only)
+    reproduce::run(&root(), init_only).map(drop)
+}
+
+/// The whole once for each state of what goes into it.
+fn reproduce_unless_proven() -> Result<()> {
+    let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let place = folder.join("reproduced");
+    let inputs = proof::inputs(&root())?;
+    let proven = match proof::read(&place, &inputs) {
+        Some(proven) => {
+            eprintln!("proven before for these sources and compilers: {} ({})", proven, place.display());
+            proven
+        }
+        None => {
+            if !std::env::current_exe()?.with_file_name("cocoon").is_file() {
+                cargo(&["build", "--release", "--locked", "--quiet", "-p", "cocoon-cli"])?;
+            }
+            let proven = reproduce::run(&root(), false)?.join(" ");
+            // What changed while it ran was not what was built.
+            if proof::inputs(&root())? == inputs {
+                proof::write(&place, &proven, &inputs)?;
+            }
+            proven
+        }
+    };
+    if !proven.contains("production") {
+        eprintln!("SKIPPED: that the production image is reproducible: a package of it has left the archive");
+    }
+    Ok(())
 }
 
 /// Each prints ratios against its peer and its floor in one run, taking turns.

@@ -102,6 +102,9 @@ fn show(screen: &Screen, built: &Built, out: &Path, seconds: f64) {
     screen.detail("manifest", &built.manifest.digest().to_string());
     let measured: Vec<_> = measurements.iter().map(|own| own.profile.as_str()).collect();
     screen.detail("measured", &format!("for {}: {}", machines(measured.len()), measured.join(", ")));
+    for own in measurements.iter().filter(|own| !own.is_proved()) {
+        screen.detail("unproved", &screen.warn(&format!("{}: {}", own.profile, own.standing())));
+    }
     if !built.not_recorded.is_empty() {
         let names = built.not_recorded.join(", ");
         let why = "nobody has booted it yet; see cocoon image record --help";

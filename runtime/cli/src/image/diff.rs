@@ -17,6 +17,9 @@ use crate::ui::Screen;
 What a machine showed: a worker's bundle, a TDX quote, an SEV-SNP report, or an event log (CCEL of a TD, or the
 binary_bios_measurements of a TPM). Signatures are not looked at here: that is what cocoon verify does.
 
+Held against a manifest is the boot: MRTD and RTMR0 to RTMR2, or SNP's launch digest. What else the evidence shows is named
+as not compared. A log that comes with a quote must replay to it.
+
 Exit codes: 0 nothing differs; 1 and 2 as everywhere; 3 something differs.")]
 pub(crate) struct Arguments {
     /// The manifest that is expected
@@ -37,9 +40,50 @@ pub(crate) struct Arguments {
 /// What is held against the manifest.
 enum Found {
     Manifest(Box<Manifest>),
-    Quote(Box<Measurements>, Option<Vec<u8>>),
-    Report([u8; 48]),
+    Quote(Box<Td>, Option<Vec<u8>>),
+    Report { measurement: [u8; 48], debug: bool },
     Log(Vec<u8>),
+}
+
+/// What is looked at of a TD's quote.
+struct Td {
+    measurements: Measurements,
+    /// DEBUG or profiling (Intel TDX Module ABI, TD_ATTRIBUTES bits 0 and 4 to 6).
+    debug: bool,
+}
+
+impl Found {
+    /// What it shows and nobody compares here.
+    fn not_compared(&self) -> &'static [&'static str] {
+        match self {
+            Self::Manifest(_) => &[],
+            Self::Quote(..) => &[
+                "RTMR3 (configuration and weights)",
+                "MRCONFIGID",
+                "MROWNER",
+                "MROWNERCONFIG",
+                "attributes",
+                "XFAM",
+                "the TDX module and its TCB",
+                "the signature",
+            ],
+            Self::Report { .. } => {
+                &["host data (configuration)", "policy", "VMPL", "ID block", "the TCB", "the signature"]
+            }
+            Self::Log(_) => {
+                &["MRTD", "RTMR3 (configuration and weights)", "whether a quote vouches for the log"]
+            }
+        }
+    }
+
+    /// Whether the host can look into the machine, by what the evidence says.
+    fn debug(&self) -> bool {
+        match self {
+            Self::Quote(td, _) => td.debug,
+            Self::Report { debug, .. } => *debug,
+            Self::Manifest(_) | Self::Log(_) => false,
+        }
+    }
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -51,12 +95,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     };
     let screen = Screen::new(arguments.json);
     if arguments.json {
-        let object = serde_json::json!({ "differences": differences });
+        let (not_compared, debug) = (found.not_compared(), found.debug());
+        let object = serde_json::json!({
+            "differences": differences, "not_compared": not_compared, "debug": debug,
+        });
         crate::ui::print(&serde_json::to_string_pretty(&object).expect("strings are JSON"))?;
     }
     show_differences(&screen, &differences);
+    if found.debug() {
+        let what = "debug is on: the host can look into this machine and change it";
+        screen.line(&screen.warn(&format!("{what}; never send it anything, whatever it measures")));
+    }
     if differences.is_empty() {
         screen.line(&format!("{} nothing differs", screen.good("✓")));
+        if !found.not_compared().is_empty() {
+            let names = found.not_compared().join(", ");
+            screen.detail("not compared", &format!("{names}: that is what cocoon verify does"));
+        }
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::from(EXIT_DIFFERENT))
@@ -85,12 +140,12 @@ fn best(expected: &Manifest, arguments: &Arguments, found: &Found) -> Result<Vec
 fn compared(expected: &Measurement, found: &Found) -> Result<Option<Vec<Difference>>, Failure> {
     let is_snp = matches!(expected.registers, Registers::Snp { .. });
     Ok(match found {
-        Found::Quote(registers, log) if !is_snp => {
+        Found::Quote(td, log) if !is_snp => {
             let log = log.as_deref().map(events).transpose()?;
-            Some(quote(expected, registers, log.as_deref()))
+            Some(quote(expected, &td.measurements, log.as_deref()))
         }
         Found::Log(bytes) if !is_snp => Some(log(expected, &events(bytes)?)),
-        Found::Report(measurement) if is_snp => Some(launch_digest(expected, *measurement)),
+        Found::Report { measurement, .. } if is_snp => Some(launch_digest(expected, *measurement)),
         _ => None,
     })
 }
@@ -118,25 +173,27 @@ fn found(arguments: &Arguments) -> Result<Found, Failure> {
         }
         Ok(Evidence::Bundle(Bundle { tee: Tee::Snp, quote, .. }) | Evidence::SnpReport(quote)) => {
             let report = snp::Report::parse(&quote).map_err(|error| unreadable(&error.to_string()))?;
-            Ok(Found::Report(report.measurement))
+            Ok(Found::Report { measurement: report.measurement, debug: report.policy.debug() })
         }
         Ok(Evidence::TdxQuote(quote)) => Ok(Found::Quote(registers(&quote)?, log)),
         _ => Err(unreadable(&format!("{} is none of what can be compared", arguments.found.display()))),
     }
 }
 
-fn registers(quote: &[u8]) -> Result<Box<Measurements>, Failure> {
+fn registers(quote: &[u8]) -> Result<Box<Td>, Failure> {
+    const DEBUG_AND_PROFILING: u64 = 0x71;
     let quote = Quote::parse(quote).map_err(|error| unreadable(&error.to_string()))?;
     let Report::Td(body) = quote.report else {
         return Err(unreadable("the quote is of an SGX enclave"));
     };
-    Ok(Box::new(Measurements {
+    let measurements = Measurements {
         mrtd: body.mrtd,
         rtmr: body.rtmr,
         mrconfigid: body.mrconfigid,
         mrowner: body.mrowner,
         mrownerconfig: body.mrownerconfig,
-    }))
+    };
+    Ok(Box::new(Td { measurements, debug: body.attributes & DEBUG_AND_PROFILING != 0 }))
 }
 
 fn unreadable(what: &str) -> Failure {

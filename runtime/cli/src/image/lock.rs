@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use cocoon_image_build::{Error, Lock, check, update};
+use cocoon_image_build::{Error, Lock, Trust, check, update};
 use serde::Serialize;
 
 use super::{Source, explained};
@@ -22,6 +22,13 @@ pub(crate) struct Arguments {
     /// With --update: show what would change and write nothing
     #[arg(long, requires = "update")]
     dry_run: bool,
+    /// With --update: believe an index whose signature cannot be checked, because gpgv or Debian's keyring is missing; the
+    /// lock says so
+    #[arg(long, requires = "update")]
+    unsigned: bool,
+    /// With --update: take an index that is older than it says it may be
+    #[arg(long, requires = "update")]
+    stale: bool,
     /// Print one JSON object and nothing else
     #[arg(long)]
     json: bool,
@@ -33,6 +40,8 @@ pub(crate) struct Arguments {
 #[derive(Serialize)]
 struct Output {
     lock: String,
+    /// Suites whose index was believed without its signature.
+    unsigned: Vec<String>,
     /// Lines as for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<String>>,
@@ -49,7 +58,8 @@ async fn renew(arguments: &Arguments, screen: &Screen) -> Result<ExitCode, Failu
     let path = arguments.source.lock_file().map_err(explained)?;
     let before = present(&path, screen)?;
     let store = arguments.source.store(false, arguments.json)?;
-    let lock = update(&store).await.map_err(explained)?;
+    let trust = Trust { unsigned: arguments.unsigned, stale: arguments.stale };
+    let lock = update(&store, trust).await.map_err(explained)?;
     let changes = lock.changes_since(&before);
     if changes.is_empty() {
         screen.line("nothing changes: every package is the newest");
@@ -60,8 +70,9 @@ async fn renew(arguments: &Arguments, screen: &Screen) -> Result<ExitCode, Failu
         screen
             .line(&format!("written: {}; look at what changed, then build and measure anew", path.display()));
     }
+    warn_of_unsigned(&lock, screen);
     let changes = Some(changes.lines().map(str::to_owned).collect());
-    finish(arguments, Output { lock: lock.digest().to_string(), changes, gone: None }, true)
+    finish(arguments, Output { changes, ..output(&lock) }, true)
 }
 
 /// The lock as it stands; an empty one where there is none, or none that can be read: renewing mends that.
@@ -97,8 +108,23 @@ async fn look(arguments: &Arguments, screen: &Screen) -> Result<ExitCode, Failur
     if !gone.is_empty() {
         screen.line("what to do: cocoon image lock --update");
     }
+    warn_of_unsigned(&lock, screen);
     let good = gone.is_empty();
-    finish(arguments, Output { lock: lock.digest().to_string(), changes: None, gone: Some(gone) }, good)
+    finish(arguments, Output { gone: Some(gone), ..output(&lock) }, good)
+}
+
+fn output(lock: &Lock) -> Output {
+    let unsigned = lock.unsigned().to_vec();
+    Output { lock: lock.digest().to_string(), unsigned, changes: None, gone: None }
+}
+
+fn warn_of_unsigned(lock: &Lock, screen: &Screen) {
+    for suite in lock.unsigned() {
+        let what = format!("the index of {} was believed without its signature", one_line(suite));
+        screen.line(
+            &screen.warn(&format!("{what}: renew the lock where gpgv is, before anybody relies on it")),
+        );
+    }
 }
 
 fn finish(arguments: &Arguments, output: Output, good: bool) -> Result<ExitCode, Failure> {

@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use cocoon_attestation::{ImageReference, Pin, Release};
 use cocoon_image::diff::word;
 use cocoon_image::manifest::{Measurement, Registers};
 use cocoon_image::measure::{CannotMeasure, measure};
-use cocoon_image::policy::{Configuration, release, to_toml};
+use cocoon_image::policy::{Configuration, release, to_toml_with_standing};
 use cocoon_image::profile::{Profile, Record, built_in};
 use cocoon_image::{HexBytes, Sha256};
 use cocoon_image_build::Image;
 
 use super::{ALL, image_error, read_text};
 use crate::error::Failure;
-use crate::ui::Screen;
+use crate::ui::{Screen, one_line};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -137,7 +138,24 @@ fn print_policy(arguments: &Arguments, image: &Image) -> Result<(), Failure> {
     if release.images.is_empty() {
         return Err(Failure::usage("nothing is left to accept", "give --config FILE and --weights HEX"));
     }
-    crate::ui::print(&to_toml(&release))
+    if let Some(words) = open_register(&release) {
+        eprintln!("warning: {words}");
+    }
+    crate::ui::print(&to_toml_with_standing(&release, &image.manifest))
+}
+
+/// What a release leaves open, in words: RTMR3 holds the configuration and the weights.
+fn open_register(release: &Release) -> Option<String> {
+    let is_open =
+        |image: &&ImageReference| image.tdx.as_ref().is_some_and(|registers| registers.rtmr3 == Pin::Free);
+    let images: Vec<_> = release.images.iter().filter(is_open).map(|image| one_line(&image.name)).collect();
+    (!images.is_empty()).then(|| {
+        format!(
+            "RTMR3 is free for {}: any configuration and any weights are accepted. To pin both, give --config FILE and \
+             --weights HEX",
+            images.join(", ")
+        )
+    })
 }
 
 fn show(screen: &Screen, measurement: &Measurement, events: bool) {
@@ -148,6 +166,9 @@ fn show(screen: &Screen, measurement: &Measurement, events: bool) {
         screen.bold(profile),
         screen.dim(&format!("QEMU {qemu}, firmware {firmware}"))
     ));
+    let standing = measurement.standing();
+    let proved = measurement.is_proved();
+    screen.detail("standing", &if proved { standing.to_owned() } else { screen.warn(standing) });
     match registers {
         Registers::Tdx(tdx) | Registers::Emulation(tdx) => {
             screen.detail("MRTD", &tdx.mrtd.to_string());
@@ -164,5 +185,25 @@ fn show(screen: &Screen, measurement: &Measurement, events: bool) {
             screen.dim(&event.digest.to_string()),
             event.what
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cocoon_image::Manifest;
+
+    use super::*;
+
+    #[test]
+    fn a_release_that_accepts_any_configuration_is_warned_of() {
+        let manifest = include_bytes!("../../../../guest-image/tests/golden/manifest.json");
+        let manifest = Manifest::from_json(manifest).expect("a real one");
+        let words = open_register(&release(&manifest, None).0).expect("RTMR3 is free");
+        assert!(
+            words.contains("RTMR3") && words.contains("emulation-1") && words.contains("--config"),
+            "{words}"
+        );
+        let configuration = Configuration { bytes: b"network = -3\n", weights_sha256: [7; 32] };
+        assert_eq!(open_register(&release(&manifest, Some(&configuration)).0), None);
     }
 }
