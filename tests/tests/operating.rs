@@ -163,7 +163,7 @@ fn every_word_of_the_configuration_is_explained_on_the_page() {
     let example: toml::Table = EXAMPLE.parse().expect("the example is TOML");
     // Words that the example has as comments.
     let mut words: Vec<String> =
-        ["advertise", "iommu", "qemu", "swtpm", "firmware", "gpu_admin", "forward"].map(String::from).into();
+        ["advertise", "iommu", "qemu", "swtpm", "gpu_admin", "forward"].map(String::from).into();
     for (word, value) in &example {
         match value {
             toml::Value::Table(table) => words.extend(table.keys().cloned()),

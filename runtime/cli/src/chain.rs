@@ -135,11 +135,19 @@ fn allowed(name: String, expected: &Expected) -> Option<Image> {
 
 /// The image that is named; without a name the one that stands where `cocoon image build` puts it, if any.
 fn allowed_image(named: Option<PathBuf>) -> Result<Option<PathBuf>, Failure> {
-    let is_named = named.is_some();
-    match vm_tools::development_image(named) {
-        Ok(folder) => Ok(Some(folder)),
-        Err(failure) if is_named => Err(failure),
-        Err(_) => Ok(None),
+    if named.is_some() {
+        return vm_tools::development_image(named).map(Some);
+    }
+    let Ok(folder) = vm_tools::development_image(None) else { return Ok(None) };
+    // Nobody asked for it: an image of another build is no reason not to run a ledger.
+    match vm_tools::open_development_image(Some(folder.clone()), None) {
+        Ok(_) => Ok(Some(folder)),
+        Err(failure) => {
+            eprintln!(
+                "warning: the development image is not allowed: {failure}; build it again: cocoon image build"
+            );
+            Ok(None)
+        }
     }
 }
 
