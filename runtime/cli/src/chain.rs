@@ -143,8 +143,9 @@ fn allowed_image(named: Option<PathBuf>) -> Result<Option<PathBuf>, Failure> {
     match vm_tools::open_development_image(Some(folder.clone()), None) {
         Ok(_) => Ok(Some(folder)),
         Err(failure) => {
+            let why = one_line(&failure.what);
             eprintln!(
-                "warning: the development image is not allowed: {failure}; build it again: cocoon image build"
+                "warning: the registry does not allow the development image: {why}: cocoon image build"
             );
             Ok(None)
         }

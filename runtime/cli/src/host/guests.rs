@@ -221,7 +221,7 @@ fn choose(named: Option<Nanotons>, listed: Option<Nanotons>, model: &str) -> Res
 
 fn open_image(folder: &Path, profile: Option<&str>, store: &Store) -> Result<Image, Failure> {
     Image::open(folder, profile, store.clone())
-        .explain(|| "the image cannot be used".into(), "build it: cocoon image build")
+        .map_err(|error| Failure::new(error.to_string(), "cocoon image build"))
 }
 
 fn emulated(

@@ -81,5 +81,5 @@ pub(crate) fn open_development_image(
 ) -> Result<Image, Failure> {
     let folder = development_image(named)?;
     Image::open(&folder, profile, store()?)
-        .explain(|| "the image cannot be used".into(), "build it again: cocoon image build")
+        .map_err(|error| Failure::new(error.to_string(), "cocoon image build"))
 }
