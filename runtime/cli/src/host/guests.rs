@@ -25,7 +25,7 @@ use crate::ui::Screen;
 use crate::wiring::{Joined, guest_binary, model_file, model_name};
 
 /// The name of the only guest where none is given.
-const ONLY: &str = "guest";
+const ONLY: &str = "guest-1";
 
 /// One guest to be launched.
 pub(super) struct Job {

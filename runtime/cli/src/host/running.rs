@@ -45,6 +45,11 @@ impl Running {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is anything to end.
+    pub(super) fn has_guests(&self) -> bool {
+        !self.guests().is_empty()
+    }
+
     /// A line of the host's own for the log.
     pub(super) fn note(&self, from: &str, line: &str) {
         self.log.note(from, line);

@@ -105,7 +105,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         () = shutdown.wait() => Ok(()),
         () = running.told_to_end() => Ok(()),
     };
-    screen.line("ending: guests end, gateways' vouchers are settled");
+    if running.has_guests() {
+        screen.line("ending: guests end, gateways' vouchers are settled");
+    }
     running.note(HOST, "ending");
     let settled = running.end().await;
     let restored = taken.give_back();
