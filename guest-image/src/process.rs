@@ -1,7 +1,6 @@
-//! Predicts, from files alone, what a guest's registers will hold.
-//!
-//! Today for *process mode*: the guest service as a child process beside an emulated TDX module. Whoever has the
-//! files and this crate can tell which registers an honest guest shows; the emulator's code is not used here.
+//! The registers of *process mode*: the guest service as a child process beside an emulated TDX module; and RTMR3, which
+//! configuration and weights fill alike in a process and in a VM. Whoever has the files and this crate can tell which
+//! registers an honest guest shows; the emulator's code is not used here.
 //!
 //! | register | holds | a change of it means |
 //! | --- | --- | --- |

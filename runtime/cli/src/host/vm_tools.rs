@@ -1,15 +1,15 @@
 //! QEMU, the software TPM and images: the pinned ones, or those that the operator named.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use cocoon_host::Image;
 use cocoon_image::manifest::Variant;
-use cocoon_image_build::{ARCHIVE, Lock, Progress, Quiet, Store, Tools, default_image_folder};
+use cocoon_image_build::{ARCHIVE, Lock, Store, Tools, default_image_folder};
 use cocoon_launch::config;
 use cocoon_launch::program::Program;
 
-use crate::error::{Explain, Failure, chain};
+use crate::error::{Explain, Failure};
+use crate::image;
 use crate::ui::Screen;
 
 /// Programs that launch a VM, and the cache that they and weights disks are in.
@@ -25,8 +25,7 @@ impl VmTools {
     pub(crate) async fn pinned(screen: &Screen) -> Result<Self, Failure> {
         screen.progress("QEMU and the software TPM are looked for, and fetched if they are not there");
         let store = store()?;
-        let explained = |error: cocoon_image_build::Error| Failure::new(chain(&error), error.remedy());
-        let tools = Tools::vm(&Lock::built_in(), &store).await.map_err(explained)?;
+        let tools = Tools::vm(&Lock::built_in(), &store).await.map_err(image::explained)?;
         let tree = tools.tree().root();
         Ok(Self { qemu: Program::qemu_in_tree(tree), swtpm: Program::swtpm_in_tree(tree), store })
     }
@@ -49,13 +48,8 @@ impl VmTools {
 
 /// The cache.
 pub(crate) fn store() -> Result<Store, Failure> {
-    let folder = Store::default_folder().ok_or_else(|| {
-        Failure::new("neither XDG_CACHE_HOME nor HOME says where packages can be kept", "set one of them")
-    })?;
     let archive = std::env::var("COCOON_ARCHIVE").unwrap_or_else(|_| ARCHIVE.to_owned());
-    let progress: Arc<dyn Progress> = Arc::new(Quiet);
-    Store::new(folder, &archive, false, progress)
-        .explain(|| "the cache cannot be used".into(), "check the system's certificates")
+    image::store(&archive, false, true)
 }
 
 /// The folder of the development image: the one that is named, or where `cocoon image build` puts it.

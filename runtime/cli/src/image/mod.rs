@@ -93,12 +93,17 @@ impl Source {
     }
 
     fn store(&self, offline: bool, silent: bool) -> Result<Store, Failure> {
-        let folder = Store::default_folder().ok_or_else(|| {
-            Failure::new("neither XDG_CACHE_HOME nor HOME says where packages can be kept", "set one of them")
-        })?;
-        let progress: Arc<dyn Progress> = if silent { Arc::new(Quiet) } else { bars::progress() };
-        Store::new(folder, &self.archive, offline, progress).map_err(explained)
+        store(&self.archive, offline, silent)
     }
+}
+
+/// The user's cache of packages, trees and weights disks.
+pub(crate) fn store(archive: &str, offline: bool, silent: bool) -> Result<Store, Failure> {
+    let folder = Store::default_folder().ok_or_else(|| {
+        Failure::new("neither XDG_CACHE_HOME nor HOME says where packages can be kept", "set one of them")
+    })?;
+    let progress: Arc<dyn Progress> = if silent { Arc::new(Quiet) } else { bars::progress() };
+    Store::new(folder, archive, offline, progress).map_err(explained)
 }
 
 /// The source tree that the present folder is in.
@@ -107,7 +112,7 @@ fn here() -> Result<PathBuf, Error> {
 }
 
 /// An error of the builder with its remedy.
-fn explained(error: Error) -> Failure {
+pub(crate) fn explained(error: Error) -> Failure {
     Failure::new(chain(&error), error.remedy())
 }
 
