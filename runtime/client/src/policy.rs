@@ -72,7 +72,7 @@ impl Rules {
             policy,
             prices: registry
                 .models()
-                .map(|m| (m.weights, Price { prompt: m.prompt_price, completion: m.completion_price }))
+                .map(|m| (m.weights, Price::new(m.prompt_price, m.prompt_price, m.completion_price)))
                 .collect(),
             fee_bps: registry.content.fee_bps,
             treasury: registry.content.treasury,
@@ -83,7 +83,7 @@ impl Rules {
     pub(crate) fn ceiling(&self, weights: &[u8; 32]) -> Option<Price> {
         let (_, price) = self.prices.iter().find(|(model, _)| model == weights)?;
         let raised = |amount: u64| amount.saturating_mul(PRICE_CEILING_PERCENT).div_ceil(100);
-        Some(Price { prompt: raised(price.prompt), completion: raised(price.completion) })
+        Some(Price::new(raised(price.prompt), raised(price.prompt), raised(price.completion)))
     }
 }
 

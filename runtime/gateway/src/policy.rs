@@ -35,5 +35,5 @@ pub(crate) fn of(registry: &Registry, network: i32, max_age_seconds: u64) -> Pol
 pub(crate) fn ceiling(registry: &Registry, weights: &[u8; 32]) -> Option<Price> {
     let model = registry.models().find(|model| model.weights == *weights)?;
     let most = |price: u64| price.saturating_mul(MAX_PRICE_FACTOR);
-    Some(Price { prompt: most(model.prompt_price), completion: most(model.completion_price) })
+    Some(Price::new(most(model.prompt_price), most(model.prompt_price), most(model.completion_price)))
 }

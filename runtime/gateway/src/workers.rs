@@ -252,7 +252,7 @@ pub(crate) fn with_margin(price: Price, margin_bps: u32) -> Result<Price, ApiRef
         let scaled = (u128::from(amount) * (10_000 + u128::from(margin_bps))).div_ceil(10_000);
         u64::try_from(scaled).map_err(|_| ApiRefusal::malformed("the price is too high to be counted"))
     };
-    Ok(Price { prompt: add(price.prompt)?, completion: add(price.completion)? })
+    Ok(Price::new(add(price.prompt)?, add(price.prompt)?, add(price.completion)?))
 }
 
 /// Nobody takes a worker's place while it lives: neither its id for another operator, nor its traffic to another host.

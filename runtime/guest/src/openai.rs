@@ -154,7 +154,7 @@ mod tests {
         let last = value(&voice().finish("stop"));
         assert_eq!(last["choices"][0]["finish_reason"], "stop");
         assert_eq!(last["choices"][0]["delta"], json!({}));
-        let usage = value(&voice().usage(Usage { prompt_tokens: 3, completion_tokens: 4 }));
+        let usage = value(&voice().usage(Usage { prompt_tokens: 3, cached_tokens: 0, completion_tokens: 4 }));
         assert_eq!(usage["choices"], json!([]));
         assert_eq!(usage["usage"], json!({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}));
         let silent = Voice { include_usage: false, ..voice() };
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_whole_answer_has_the_shape_that_clients_expect() {
-        let usage = Usage { prompt_tokens: u32::MAX, completion_tokens: 1 };
+        let usage = Usage { prompt_tokens: u32::MAX, cached_tokens: 0, completion_tokens: 1 };
         let whole = value(&voice().whole("text", "length", usage));
         assert_eq!(whole["object"], "chat.completion");
         assert_eq!(whole["choices"][0]["message"]["content"], "text");

@@ -33,7 +33,7 @@ fn main() {
     let (request, mut opener) = sealed(20_000);
     let mut sealer = guest.open(request.as_bytes()).expect("it is for this guest").answer;
     let chunk = AnswerEvent::Chunk(Answer::new(vec![b'a'; 200]));
-    let usage = Usage { prompt_tokens: 5, completion_tokens: 1 };
+    let usage = Usage { prompt_tokens: 5, cached_tokens: 0, completion_tokens: 1 };
     let preamble = sealer.preamble();
     let mut frames = Vec::new();
     let time = median(|_| frames.push(sealer.seal(&chunk, usage).expect("within the rules")));

@@ -3,6 +3,8 @@
 use serde_cbor::Value;
 use std::collections::BTreeMap;
 
+use crate::{Coefficient, Price};
+
 /// A map under construction; keys are small integers.
 #[derive(Default)]
 pub(crate) struct Map(BTreeMap<Value, Value>);
@@ -22,6 +24,11 @@ impl Map {
         let values = values.iter().map(|&v| Value::Integer(v.into())).collect();
         self.0.insert(Value::Integer(key.into()), Value::Array(values));
         self
+    }
+
+    /// Class by class, then the coefficient.
+    pub(crate) fn price(self, key: u8, price: &Price) -> Self {
+        self.ints(key, &[price.prompt, price.cached, price.completion, price.coefficient.thousandths().into()])
     }
 
     pub(crate) fn encode(self) -> Vec<u8> {
@@ -67,12 +74,25 @@ impl Fields {
         }
     }
 
-    pub(crate) fn pair<T: TryFrom<i128>>(&mut self, key: u8) -> Option<(T, T)> {
+    /// An array of exactly `N` integers that fit.
+    pub(crate) fn ints<T: TryFrom<i128> + Copy + Default, const N: usize>(&mut self, key: u8) -> Option<[T; N]> {
         let Value::Array(values) = self.take(key)? else { return None };
-        match values.as_slice() {
-            [Value::Integer(a), Value::Integer(b)] => Some((T::try_from(*a).ok()?, T::try_from(*b).ok()?)),
-            _ => None,
+        let mut numbers = [T::default(); N];
+        if values.len() != N {
+            return None;
         }
+        for (number, value) in numbers.iter_mut().zip(values) {
+            let Value::Integer(value) = value else { return None };
+            *number = T::try_from(value).ok()?;
+        }
+        Some(numbers)
+    }
+
+    /// A price, as [`Map::price`] wrote it.
+    pub(crate) fn price(&mut self, key: u8) -> Option<Price> {
+        let [prompt, cached, completion, coefficient] = self.ints::<u64, 4>(key)?;
+        let coefficient = Coefficient::from_thousandths(coefficient.try_into().ok()?);
+        Some(Price { prompt, cached, completion, coefficient })
     }
 
     pub(crate) fn finish(self) -> Option<()> {

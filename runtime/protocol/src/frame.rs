@@ -5,7 +5,7 @@ use crate::{Budget, Usage, WireError};
 use zeroize::Zeroizing;
 
 /// Bytes of a frame's header, all of them authenticated.
-pub const FRAME_HEADER: usize = 17;
+pub const FRAME_HEADER: usize = 21;
 /// Most bytes of a frame's ciphertext.
 pub const MAX_FRAME: usize = 64 * 1024;
 /// Fewest bytes of a frame's ciphertext: the smallest bucket and the tag.
@@ -38,9 +38,10 @@ impl FrameHeader {
         bytes[0] = if self.last { FLAG_LAST } else { 0 };
         bytes[1..5].copy_from_slice(&self.counter.to_be_bytes());
         bytes[5..9].copy_from_slice(&self.usage.prompt_tokens.to_be_bytes());
-        bytes[9..13].copy_from_slice(&self.usage.completion_tokens.to_be_bytes());
+        bytes[9..13].copy_from_slice(&self.usage.cached_tokens.to_be_bytes());
+        bytes[13..17].copy_from_slice(&self.usage.completion_tokens.to_be_bytes());
         let length = u32::try_from(self.length).expect("a frame is at most MAX_FRAME long");
-        bytes[13..17].copy_from_slice(&length.to_be_bytes());
+        bytes[17..21].copy_from_slice(&length.to_be_bytes());
         bytes
     }
 
@@ -52,14 +53,17 @@ impl FrameHeader {
             FLAG_LAST => true,
             _ => return Err(WireError::Malformed { what: "frame flags" }),
         };
-        let length = word(13) as usize;
+        let length = word(17) as usize;
         if length > MAX_FRAME {
             return Err(WireError::Oversized { what: "frame", limit: MAX_FRAME, got: length });
         }
         if !BUCKETS.iter().any(|bucket| bucket + TAG == length) {
             return Err(WireError::Malformed { what: "frame length" });
         }
-        let usage = Usage { prompt_tokens: word(5), completion_tokens: word(9) };
+        let usage = Usage { prompt_tokens: word(5), cached_tokens: word(9), completion_tokens: word(13) };
+        if !usage.is_consistent() {
+            return Err(WireError::Malformed { what: "frame usage" });
+        }
         Ok(Self { last, counter: word(1), usage, length })
     }
 }

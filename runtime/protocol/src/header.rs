@@ -6,7 +6,7 @@ use crate::{Budget, Price, WireError};
 /// Most bytes of an encoded header.
 pub const MAX_HEADER: usize = 512;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// In the clear, and bound to the sealed body: a changed header makes the seal fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl RequestHeader {
             .bytes(3, &self.statement)
             .bytes(4, &self.model)
             .ints(5, &[self.budget.prompt_tokens.into(), self.budget.completion_tokens.into()])
-            .ints(6, &[self.price.prompt, self.price.completion])
+            .price(6, &self.price)
             .encode()
     }
 
@@ -59,11 +59,11 @@ impl RequestHeader {
         let request_id = fields.array(2)?;
         let statement = fields.array(3)?;
         let model = fields.array(4)?;
-        let (prompt_tokens, completion_tokens) = fields.pair(5)?;
-        let (prompt, completion) = fields.pair(6)?;
+        let [prompt_tokens, completion_tokens] = fields.ints(5)?;
+        let price = fields.price(6)?;
         fields.finish()?;
         let budget = Budget { prompt_tokens, completion_tokens };
-        Some(Self { network, request_id, statement, model, budget, price: Price { prompt, completion } })
+        Some(Self { network, request_id, statement, model, budget, price })
     }
 }
 

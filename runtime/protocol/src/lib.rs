@@ -35,7 +35,7 @@ pub use frame::{FRAME_HEADER, MAX_FRAME, MAX_FRAMES, MIN_FRAME};
 pub use header::{Endpoint, MAX_HEADER, RequestHeader};
 pub use keys::{ReceiptKey, SEAL_KEY_BYTES, SealKey};
 pub use meter::{Meter, Metered, Part};
-pub use money::{Budget, Price, TOKENS_PER_PRICE, Usage};
+pub use money::{Budget, Coefficient, CoefficientError, Price, TOKENS_PER_PRICE, Usage};
 pub use opener::{AnswerOpener, MAX_EVENT, VerifiedReceipt};
 pub use receipt::{MAX_RECEIPT, Opening, Outcome, Receipt, Sampling, SignedReceipt};
 pub use replay::ReplayGuard;

@@ -11,7 +11,7 @@ pub const MAX_RECEIPT: usize = 1024;
 /// Most bytes of an encoded opening.
 pub(crate) const MAX_OPENING: usize = 512;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const RECEIPT_DOMAIN: &[u8] = b"cocoon receipt v1";
 const OPENING_DOMAIN: &[u8] = b"cocoon opening v1";
 
@@ -104,14 +104,15 @@ impl Receipt {
     }
 
     fn encode(&self) -> Vec<u8> {
+        let usage = &self.usage;
         Map::default()
             .int(0, VERSION)
             .int(1, self.network)
             .bytes(2, &self.request_id)
             .bytes(3, &self.statement)
             .bytes(4, &self.model)
-            .ints(5, &[self.usage.prompt_tokens.into(), self.usage.completion_tokens.into()])
-            .ints(6, &[self.price.prompt, self.price.completion])
+            .ints(5, &[usage.prompt_tokens.into(), usage.cached_tokens.into(), usage.completion_tokens.into()])
+            .price(6, &self.price)
             .int(7, self.started_ms)
             .int(8, self.finished_ms)
             .int(9, self.outcome.code())
@@ -128,15 +129,17 @@ impl Receipt {
         let request_id = fields.array(2)?;
         let statement = fields.array(3)?;
         let model = fields.array(4)?;
-        let (prompt_tokens, completion_tokens) = fields.pair(5)?;
-        let (prompt, completion) = fields.pair(6)?;
+        let [prompt_tokens, cached_tokens, completion_tokens] = fields.ints(5)?;
+        let price = fields.price(6)?;
         let started_ms = fields.int(7)?;
         let finished_ms = fields.int(8)?;
         let outcome = Outcome::from_code(fields.int(9)?)?;
         let commitment = fields.array(10)?;
         fields.finish()?;
-        let usage = Usage { prompt_tokens, completion_tokens };
-        let price = Price { prompt, completion };
+        let usage = Usage { prompt_tokens, cached_tokens, completion_tokens };
+        if !usage.is_consistent() {
+            return None;
+        }
         Some(Self {
             network,
             request_id,

@@ -238,7 +238,7 @@ fn the_words_of_the_apis_are_read_or_refused() {
     let mut random = Random::seeded("http");
     let random = &mut random;
     let (hex, text) = ("0123456789abcdef".repeat(4), "0:".to_owned() + &"ab".repeat(32));
-    let price = Price { prompt: 1, completion: u64::MAX };
+    let price = Price::new(1, 1, u64::MAX);
     let guest = GuestHealth { state: GuestState::Ready, running: 1, queued: 2, limit: 3 };
     json_survives_or_is_refused(random, &ApiError::payment("code", "words \u{e9}\n").with_param("field"));
     json_survives_or_is_refused(random, &guest);

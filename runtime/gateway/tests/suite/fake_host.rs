@@ -302,13 +302,13 @@ impl Work {
         self.frame += 1;
         self.shared.counts.frames.fetch_add(1, Ordering::SeqCst);
         let chunk = AnswerEvent::Chunk(Answer::new(vec![b'a'; self.script.bytes]));
-        let usage = Usage { prompt_tokens: 5, completion_tokens: self.frame };
+        let usage = Usage { prompt_tokens: 5, cached_tokens: 0, completion_tokens: self.frame };
         Some(Ok(sealer.seal(&chunk, usage).expect("within the rules")))
     }
 
     fn end(&mut self) -> Vec<u8> {
         let sealer = self.sealer.take().expect("it ends once");
-        let usage = Usage { prompt_tokens: 5, completion_tokens: self.frame };
+        let usage = Usage { prompt_tokens: 5, cached_tokens: 0, completion_tokens: self.frame };
         let sampling =
             Sampling { seed: 1, temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 10 };
         let ending = Ending { usage, started_ms: 1, finished_ms: 2, outcome: Outcome::Stop, sampling };

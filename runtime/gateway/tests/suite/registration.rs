@@ -76,7 +76,7 @@ async fn bad_registrations_are_refused_and_lock_no_money() {
         ("w", changed(&|r| r.url = world.url.clone()), 502),
         ("w", changed(&|r| r.url = "http://127.0.0.1:1".to_owned()), 502),
         ("w", changed(&|r| r.operator = "nobody".to_owned()), 400),
-        ("w", changed(&|r| r.price = Price { prompt: u64::MAX, completion: 1 }), 400),
+        ("w", changed(&|r| r.price = Price::new(u64::MAX, u64::MAX, 1)), 400),
     ];
     for (number, (id, registration, status)) in table.into_iter().enumerate() {
         let refused = register(&gateway.url(), id, &registration).await.expect_err("it is refused");

@@ -32,8 +32,8 @@ use crate::fake_host::{FakeHost, HOST_WINDOW, MODEL, guest};
 pub(crate) const NETWORK: i32 = -217;
 pub(crate) const FEE_BPS: u16 = 100;
 /// A thousand nanotons for each token.
-pub(crate) const HOST_PRICE: Price = Price { prompt: 1_000_000_000, completion: 1_000_000_000 };
-pub(crate) const LISTED: Price = Price { prompt: 1_100_000_000, completion: 1_100_000_000 };
+pub(crate) const HOST_PRICE: Price = Price::new(1_000_000_000, 1_000_000_000, 1_000_000_000);
+pub(crate) const LISTED: Price = Price::new(1_100_000_000, 1_100_000_000, 1_100_000_000);
 /// Ten tokens at the listed price.
 pub(crate) const WINDOW: Nanotons = 11_000;
 pub(crate) const DEPOSIT: Nanotons = TON / 2;

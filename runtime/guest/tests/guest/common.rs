@@ -256,7 +256,7 @@ pub(crate) fn header(peer: &Trusted) -> RequestHeader {
         statement: peer.statement_digest(),
         model: peer.model("tiny").expect("it is served").weights,
         budget: Budget { prompt_tokens: 400, completion_tokens: 400 },
-        price: Price { prompt: 1_000_000, completion: 2_000_000 },
+        price: Price::new(1_000_000, 1_000_000, 2_000_000),
     }
 }
 

@@ -31,7 +31,7 @@ use cocoon_simulated_tee::SimulatedRoot;
 
 pub(crate) const NETWORK: i32 = -217;
 /// A thousand nanotons for each token.
-pub(crate) const PRICE: Price = Price { prompt: 1_000_000_000, completion: 1_000_000_000 };
+pub(crate) const PRICE: Price = Price::new(1_000_000_000, 1_000_000_000, 1_000_000_000);
 pub(crate) const OPERATOR: u8 = 1;
 pub(crate) const GATEWAY: u8 = 2;
 const TREASURY: u8 = 3;

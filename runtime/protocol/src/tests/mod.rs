@@ -26,7 +26,7 @@ impl Guest {
             statement: [2; 32],
             model: [3; 32],
             budget: Budget { prompt_tokens: 100, completion_tokens: 200 },
-            price: Price { prompt: 1_000_000, completion: 3_000_000 },
+            price: Price::new(1_000_000, 1_000_000, 3_000_000),
         };
         let guard = ReplayGuard::new(4, 1000);
         guard.issue(header.statement);
@@ -71,7 +71,7 @@ impl Guest {
 }
 
 fn usage(prompt_tokens: u32, completion_tokens: u32) -> Usage {
-    Usage { prompt_tokens, completion_tokens }
+    Usage { prompt_tokens, cached_tokens: 0, completion_tokens }
 }
 
 fn ending(usage: Usage) -> Ending {

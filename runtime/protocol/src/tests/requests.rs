@@ -119,7 +119,7 @@ fn a_relay_cannot_change_budget_price_id_or_statement() {
     let header = &guest.header;
     let changed = [
         RequestHeader { budget: Budget { prompt_tokens: 100, completion_tokens: 201 }, ..header.clone() },
-        RequestHeader { price: Price { prompt: 1_000_001, completion: 3_000_000 }, ..header.clone() },
+        RequestHeader { price: Price::new(1_000_001, 1_000_001, 3_000_000), ..header.clone() },
         RequestHeader { request_id: [8; 16], ..header.clone() },
         RequestHeader { statement: [9; 32], ..header.clone() },
     ];
@@ -141,7 +141,7 @@ fn lengths_beyond_their_limits_are_refused_first() {
 
     let frame = 8 + guest.header.encode().len() + crate::keys::ENCAPPED_BYTES;
     let mut long_frame = wire.clone();
-    long_frame[frame + 13..frame + 17].copy_from_slice(&u32::MAX.to_be_bytes());
+    long_frame[frame + 17..frame + 21].copy_from_slice(&u32::MAX.to_be_bytes());
     let error = WireError::Oversized { what: "frame", limit: MAX_FRAME, got };
     assert_eq!(refused(&guest, &long_frame), RequestError::Wire(error));
 
@@ -168,10 +168,10 @@ fn a_header_has_one_encoding() {
     let header = Guest::new().header;
     let encoded = header.encode();
     assert_eq!(RequestHeader::decode(&encoded), Ok(header));
-    // The first field, version 1, written with one byte more than it needs.
+    // The first field, the version, written with one byte more than it needs.
     let mut longer = encoded.clone();
-    assert_eq!(longer[..3], [0xa7, 0x00, 0x01]);
-    longer.splice(2..3, [0x18, 0x01]);
+    assert_eq!(longer[..3], [0xa7, 0x00, 0x02]);
+    longer.splice(2..3, [0x18, 0x02]);
     assert_eq!(RequestHeader::decode(&longer), Err(WireError::Malformed { what: "header" }));
     let trailing = [encoded.as_slice(), &[0]].concat();
     assert_eq!(RequestHeader::decode(&trailing), Err(WireError::Malformed { what: "header" }));

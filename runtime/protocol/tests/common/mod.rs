@@ -78,7 +78,7 @@ impl Guest {
 
     /// A tick, a chunk and the end.
     pub(crate) fn answer(&self, mut sealer: AnswerSealer, text: &[u8]) -> Vec<u8> {
-        let used = |completion_tokens| Usage { prompt_tokens: 5, completion_tokens };
+        let used = |completion_tokens| Usage { prompt_tokens: 5, cached_tokens: 0, completion_tokens };
         let mut wire = sealer.preamble();
         wire.extend(sealer.seal(&AnswerEvent::Tick, used(0)).expect("within the rules"));
         let chunk = AnswerEvent::Chunk(Answer::new(text.to_vec()));
@@ -101,7 +101,7 @@ pub(crate) fn header(peer: &Trusted, id: u64) -> RequestHeader {
         statement: peer.statement_digest(),
         model: MODEL,
         budget: Budget { prompt_tokens: 100, completion_tokens: 100 },
-        price: Price { prompt: 1_000_000, completion: 2_000_000 },
+        price: Price::new(1_000_000, 1_000_000, 2_000_000),
     }
 }
 
