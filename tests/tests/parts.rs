@@ -105,7 +105,9 @@ fn a_model_that_is_cut_short_or_not_allowed_never_serves() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let whole = std::fs::read(tiny_model()).expect("the tiny model lies in the repository");
     let host = |name: &str, bytes: &[u8]| {
-        let path = folder.path().join(name);
+        // Under the name that the registry has a price for.
+        let path = folder.path().join(name).join("tiny.gguf");
+        std::fs::create_dir(folder.path().join(name)).expect("a folder");
         std::fs::write(&path, bytes).expect("it can be written");
         let state = folder.path().join(format!("state-{name}"));
         std::fs::create_dir_all(&state).expect("a folder");
@@ -119,15 +121,8 @@ fn a_model_that_is_cut_short_or_not_allowed_never_serves() {
                 .expect("it can be copied");
         }
         let mut child = Command::new(binary("cocoon"))
-            .args(["host", "up", "--process", "--listen", "127.0.0.1:0", "--lifeline", "--prompt-price", "1"])
-            .args([
-                "--completion-price",
-                "1",
-                "--min-challenge-seconds",
-                "1",
-                "--state",
-                state.to_str().expect("UTF-8"),
-            ])
+            .args(["host", "up", "--process", "--listen", "127.0.0.1:0", "--lifeline"])
+            .args(["--min-challenge-seconds", "1", "--state", state.to_str().expect("UTF-8")])
             .args(["--model", path.to_str().expect("UTF-8")])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -140,11 +135,11 @@ fn a_model_that_is_cut_short_or_not_allowed_never_serves() {
         assert_eq!(output.status.code(), Some(1), "it served {name}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let said = host("tiny.gguf", &whole[..whole.len() / 2]);
+    let said = host("half", &whole[..whole.len() / 2]);
     assert!(said.contains("guest") && (said.contains("short") || said.contains("end")), "{said}");
     let mut changed = whole.clone();
     *changed.last_mut().expect("it has bytes") ^= 1;
-    let said = host("changed.gguf", &changed);
+    let said = host("changed", &changed);
     assert!(
         said.contains("policy") || said.contains("rtmr") || said.contains("registr"),
         "the gateway refuses it: {said}"

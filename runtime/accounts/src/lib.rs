@@ -6,6 +6,7 @@
 //! - [`PayerAgent`]: pays in step on one channel, and concedes only what broken answers explain.
 //! - [`Store`]: the redb file under both, with an fsync before anything is acknowledged.
 //! - [`authorization`]: the proof that a request on a channel comes from its payer.
+//! - [`prices`]: from the registry's words to what a bill is computed with.
 //! - [`relay()`]: meters a sealed answer on its way through, and charges for it.
 //! - [`http`] and [`server`]: the routes of a payee, and a server that bounds what its peers can take.
 //! - [`PayeeAgent`]: checks channels on the chain, settles, and answers a payer who closes.
@@ -20,6 +21,7 @@ pub mod http;
 mod payee;
 mod payer;
 mod paying;
+pub mod prices;
 mod relay;
 mod reservation;
 mod row;

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cocoon_attestation::{Check, Status};
+use cocoon_protocol::{Coefficient, Price};
 
 use crate::error::Failure;
 
@@ -216,6 +217,17 @@ pub(crate) fn ton(nanotons: u64) -> String {
     let fraction = format!("{:09}", nanotons % 1_000_000_000);
     let fraction = fraction.trim_end_matches('0');
     if fraction.is_empty() { whole.to_string() } else { format!("{whole}.{fraction}") }
+}
+
+/// A price in TON; the class of cached tokens only where it differs from that of prompt tokens.
+pub(crate) fn price_line(price: &Price) -> String {
+    let (prompt, cached, completion) = (ton(price.prompt), ton(price.cached), ton(price.completion));
+    let list = if price.cached == price.prompt {
+        format!("{prompt} / {completion} TON per million prompt / completion tokens")
+    } else {
+        format!("{prompt} / {cached} / {completion} TON per million prompt / cached / completion tokens")
+    };
+    if price.coefficient == Coefficient::ONE { list } else { format!("{list}, times {}", price.coefficient) }
 }
 
 /// A difference of two balances with its sign.

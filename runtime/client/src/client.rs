@@ -10,7 +10,7 @@ use cocoon_chain::{Chain, ChainError, Wallet, open_channel, read_channel};
 use cocoon_contracts::channel::Terms;
 use cocoon_contracts::{Address, Nanotons, SigningKey, parse_address};
 use cocoon_protocol::http::{NetworkInfo, WorkerEntry};
-use cocoon_protocol::{Budget, Endpoint, Prompt, RequestHeader, seal};
+use cocoon_protocol::{Budget, Endpoint, Prompt, RequestHeader, Usage, seal};
 use tokio::sync::OnceCell;
 
 use crate::answering::Answering;
@@ -126,7 +126,7 @@ impl Client {
         let mut entries = self.workers().await?;
         let available = model_names(&entries);
         entries.retain(|entry| model.is_none_or(|name| entry.models.iter().any(|m| m.name == name)));
-        entries.sort_by_key(|entry| (self.is_avoided(&entry.id), entry.price.completion, entry.price.prompt));
+        entries.sort_by_key(|entry| (self.is_avoided(&entry.id), entry.price.bill(&COMPARED)));
         entries.truncate(MAX_JUDGED);
         let rules = self.rules().await?;
         let mut first = None;
@@ -204,7 +204,7 @@ impl Client {
         }
         let asked = peer.price();
         match rules.ceiling(&peer.weights) {
-            Some(most) if asked.prompt > most.prompt || asked.completion > most.completion => {
+            Some(most) if !asked.same_list(&most) || asked.coefficient > most.coefficient => {
                 Err(ClientError::Overpriced { asked, most })
             }
             _ => Ok(peer),
@@ -340,6 +340,8 @@ impl Client {
     }
 }
 
+/// What the workers' prices are compared by: prices differ by class, and what will be asked is not known yet.
+const COMPARED: Usage = Usage { prompt_tokens: 1_000_000, cached_tokens: 0, completion_tokens: 1_000_000 };
 /// How long a worker that failed is looked at last.
 const AVOID: Duration = Duration::from_secs(600);
 /// Most machines and devices that are remembered with their workers.

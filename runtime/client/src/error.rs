@@ -61,15 +61,12 @@ pub enum ClientError {
         /// Which check, expected, found, what it means.
         refusal: Box<Refusal>,
     },
-    /// The gateway asks more than its margin above the registry's price.
-    #[error(
-        "the gateway asks {} / {} nanotons per million prompt / completion tokens; at most {} / {} are paid",
-        .asked.prompt, .asked.completion, .most.prompt, .most.completion
-    )]
+    /// The gateway asks for more than the registry allows, or by another price list.
+    #[error("the gateway asks {asked}; the registry allows at most {most}")]
     Overpriced {
         /// The listed price.
         asked: Price,
-        /// The registry's price and the margin.
+        /// The registry's price at the highest coefficient.
         most: Price,
     },
     /// The worker's evidence has grown old since it was verified.

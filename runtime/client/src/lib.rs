@@ -23,4 +23,4 @@ pub use client::{Client, ClientOptions};
 pub use error::ClientError;
 pub use gateway::GatewayApi;
 pub use peer::Peer;
-pub use policy::{PRICE_CEILING_PERCENT, PolicyError, PolicySource, policy_from_registry};
+pub use policy::{PolicyError, PolicySource, policy_from_registry};

@@ -1,7 +1,7 @@
 //! From the registry contract to what a client goes by: which guests and models it accepts, at which price, and what share
 //! the network takes. A user may name policies of his own beside the registry's: the strictest wins.
 
-use cocoon_accounts::Store;
+use cocoon_accounts::{Store, prices};
 use cocoon_attestation::{Exceptions, ImageReference, Measurements, Policy, TdxRules};
 use cocoon_chain::{Chain, read_registry};
 use cocoon_contracts::Address;
@@ -9,9 +9,6 @@ use cocoon_contracts::registry::Registry;
 use cocoon_protocol::Price;
 
 use crate::ClientError;
-
-/// How far above the registry's price a gateway may go, in percent of it: its margin, and no more.
-pub const PRICE_CEILING_PERCENT: u64 = 125;
 
 /// Why no policy could be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,8 +46,7 @@ pub struct PolicySource {
 pub(crate) struct Rules {
     pub(crate) policy: Policy,
     pub(crate) exceptions: Exceptions,
-    /// Weights of each allowed model, and the registry's price for it.
-    prices: Vec<([u8; 32], Price)>,
+    registry: Registry,
     pub(crate) fee_bps: u16,
     pub(crate) treasury: Address,
 }
@@ -70,20 +66,16 @@ impl Rules {
         Ok(Self {
             exceptions: policy.exceptions().map_err(PolicyError::from)?,
             policy,
-            prices: registry
-                .models()
-                .map(|m| (m.weights, Price::new(m.prompt_price, m.prompt_price, m.completion_price)))
-                .collect(),
             fee_bps: registry.content.fee_bps,
-            treasury: registry.content.treasury,
+            treasury: registry.content.treasury.clone(),
+            registry,
         })
     }
 
     /// The most that may be asked for a model; `None` for one that the registry has no price for.
     pub(crate) fn ceiling(&self, weights: &[u8; 32]) -> Option<Price> {
-        let (_, price) = self.prices.iter().find(|(model, _)| model == weights)?;
-        let raised = |amount: u64| amount.saturating_mul(PRICE_CEILING_PERCENT).div_ceil(100);
-        Some(Price::new(raised(price.prompt), raised(price.prompt), raised(price.completion)))
+        let list = prices::of_weights(&self.registry, weights)?;
+        Some(list.at(*prices::coefficients(&self.registry).end()))
     }
 }
 

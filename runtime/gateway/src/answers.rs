@@ -10,8 +10,8 @@ use axum::{
 };
 use cocoon_accounts::{ApiRefusal, PayerStream, RelayOptions, Reservation, http, relay};
 use cocoon_protocol::{
-    MAX_REQUEST, Meter, Part, Price, RequestHeader, SealedRequest,
-    http::{AUTHORIZATION_HEADER, ApiError, CHANNEL_HEADER, SEALED, code},
+    MAX_REQUEST, Meter, Part, RequestHeader, SealedRequest,
+    http::{AUTHORIZATION_HEADER, ApiError, CHANNEL_HEADER, PRICE_HEADER, SEALED, code},
 };
 
 use crate::{Shared, lane, workers::Worker};
@@ -62,10 +62,7 @@ fn check_header(shared: &Shared, worker: &Worker, header: &RequestHeader) -> Res
         return Err(ApiRefusal { status: StatusCode::FORBIDDEN, error });
     }
     if header.price != worker.listed {
-        let Price { prompt, completion } = worker.listed;
-        let message = format!(
-            "the worker's price is {prompt} and {completion} nanotons per million tokens; list the workers again"
-        );
+        let message = format!("the worker's price is {}; list the workers again", worker.listed);
         let error = ApiError::payment("wrong_price", message);
         return Err(ApiRefusal { status: StatusCode::CONFLICT, error });
     }
@@ -89,6 +86,7 @@ async fn forward(
         .http
         .post(format!("{}/v1/answers", worker.lane.url()))
         .header(CONTENT_TYPE, SEALED)
+        .header(PRICE_HEADER, worker.price.to_words())
         .header(CHANNEL_HEADER, worker.lane.channel().to_string())
         .header(
             AUTHORIZATION_HEADER,
@@ -137,6 +135,10 @@ async fn passed_on(shared: &Arc<Shared>, worker: &Arc<Worker>, response: reqwest
             lane::top_up_when_low(&shared, &lane);
         });
         return unpaid("the worker refused this gateway's channel; try again, or another worker");
+    }
+    if error.as_ref().is_some_and(|error| error.error.code.as_deref() == Some("wrong_price")) {
+        let why = "the worker has a new price that this gateway does not have yet; list the workers again";
+        return ApiRefusal::unavailable("worker_repriced", why);
     }
     let fallback = || ApiError::server("worker_refused", format!("the worker refused with status {status}"));
     ApiRefusal { status, error: error.unwrap_or_else(fallback) }

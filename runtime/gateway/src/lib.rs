@@ -33,7 +33,6 @@ use cocoon_contracts::Address;
 use cocoon_protocol::http::NetworkInfo;
 
 pub use options::{GatewayOptions, Money, Timing};
-pub use policy::MAX_PRICE_FACTOR;
 pub use workers::{MAX_LISTED_MODELS, MAX_WORKER_ID};
 
 use crate::{channels::WorkerChannels, workers::Workers};

@@ -2,10 +2,6 @@
 
 use cocoon_attestation::{ImageReference, Measurements, Policy, TdxRules};
 use cocoon_contracts::registry::Registry;
-use cocoon_protocol::Price;
-
-/// How many times the registry's price of a model a host may ask for.
-pub const MAX_PRICE_FACTOR: u64 = 10;
 
 /// What the registry's present version allows, on this network, with evidence at most `max_age_seconds` old. A registry
 /// that allows nothing makes a policy that refuses everything.
@@ -29,11 +25,4 @@ pub(crate) fn of(registry: &Registry, network: i32, max_age_seconds: u64) -> Pol
         .collect();
     policy.models = registry.models().map(|model| model.weights).collect();
     policy
-}
-
-/// The highest price that is taken for a model with these weights, or `None` if the registry does not have it.
-pub(crate) fn ceiling(registry: &Registry, weights: &[u8; 32]) -> Option<Price> {
-    let model = registry.models().find(|model| model.weights == *weights)?;
-    let most = |price: u64| price.saturating_mul(MAX_PRICE_FACTOR);
-    Some(Price::new(most(model.prompt_price), most(model.prompt_price), most(model.completion_price)))
 }

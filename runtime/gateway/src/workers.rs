@@ -9,7 +9,7 @@ use std::{
 use axum::http::StatusCode;
 use base64::Engine as _;
 use bytes::Bytes;
-use cocoon_accounts::ApiRefusal;
+use cocoon_accounts::{ApiRefusal, prices};
 use cocoon_attestation::{
     Bundle, Context, Endorsements, Evidence, KnownBlock, Platform, Statement, TdxCache, Trusted, UnixTime,
     Verifier, shared_ids,
@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use crate::{
     Shared, channels,
     lane::{self, Lane},
-    policy::{self, MAX_PRICE_FACTOR},
+    policy,
 };
 
 /// The longest worker id.
@@ -185,7 +185,7 @@ pub(crate) async fn register(
         cocoon_chain::read_registry(&**shared.options.wallet.chain(), &shared.options.registry).await?;
     let trusted = check_evidence(shared, &registry, bundle.clone()).await?;
     let (statement, platform) = (trusted.statement().clone(), trusted.platform().clone());
-    check_price(&registry, &statement, registration.price)?;
+    check_price(&registry, &statement, registration.price, listed)?;
     shared.workers.refuse_twin(&id, &statement.keys.receipt)?;
     check_host(shared, &url, &statement).await?;
     let channel = channels::to_worker(shared, &id, &operator).await?;
@@ -246,13 +246,12 @@ fn check_names(id: &str, registration: &RegisterWorker) -> Result<String, ApiRef
     Ok(parsed.as_str().trim_end_matches('/').to_owned())
 }
 
-/// Price × (1 + margin), rounded up.
+/// What clients are asked: the worker's price with our margin on its coefficient.
 pub(crate) fn with_margin(price: Price, margin_bps: u32) -> Result<Price, ApiRefusal> {
-    let add = |amount: u64| {
-        let scaled = (u128::from(amount) * (10_000 + u128::from(margin_bps))).div_ceil(10_000);
-        u64::try_from(scaled).map_err(|_| ApiRefusal::malformed("the price is too high to be counted"))
-    };
-    Ok(Price::new(add(price.prompt)?, add(price.prompt)?, add(price.completion)?))
+    let coefficient = price.coefficient.with_margin(margin_bps);
+    let coefficient = coefficient
+        .ok_or_else(|| ApiRefusal::malformed("the price's coefficient is too high to be counted"))?;
+    Ok(price.at(coefficient))
 }
 
 /// Nobody takes a worker's place while it lives: neither its id for another operator, nor its traffic to another host.
@@ -310,20 +309,36 @@ async fn check_evidence(
     trusted.map_err(|refusal| refused(format!("{}: {refusal}", refusal.check)))
 }
 
-/// A price that clients would refuse is refused here: the gateway would pay it and not be paid.
-fn check_price(registry: &Registry, statement: &Statement, price: Price) -> Result<(), ApiRefusal> {
+/// A price that clients would refuse is refused here: the gateway would pay it and not be paid. It is the registry's own
+/// list, at a coefficient within the registry's bounds, with our margin on it too.
+fn check_price(
+    registry: &Registry,
+    statement: &Statement,
+    price: Price,
+    listed: Price,
+) -> Result<(), ApiRefusal> {
+    let wrong = |code: &str, why: String| {
+        let error = ApiError::invalid_request(code, why);
+        Err(ApiRefusal { status: StatusCode::UNPROCESSABLE_ENTITY, error })
+    };
     for model in &statement.models {
-        let most = policy::ceiling(registry, &model.weights)
+        let list = prices::of_weights(registry, &model.weights)
             .ok_or_else(|| refused(format!("policy.model: the registry has no price for {}", model.name)))?;
-        if price.prompt > most.prompt || price.completion > most.completion {
-            let Price { prompt, completion } = most;
-            let why = format!(
-                "a price for {} may be at most {prompt} and {completion} nanotons per million tokens, {MAX_PRICE_FACTOR} times the registry's",
-                model.name
-            );
-            let error = ApiError::invalid_request("price_too_high", why);
-            return Err(ApiRefusal { status: StatusCode::UNPROCESSABLE_ENTITY, error });
+        if !price.same_list(&list) {
+            let why = format!("the registry's price for {} is {list}; yours is {price}", model.name);
+            return wrong("price_not_the_registrys", why);
         }
+    }
+    let bounds = prices::coefficients(registry);
+    if price.coefficient < *bounds.start() || listed.coefficient > *bounds.end() {
+        let why = format!(
+            "the registry allows coefficients from {} to {}; yours is {}, and {} with this gateway's margin",
+            bounds.start(),
+            bounds.end(),
+            price.coefficient,
+            listed.coefficient
+        );
+        return wrong("coefficient_out_of_bounds", why);
     }
     Ok(())
 }

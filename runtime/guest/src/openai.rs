@@ -30,6 +30,12 @@ struct UsageJson {
     prompt_tokens: u32,
     completion_tokens: u32,
     total_tokens: u64,
+    prompt_tokens_details: PromptTokensDetails,
+}
+
+#[derive(Serialize)]
+struct PromptTokensDetails {
+    cached_tokens: u32,
 }
 
 #[derive(Serialize)]
@@ -66,7 +72,8 @@ struct Message<'a> {
 fn usage_json(usage: Usage) -> UsageJson {
     let (prompt_tokens, completion_tokens) = (usage.prompt_tokens, usage.completion_tokens);
     let total_tokens = u64::from(prompt_tokens) + u64::from(completion_tokens);
-    UsageJson { prompt_tokens, completion_tokens, total_tokens }
+    let prompt_tokens_details = PromptTokensDetails { cached_tokens: usage.cached_tokens };
+    UsageJson { prompt_tokens, completion_tokens, total_tokens, prompt_tokens_details }
 }
 
 fn json<T: Serialize>(value: &T) -> Answer {
@@ -154,9 +161,13 @@ mod tests {
         let last = value(&voice().finish("stop"));
         assert_eq!(last["choices"][0]["finish_reason"], "stop");
         assert_eq!(last["choices"][0]["delta"], json!({}));
-        let usage = value(&voice().usage(Usage { prompt_tokens: 3, cached_tokens: 0, completion_tokens: 4 }));
+        let usage = value(&voice().usage(Usage { prompt_tokens: 3, cached_tokens: 2, completion_tokens: 4 }));
         assert_eq!(usage["choices"], json!([]));
-        assert_eq!(usage["usage"], json!({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}));
+        let details = json!({"cached_tokens": 2});
+        let counted = json!({
+            "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7, "prompt_tokens_details": details
+        });
+        assert_eq!(usage["usage"], counted);
         let silent = Voice { include_usage: false, ..voice() };
         assert_eq!(value(&silent.text("x")).get("usage"), None);
     }

@@ -1,6 +1,9 @@
 //! One sealed request on its way to the guest, and the answer on its way back.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -11,7 +14,7 @@ use axum::{
 use cocoon_accounts::{ApiRefusal, RelayOptions, http, relay};
 use cocoon_protocol::{
     MAX_REQUEST, Meter, Part, SealedRequest,
-    http::{ApiError, SEALED},
+    http::{ApiError, PRICE_HEADER, SEALED},
 };
 use http_body_util::BodyDataStream;
 
@@ -32,7 +35,8 @@ pub(crate) async fn answer(
     let header = sealed.header().clone();
     let channel = http::authorized_channel(&shared.payee, &headers, sealed.as_bytes())?;
     let current = routes::current(&shared)?;
-    let price = shared.options.price;
+    let named = headers.get(PRICE_HEADER).and_then(|value| value.to_str().ok());
+    let price = shared.pricing.agree(named, Instant::now())?;
     let worst = price.worst_case(&header.budget);
     let reservation = http::reserve(&shared.payee, &*shared.agent, &channel, worst).await?;
     let timing = shared.options.timing;

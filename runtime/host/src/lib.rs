@@ -5,6 +5,7 @@
 //! - `process`: the guest as a child process, executed from the very bytes that were measured.
 //! - `supervisor`: evidence that stays fresh, a guest that is started again when it ends.
 //! - `registration`: the bundle, handed to gateways again and again.
+//! - `pricing`: the registry's prices at the operator's coefficient, agreed on with each request.
 //! - `answers`: one request on its way to the guest and back.
 //!
 //! The host sees sealed bytes and counts. What it could change, the client notices; what it measures, the client
@@ -18,6 +19,7 @@ mod image;
 mod life;
 mod machine;
 mod options;
+mod pricing;
 mod process;
 mod registration;
 mod routes;
@@ -45,6 +47,7 @@ pub use vm::{VmOptions, VmTee};
 
 use crate::{
     life::Life,
+    pricing::Pricing,
     registration::Registrations,
     supervisor::{Current, Supervisor},
 };
@@ -53,6 +56,7 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) options: HostOptions,
     pub(crate) payee: PayeeBook,
+    pub(crate) pricing: Pricing,
     pub(crate) agent: Arc<PayeeAgent>,
     /// What becomes of the guest.
     pub(crate) life: Life,
@@ -119,7 +123,8 @@ fn shared(
         watch_every: options.timing.watch_every,
     };
     let agent = Arc::new(PayeeAgent::new(Arc::clone(&options.wallet), payee.clone(), agent));
-    Ok(Shared { options, payee, agent, life, current })
+    let pricing = Pricing::new(&options.model_name, options.price);
+    Ok(Shared { options, payee, pricing, agent, life, current })
 }
 
 pub(crate) fn make_folder(path: &std::path::Path) -> Result<(), HostError> {

@@ -37,7 +37,8 @@ pub struct HostOptions {
     pub guest: GuestSettings,
     /// The folder of the development network's simulated root.
     pub simulated_root: PathBuf,
-    /// What gateways are charged.
+    /// What gateways are charged: the registry's prices of the model, at the operator's coefficient. The prices follow the
+    /// registry, the coefficient stays.
     pub price: Price,
     /// The id under which gateways list this worker; by default one is made and kept.
     pub worker_id: Option<String>,

@@ -143,10 +143,14 @@ async fn register(
     url: &str,
     current: &Current,
 ) -> Result<(), String> {
+    match cocoon_chain::read_registry(&**shared.options.wallet.chain(), &shared.options.registry).await {
+        Ok(registry) => shared.pricing.follow(&registry),
+        Err(error) => tracing::warn!(%error, "the registry was not read; the prices stay as they are"),
+    }
     let body = RegisterWorker {
         url: url.to_owned(),
         operator: shared.options.wallet.address().to_string(),
-        price: shared.options.price,
+        price: shared.pricing.present(),
         bundle: base64::engine::general_purpose::STANDARD.encode(&current.bundle),
     };
     let body = serde_json::to_vec(&body).expect("plain data always encodes");

@@ -28,7 +28,10 @@ impl Map {
 
     /// Class by class, then the coefficient.
     pub(crate) fn price(self, key: u8, price: &Price) -> Self {
-        self.ints(key, &[price.prompt, price.cached, price.completion, price.coefficient.thousandths().into()])
+        self.ints(
+            key,
+            &[price.prompt, price.cached, price.completion, price.coefficient.thousandths().into()],
+        )
     }
 
     pub(crate) fn encode(self) -> Vec<u8> {
@@ -75,7 +78,10 @@ impl Fields {
     }
 
     /// An array of exactly `N` integers that fit.
-    pub(crate) fn ints<T: TryFrom<i128> + Copy + Default, const N: usize>(&mut self, key: u8) -> Option<[T; N]> {
+    pub(crate) fn ints<T: TryFrom<i128> + Copy + Default, const N: usize>(
+        &mut self,
+        key: u8,
+    ) -> Option<[T; N]> {
         let Value::Array(values) = self.take(key)? else { return None };
         let mut numbers = [T::default(); N];
         if values.len() != N {

@@ -11,6 +11,8 @@ pub const BUNDLE: &str = "application/cmw+cbor";
 pub const CHANNEL_HEADER: &str = "cocoon-channel";
 /// Header that proves that the channel's payer sent the request: `<unix seconds> <hex Ed25519 signature>`.
 pub const AUTHORIZATION_HEADER: &str = "cocoon-authorization";
+/// Header with the price that a gateway counts a request with, as [`Price::to_words`] writes it.
+pub const PRICE_HEADER: &str = "cocoon-price";
 
 /// An error in the shape that OpenAI's clients expect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

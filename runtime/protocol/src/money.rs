@@ -87,7 +87,8 @@ impl std::str::FromStr for Coefficient {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let read = || {
             let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-            let digits = |part: &str| (1..=9).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+            let digits =
+                |part: &str| (1..=9).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
             if !digits(whole) || !digits(decimals) || decimals.len() > 3 {
                 return None;
             }
@@ -138,6 +139,21 @@ impl Price {
         self.at(Coefficient::ONE) == other.at(Coefficient::ONE)
     }
 
+    /// In one line of four numbers, as [`crate::http::PRICE_HEADER`] carries it: prompt, cached, completion, thousandths.
+    pub fn to_words(&self) -> String {
+        let Self { prompt, cached, completion, coefficient } = self;
+        format!("{prompt} {cached} {completion} {}", coefficient.0)
+    }
+
+    /// Reads [`Price::to_words`]; `None` for anything else.
+    pub fn from_words(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let mut next = || words.next()?.parse::<u64>().ok();
+        let (prompt, cached, completion, thousandths) = (next()?, next()?, next()?, next()?);
+        let price = Self::new(prompt, cached, completion).at(Coefficient(thousandths.try_into().ok()?));
+        (price.to_words() == text).then_some(price)
+    }
+
     /// What `usage` costs, in nanotons: ⌊Σ tokens·price · coefficient / 10⁹⌋, rounded once, in the payee's disfavour. A bill
     /// beyond `u64` is `u64::MAX`, which no deposit covers.
     pub fn bill(&self, usage: &Usage) -> u64 {
@@ -166,7 +182,10 @@ impl Price {
 impl std::fmt::Display for Price {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { prompt, cached, completion, coefficient } = self;
-        write!(f, "{prompt} / {cached} / {completion} nanotons per million prompt / cached / completion tokens")?;
+        write!(
+            f,
+            "{prompt} / {cached} / {completion} nanotons per million prompt / cached / completion tokens"
+        )?;
         write!(f, ", times {coefficient}")
     }
 }
@@ -203,7 +222,12 @@ mod tests {
 
     #[test]
     fn a_bill_beyond_u64_saturates() {
-        let price = Price { prompt: u64::MAX, cached: u64::MAX, completion: u64::MAX, coefficient: Coefficient(u32::MAX) };
+        let price = Price {
+            prompt: u64::MAX,
+            cached: u64::MAX,
+            completion: u64::MAX,
+            coefficient: Coefficient(u32::MAX),
+        };
         assert_eq!(price.bill(&usage(u32::MAX, u32::MAX)), u64::MAX);
         assert_eq!(price.at(Coefficient::ONE).bill(&usage(1_000_000, 0)), u64::MAX);
         assert_eq!(price.at(Coefficient::ONE).bill(&usage(1_000_001, 0)), u64::MAX);
@@ -237,12 +261,27 @@ mod tests {
 
     #[test]
     fn a_coefficient_is_a_decimal_number_of_thousandths() {
-        for (text, thousandths) in [("1", 1_000), ("0.85", 850), ("1.125", 1_125), ("0", 0), ("12.5", 12_500)] {
+        for (text, thousandths) in [("1", 1_000), ("0.85", 850), ("1.125", 1_125), ("0", 0), ("12.5", 12_500)]
+        {
             let coefficient: Coefficient = text.parse().unwrap();
             assert_eq!((coefficient.thousandths(), coefficient.to_string()), (thousandths, text.to_owned()));
         }
-        for wrong in ["", ".", "1.", ".5", "-1", "+1", "1e3", "1.2345", "1,5", "4294968", "99999999999", "NaN"] {
+        for wrong in
+            ["", ".", "1.", ".5", "-1", "+1", "1e3", "1.2345", "1,5", "4294968", "99999999999", "NaN"]
+        {
             assert!(wrong.parse::<Coefficient>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_price_survives_its_words_and_nothing_else_is_one() {
+        let price = Price::new(1, u64::MAX, 0).at(Coefficient(1_100));
+        assert_eq!(price.to_words(), "1 18446744073709551615 0 1100");
+        assert_eq!(Price::from_words(&price.to_words()), Some(price));
+        for wrong in
+            ["", "1 2 3", "1 2 3 4 5", "1 2 3 4294967296", "01 2 3 4", "+1 2 3 4", " 1 2 3 4", "1 2 3 4 "]
+        {
+            assert_eq!(Price::from_words(wrong), None, "{wrong}");
         }
     }
 
@@ -250,14 +289,17 @@ mod tests {
         // Real prices, and any at all.
         let amount = || prop_oneof![0..10_000_000_000u64, any::<u64>()];
         let coefficient = prop_oneof![0..5_000u32, any::<u32>()].prop_map(Coefficient);
-        (amount(), amount(), amount(), coefficient)
-            .prop_map(|(prompt, cached, completion, coefficient)| Price { prompt, cached, completion, coefficient })
+        (amount(), amount(), amount(), coefficient).prop_map(|(prompt, cached, completion, coefficient)| {
+            Price { prompt, cached, completion, coefficient }
+        })
     }
 
     fn usages() -> impl Strategy<Value = Usage> {
         let tokens = || prop_oneof![0..200_000u32, any::<u32>()];
-        (tokens(), tokens(), tokens()).prop_map(|(prompt_tokens, cached, completion_tokens)| {
-            Usage { prompt_tokens, cached_tokens: cached.min(prompt_tokens), completion_tokens }
+        (tokens(), tokens(), tokens()).prop_map(|(prompt_tokens, cached, completion_tokens)| Usage {
+            prompt_tokens,
+            cached_tokens: cached.min(prompt_tokens),
+            completion_tokens,
         })
     }
 

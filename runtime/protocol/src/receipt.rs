@@ -111,7 +111,10 @@ impl Receipt {
             .bytes(2, &self.request_id)
             .bytes(3, &self.statement)
             .bytes(4, &self.model)
-            .ints(5, &[usage.prompt_tokens.into(), usage.cached_tokens.into(), usage.completion_tokens.into()])
+            .ints(
+                5,
+                &[usage.prompt_tokens.into(), usage.cached_tokens.into(), usage.completion_tokens.into()],
+            )
             .price(6, &self.price)
             .int(7, self.started_ms)
             .int(8, self.finished_ms)

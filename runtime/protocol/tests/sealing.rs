@@ -22,7 +22,10 @@ fn a_prompt_travels_to_a_trusted_peer_and_back() {
         AnswerEvent::Chunk(answer) => Some((answer.expose(), *usage)),
         _ => None,
     });
-    assert_eq!(text, Some((b"an answer".as_slice(), Usage { prompt_tokens: 5, cached_tokens: 0, completion_tokens: 1 })));
+    assert_eq!(
+        text,
+        Some((b"an answer".as_slice(), Usage { prompt_tokens: 5, cached_tokens: 0, completion_tokens: 1 }))
+    );
     let verified = opener.finish().expect("the receipt holds");
     assert_eq!(verified.receipt().bill(), 5 + 2);
     assert_eq!(verified.receipt().statement, peer.statement_digest());

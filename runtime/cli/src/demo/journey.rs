@@ -16,7 +16,7 @@ use super::report::{Balance, Balances, Report, UsageReport};
 use super::stage::{Stage, balance};
 use crate::chat::show;
 use crate::error::{Explain, Failure};
-use crate::ui::{Screen, grouped, printable, shorten, ton, ton_change};
+use crate::ui::{Screen, grouped, price_line, printable, shorten, ton, ton_change};
 use crate::verify::BeaconFile;
 use crate::wiring::{CLIENT, ClientSettings, Joined, explain_client};
 
@@ -211,14 +211,7 @@ fn show_receipt(screen: &Screen, finished: &Finished, peer: &Peer, keep: &Path) 
 fn show_payment(screen: &Screen, finished: &Finished, voucher: Nanotons) {
     let price = finished.receipt.receipt().price;
     screen.step(6, "Pay", "a voucher for exactly that, signed by the client");
-    screen.detail(
-        "price",
-        &format!(
-            "{} / {} TON per million prompt / completion tokens",
-            ton(price.prompt),
-            ton(price.completion)
-        ),
-    );
+    screen.detail("price", &price_line(&price));
     screen.detail("voucher", &format!("{} nanotons ({} TON), cumulative", grouped(voucher), ton(voucher)));
 }
 

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cocoon_accounts::prices;
 use cocoon_chain::Wallet;
-use cocoon_contracts::Nanotons;
 use cocoon_fetch::{Cache, Fetcher, Limits, Services};
 use cocoon_host::{Expected, Files, HostOptions, Image, Launch, VmOptions, VmTee};
 use cocoon_image::profile::{PlatformName, Profile, built_in};
@@ -14,7 +14,7 @@ use cocoon_launch::config::{GuestConfig, HostConfig, Size, TeeKind};
 use cocoon_launch::control::Claim;
 use cocoon_launch::plan::{GuestName, Memory, Vcpus};
 use cocoon_launch::root::Root;
-use cocoon_protocol::Price;
+use cocoon_protocol::{Coefficient, Price};
 
 use super::up::Arguments;
 use super::vm_tools::{self, VmTools};
@@ -83,10 +83,16 @@ impl Jobs {
         let joined = Joined::load(&state).await?;
         let model = model_file(arguments.model.clone())?;
         let name = model_name(&model);
-        let prices = (arguments.prompt_price, arguments.completion_price);
         let gateways = arguments.gateway.clone();
-        let shared =
-            Shared::new(joined, model, name, prices, gateways, arguments.min_challenge_seconds).await?;
+        let shared = Shared::new(
+            joined,
+            model,
+            name,
+            arguments.coefficient,
+            gateways,
+            arguments.min_challenge_seconds,
+        )
+        .await?;
         let (kind, launch) = if arguments.vm {
             let tools = VmTools::pinned(screen).await?;
             let image = vm_tools::development_image(arguments.image.clone())?;
@@ -112,12 +118,13 @@ impl Jobs {
             Failure::usage(error.to_string(), "`cocoon host doctor` says what this machine can")
         })?;
         let joined = Joined::load(&config.state).await?;
-        let (prompt, completion) = config.price;
+        let written = config.coefficient.as_ref().map(|text| text.parse()).transpose();
+        let written = written.explain(|| "`price.coefficient` of the configuration".to_owned(), "mend it")?;
         let shared = Shared::new(
             joined,
             model_file(Some(config.model_file.clone()))?,
             config.model_name.clone(),
-            (prompt, completion),
+            arguments.coefficient.or(written),
             config.gateways.clone(),
             arguments.min_challenge_seconds,
         )
@@ -168,16 +175,19 @@ impl Shared {
         joined: Joined,
         model: PathBuf,
         model_name: String,
-        (prompt, completion): (Option<Nanotons>, Option<Nanotons>),
+        coefficient: Option<Coefficient>,
         gateways: Vec<String>,
         min_challenge_seconds: u32,
     ) -> Result<Self, Failure> {
         let folder = role_folder(&joined.state, "operator")?;
         let listed = joined.registry.models().find(|entry| entry.name == model_name);
-        let price = Price {
-            prompt: choose(prompt, listed.map(|m| m.prompt_price), &model_name)?,
-            completion: choose(completion, listed.map(|m| m.completion_price), &model_name)?,
-        };
+        let listed = listed.ok_or_else(|| {
+            Failure::new(
+                format!("the registry has no price for the model {model_name:?}"),
+                "serve a model that the registry lists, under its name there",
+            )
+        })?;
+        let price = prices::list(listed).at(coefficient.unwrap_or(Coefficient::ONE));
         let gateways = match gateways.is_empty() {
             false => gateways,
             // The network file's first is the newest; older ones of this machine may be gone.
@@ -208,15 +218,6 @@ impl Shared {
         options.money.min_challenge_seconds = self.min_challenge_seconds;
         options
     }
-}
-
-fn choose(named: Option<Nanotons>, listed: Option<Nanotons>, model: &str) -> Result<Nanotons, Failure> {
-    named.or(listed).ok_or_else(|| {
-        Failure::new(
-            format!("the registry has no price for the model {model:?}"),
-            "start `cocoon chain` with this model, or name prices with --prompt-price and --completion-price",
-        )
-    })
 }
 
 fn open_image(folder: &Path, profile: Option<&str>, store: &Store) -> Result<Image, Failure> {

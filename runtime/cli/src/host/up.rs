@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocoon_contracts::Nanotons;
 use cocoon_host::{Host, Money, RunningHost};
 use cocoon_launch::control::{Claim, Control, ControlError};
 use cocoon_launch::logbook::{HOST, LogBook};
+use cocoon_protocol::Coefficient;
 
 use super::guests::{Job, Jobs};
 use super::running::Running;
@@ -18,7 +18,7 @@ use crate::gateway::report_settlements;
 use crate::lifeline::Shutdown;
 use crate::network::{NetworkFile, role_folder, state_folder};
 use crate::part::Ready;
-use crate::ui::{Screen, one_line, printable, shorten, ton};
+use crate::ui::{Screen, one_line, price_line, printable, shorten};
 
 /// How long gateways may take to accept the worker before that is said; the host tries on.
 const REGISTRATION: Duration = Duration::from_secs(45);
@@ -60,12 +60,9 @@ pub(crate) struct Arguments {
     /// A gateway to register with; may be repeated [default: those of the network file]
     #[arg(long, value_name = "URL")]
     pub(super) gateway: Vec<String>,
-    /// Nanotons per million prompt tokens [default: the registry's price]
-    #[arg(long, value_name = "NANOTONS")]
-    pub(super) prompt_price: Option<Nanotons>,
-    /// Nanotons per million completion tokens [default: the registry's price]
-    #[arg(long, value_name = "NANOTONS")]
-    pub(super) completion_price: Option<Nanotons>,
+    /// What you ask of the registry's prices, such as 0.9 or 1.25 [default: 1]
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) coefficient: Option<Coefficient>,
     /// Shortest challenge period of gateways' channels that is accepted
     #[arg(long, value_name = "SECONDS", default_value_t = Money::default().min_challenge_seconds)]
     pub(super) min_challenge_seconds: u32,
@@ -142,8 +139,7 @@ async fn start(screen: &Screen, mut job: Job, running: &Running, lifeline: bool)
     screen.detail("guest", &format!("{name} ({kind})"));
     show(screen, &host);
     screen.detail("wallet", &wallet);
-    let (prompt, completion) = (ton(price.prompt), ton(price.completion));
-    screen.detail("price", &format!("{prompt} / {completion} TON per million prompt / completion tokens"));
+    screen.detail("price", &price_line(&price));
     let url = host.url();
     let registered = host.wait_registered(REGISTRATION);
     // It serves already: whoever ends us now settles what it has earned.

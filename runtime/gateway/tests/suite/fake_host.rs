@@ -31,8 +31,10 @@ use cocoon_attestation::{
 };
 use cocoon_contracts::Nanotons;
 use cocoon_protocol::{
-    Answer, AnswerEvent, AnswerSealer, Ending, Expected, Meter, Outcome, ReceiptKey, ReplayGuard, Sampling,
-    SealKey, Usage, http::RegisterWorker, open,
+    Answer, AnswerEvent, AnswerSealer, Ending, Expected, Meter, Outcome, Price, ReceiptKey, ReplayGuard,
+    Sampling, SealKey, Usage,
+    http::{PRICE_HEADER, RegisterWorker},
+    open,
 };
 use cocoon_simulated_tee::{Emulator, SimulatedRoot};
 use futures_util::{Stream, stream};
@@ -242,6 +244,8 @@ async fn answer(
     let script = script.expect("the test said what this answer is like");
     let expected = Expected { network: NETWORK, models: &[MODEL], guard: &shared.guest.guard };
     let opened = open(&shared.guest.seal, &expected, &bytes).expect("the client sealed it to this guest");
+    let named = headers.get(PRICE_HEADER).and_then(|value| value.to_str().ok());
+    assert_eq!(named.and_then(Price::from_words), Some(HOST_PRICE), "the gateway says what it counts with");
     let channel = authorized_channel(&shared.book, &headers, &bytes)?;
     let reservation = shared.book.reserve(&channel, HOST_PRICE.worst_case(&opened.header.budget))?;
     let options = RelayOptions {

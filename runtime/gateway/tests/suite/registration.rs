@@ -2,11 +2,11 @@
 
 use cocoon_attestation::Endorsement;
 use cocoon_attestation::statement::Beacon;
-use cocoon_protocol::{Price, http::RegisterWorker};
+use cocoon_protocol::{Coefficient, http::RegisterWorker};
 
 use crate::{
     fake_host::{FakeHost, register},
-    world::{HOST_PRICE, LISTED, NETWORK, OPERATOR, Scene, WORKER, World, address},
+    world::{LISTED, NETWORK, OPERATOR, Scene, WORKER, World, address},
 };
 
 #[tokio::test]
@@ -72,11 +72,14 @@ async fn bad_registrations_are_refused_and_lock_no_money() {
         ("w", changed(&|r| r.url = format!("http://{}", "a".repeat(300))), 400),
         ("w", changed(&|r| r.url = r.url.replacen("//", "//user:word@", 1)), 400),
         ("w", changed(&|r| r.url += "/admin"), 400),
-        ("w", changed(&|r| r.price.completion = HOST_PRICE.completion * 10 + 1), 422),
+        ("w", changed(&|r| r.price.completion += 1), 422),
         ("w", changed(&|r| r.url = world.url.clone()), 502),
         ("w", changed(&|r| r.url = "http://127.0.0.1:1".to_owned()), 502),
         ("w", changed(&|r| r.operator = "nobody".to_owned()), 400),
-        ("w", changed(&|r| r.price = Price::new(u64::MAX, u64::MAX, 1)), 400),
+        ("w", changed(&|r| r.price = r.price.at(Coefficient::from_thousandths(u32::MAX))), 400),
+        ("w", changed(&|r| r.price = r.price.at(Coefficient::from_thousandths(0))), 422),
+        // The registry's highest coefficient leaves no room for the gateway's margin.
+        ("w", changed(&|r| r.price = r.price.at(Coefficient::from_thousandths(10_000))), 422),
     ];
     for (number, (id, registration, status)) in table.into_iter().enumerate() {
         let refused = register(&gateway.url(), id, &registration).await.expect_err("it is refused");

@@ -21,7 +21,7 @@ use cocoon_contracts::{
 use cocoon_gateway::{Gateway, GatewayError, GatewayOptions, Money, RunningGateway, Timing};
 use cocoon_ledger::{Genesis, GenesisAccount, Ledger, Pace, Schedule, Server};
 use cocoon_protocol::{
-    AnswerOpener, Budget, Endpoint, Price, Prompt, RequestHeader, SealedRequest, Usage,
+    AnswerOpener, Budget, Coefficient, Endpoint, Price, Prompt, RequestHeader, SealedRequest, Usage,
     http::{AUTHORIZATION_HEADER, AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement, WorkerEntry},
     seal,
 };
@@ -33,7 +33,7 @@ pub(crate) const NETWORK: i32 = -217;
 pub(crate) const FEE_BPS: u16 = 100;
 /// A thousand nanotons for each token.
 pub(crate) const HOST_PRICE: Price = Price::new(1_000_000_000, 1_000_000_000, 1_000_000_000);
-pub(crate) const LISTED: Price = Price::new(1_100_000_000, 1_100_000_000, 1_100_000_000);
+pub(crate) const LISTED: Price = HOST_PRICE.at(Coefficient::from_thousandths(1_100));
 /// Ten tokens at the listed price.
 pub(crate) const WINDOW: Nanotons = 11_000;
 pub(crate) const DEPOSIT: Nanotons = TON / 2;

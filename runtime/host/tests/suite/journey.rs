@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cocoon_host::Host;
+use cocoon_protocol::Coefficient;
 
 use crate::world::{GATEWAY, Gateway, PRICE, World, code, eventually, lives};
 
@@ -12,11 +13,15 @@ async fn a_sealed_prompt_is_answered_by_the_guest_that_its_files_predict_and_is_
     let host = world.host().await;
     let trusted = world.trust(&host.bundle().expect("it has evidence"), host.expected()).await;
     let gateway = Gateway::open(&world, &host).await;
-    let (stolen, _) = gateway.ask_as(9, &trusted, 1, 16).await;
+    let (stolen, _) = gateway.ask_as(9, &PRICE.to_words(), &trusted, 1, 16).await;
     assert_eq!(
         (stolen.status(), code(stolen).await.as_str()),
         (401u16.try_into().expect("a status"), "unauthorized")
     );
+    for haggling in [PRICE.at(Coefficient::from_thousandths(999)).to_words(), "1 1 1".to_owned()] {
+        let (refused, _) = gateway.ask_as(GATEWAY, &haggling, &trusted, 1, 16).await;
+        assert_eq!((refused.status().as_u16(), code(refused).await.as_str()), (409, "wrong_price"));
+    }
     let (mut response, mut opener) = gateway.ask(&trusted, 1, 16).await;
     assert_eq!(response.status(), 200);
     while let Some(chunk) = response.chunk().await.expect("the stream goes on") {

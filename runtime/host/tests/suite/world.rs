@@ -24,7 +24,9 @@ use cocoon_host::{Expected, Files, Host, HostOptions, Launch, Money, RunningHost
 use cocoon_ledger::{Genesis, GenesisAccount, Ledger, Pace, Schedule, Server};
 use cocoon_protocol::{
     AnswerOpener, Budget, Endpoint, Price, Prompt, RequestHeader,
-    http::{AUTHORIZATION_HEADER, AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement},
+    http::{
+        AUTHORIZATION_HEADER, AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement, PRICE_HEADER,
+    },
     seal,
 };
 use cocoon_simulated_tee::SimulatedRoot;
@@ -212,13 +214,14 @@ impl Gateway {
         number: u8,
         tokens: u32,
     ) -> (reqwest::Response, AnswerOpener) {
-        self.ask_as(GATEWAY, trusted, number, tokens).await
+        self.ask_as(GATEWAY, &PRICE.to_words(), trusted, number, tokens).await
     }
 
-    /// The same, with the authorization signed by this key.
+    /// The same, with the authorization signed by this key, and with this price.
     pub(crate) async fn ask_as(
         &self,
         signer: u8,
+        price: &str,
         trusted: &Trusted,
         number: u8,
         tokens: u32,
@@ -244,6 +247,7 @@ impl Gateway {
             .post(format!("{}/v1/answers", self.host))
             .header(CHANNEL_HEADER, channel.to_string())
             .header(AUTHORIZATION_HEADER, authorization)
+            .header(PRICE_HEADER, price)
             .body(body);
         (request.send().await.expect("the host answers"), opener)
     }

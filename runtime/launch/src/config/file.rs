@@ -62,8 +62,7 @@ struct Model {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Price {
-    prompt: Option<u64>,
-    completion: Option<u64>,
+    coefficient: Option<f64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -122,7 +121,7 @@ impl File {
             },
             model_name: self.model.name,
             model_file: self.model.file,
-            price: (self.price.prompt, self.price.completion),
+            coefficient: self.price.coefficient.map(|number| number.to_string()),
             tools: Tools { qemu: tools.qemu, swtpm: tools.swtpm, gpu_admin: tools.gpu_admin },
             guests,
         })

@@ -83,8 +83,8 @@ pub struct HostConfig {
     pub model_name: String,
     /// The model's file.
     pub model_file: PathBuf,
-    /// Nanotons per million prompt tokens, and completion tokens; `None`: the registry's.
-    pub price: (Option<u64>, Option<u64>),
+    /// What is asked of the registry's prices, as it was written; `None`: the prices themselves.
+    pub coefficient: Option<String>,
     /// Programs in place of the pinned ones.
     pub tools: Tools,
     /// The guests, at least one.

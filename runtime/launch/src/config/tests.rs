@@ -15,7 +15,7 @@ fn the_example_says_what_it_means() {
     let config = HostConfig::parse(EXAMPLE).expect("good");
     assert_eq!(config.tee, TeeChoice::Auto);
     assert_eq!(config.quote_service, QuoteService::Vsock { cid: 2, port: 4050 });
-    assert_eq!(config.price, (Some(40_000_000), Some(80_000_000)));
+    assert_eq!(config.coefficient.as_deref(), Some("1.25"));
     assert_eq!(config.iommu, Iommu::Iommufd);
     let [first, second] = &config.guests[..] else { panic!("two guests") };
     assert_eq!(first.size, Size::Profile("tdx-h100-1".into()));
@@ -81,7 +81,7 @@ fn grammar_is_closed_everywhere() {
         ("tee = \"auto\"", "tee = \"auto\"\ndebug = true"),
         ("tee = \"auto\"", "tee = \"none\""),
         ("tee = \"auto\"", ""),
-        ("[price]", "[price]\nfree = true"),
+        ("[price]", "[price]\nprompt = 1"),
         ("[tools]", "[tools]\nshell = \"/bin/sh\""),
         ("[model]", "[model]\nurl = \"http://x\""),
         ("cid = 16", "cid = 2"),
