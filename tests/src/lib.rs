@@ -227,6 +227,7 @@ impl Network {
             store: Store::open(&folder.join("accounts.redb")).expect("a store"),
             anchors,
             channel: ChannelOptions { deposit, challenge_seconds: 1 },
+            counter: None,
         }
     }
 

@@ -22,12 +22,17 @@ fn chat(network: &Network, arguments: &[&str], input: &str) -> Output {
 #[test]
 fn a_question_is_answered_from_an_argument_and_from_a_pipe() {
     let network = Network::start(&tiny_model());
-    let once = chat(&network, &["What is a tuple?", "--seed", "5", "--max-tokens", "24"], "");
+    let model = tiny_model();
+    let recount = ["--recount", model.to_str().expect("UTF-8")];
+    let question = ["What is a tuple?", "--seed", "5", "--max-tokens", "24"];
+    let once = chat(&network, &[&question[..], &recount[..]].concat(), "");
     assert!(once.status.success(), "{}", String::from_utf8_lossy(&once.stderr));
     let answer = String::from_utf8(once.stdout).expect("UTF-8");
     assert!(!answer.trim().is_empty());
     let said = String::from_utf8_lossy(&once.stderr).into_owned();
     assert!(said.contains("SIMULATED") && said.contains("receipt ✓"), "{said}");
+    let reports = network.folder.path().join("client/reports");
+    assert!(!said.contains("this client counts") && !reports.exists(), "both count alike: {said}");
 
     let piped = chat(&network, &["--seed", "5", "--max-tokens", "24"], "What is a tuple?\n");
     assert_eq!(String::from_utf8_lossy(&piped.stdout), answer, "the same question and seed, the same answer");
@@ -37,6 +42,51 @@ fn a_question_is_answered_from_an_argument_and_from_a_pipe() {
         let text = network.log_text(log);
         assert!(!text.contains("tuple") && !text.contains(answer.trim()), "{log} logs plaintext: {text}");
     }
+}
+
+/// Counts one token more than there are, as a client would beside a worker that leaves one out.
+struct OneMore;
+
+impl cocoon_client::TokenCounter for OneMore {
+    fn weights(&self) -> [u8; 32] {
+        let model = std::fs::read(tiny_model()).expect("the tiny model lies in the repository");
+        ring::digest::digest(&ring::digest::SHA256, &model).as_ref().try_into().expect("32 bytes")
+    }
+
+    fn prompt_tokens(&self, request: &[u8]) -> Option<u32> {
+        let vocabulary = cocoon_engine::Vocabulary::open(&tiny_model()).expect("a tokenizer");
+        let request: serde_json::Value = serde_json::from_slice(request).expect("JSON");
+        let text = |field: &str| request["messages"][0][field].as_str().expect("text").to_owned();
+        let message = cocoon_engine::ChatMessage { role: text("role"), content: text("content") };
+        let prompt = vocabulary.render_chat(&[message], true).expect("a prompt");
+        Some(u32::try_from(vocabulary.tokenizer().encode(&prompt, true).len()).expect("short") + 1)
+    }
+
+    fn text_tokens(&self, _text: &str) -> u32 {
+        1_000
+    }
+}
+
+#[tokio::test]
+async fn a_worker_whose_count_differs_by_one_token_is_told_apart() {
+    let network = Network::start(&tiny_model());
+    let mut options = network.client_options("counting", &network.gateway_url(), 100_000_000).await;
+    options.counter = Some(std::sync::Arc::new(OneMore));
+    let client = cocoon_client::Client::connect(options).await.expect("the gateway answers");
+    let peer = client.find(None).await.expect("a worker");
+    let body = br#"{"model":"tiny","max_tokens":4,"messages":[{"role":"user","content":"hello"}]}"#;
+    let budget = cocoon_client::proxy::budget_for(body, Some(4));
+    let asked = client.ask(&peer, cocoon_protocol::Prompt::new(body.to_vec()), budget).await;
+    let mut answering = asked.expect("it is asked");
+    let finished = loop {
+        match answering.next().await.expect("it goes on").expect("it ends with a receipt") {
+            cocoon_client::Event::Finished(finished) => break finished,
+            _ => continue,
+        }
+    };
+    let recount = finished.recount.expect("this client counts");
+    assert_eq!(recount.prompt_tokens, Some(recount.claimed.prompt_tokens + 1));
+    assert!(recount.differs());
 }
 
 #[test]

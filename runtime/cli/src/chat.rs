@@ -9,8 +9,9 @@ use cocoon_client::{Answering, Client, Event, Finished, Peer};
 use cocoon_protocol::Prompt;
 use serde::Deserialize;
 
+use crate::counter;
 use crate::error::{EXIT_FAILURE, Failure};
-use crate::network::state_folder;
+use crate::network::{role_folder, state_folder};
 use crate::ui::{Screen, grouped, printable, ton};
 use crate::wiring::{CLIENT, ClientSettings, DEPOSIT, Joined, explain_client, parse_profile};
 
@@ -45,6 +46,9 @@ pub(crate) struct Arguments {
     /// Accept only what this policy accepts beside the registry's: the strictest wins
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Count tokens again with this model file, and report a worker whose count differs
+    #[arg(long, value_name = "FILE")]
+    recount: Option<PathBuf>,
     /// Whose wallet and books to use; each profile is open in one process at a time
     #[arg(long, value_name = "NAME", default_value = CLIENT, value_parser = parse_profile)]
     profile: String,
@@ -58,13 +62,15 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let joined = Joined::load(&state_folder(arguments.state.clone())?).await?;
     let settings = ClientSettings {
         policy: arguments.policy.clone(),
+        recount: arguments.recount.clone(),
         profile: arguments.profile.clone(),
         deposit: arguments.deposit,
         ..ClientSettings::default()
     };
     let client = joined.client(arguments.gateway.clone(), settings).await?;
     let peer = client.find(arguments.model.as_deref()).await.map_err(|error| explain_client(&error))?;
-    let mut chat = Chat { screen, client, peer, arguments, turns: Vec::new() };
+    let folder = role_folder(&joined.state, &arguments.profile)?;
+    let mut chat = Chat { screen, client, peer, arguments, folder, turns: Vec::new() };
     chat.greet();
     match chat.arguments.prompt.clone() {
         Some(prompt) => chat.turn(&prompt).await?,
@@ -84,6 +90,8 @@ struct Chat {
     client: Client,
     peer: Peer,
     arguments: Arguments,
+    /// The profile's.
+    folder: PathBuf,
     /// Role and text, in order.
     turns: Vec<(&'static str, String)>,
 }
@@ -159,6 +167,9 @@ impl Chat {
             ton(finished.bill)
         );
         eprintln!("{}", self.screen.dim(&cost));
+        if counter::report(&self.screen, &self.folder, &self.peer, &finished) {
+            self.client.avoid(&self.peer);
+        }
         self.turns.push(("user", prompt.to_owned()));
         self.turns.push(("assistant", text));
         Ok(())

@@ -2,6 +2,7 @@
 
 mod chain;
 mod chat;
+mod counter;
 mod demo;
 mod error;
 mod fetch;

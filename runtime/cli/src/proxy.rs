@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use cocoon_client::Client;
 use cocoon_client::proxy::{OnFinished, router};
 
+use crate::counter;
 use crate::error::{Explain, Failure};
 use crate::lifeline::Shutdown;
-use crate::network::state_folder;
+use crate::network::{role_folder, state_folder};
 use crate::part::Ready;
 use crate::ui::{Screen, grouped};
 use crate::wiring::{ClientSettings, DEPOSIT, Joined, PROXY, parse_profile};
@@ -28,6 +30,9 @@ pub(crate) struct Arguments {
     /// Accept only what this policy accepts beside the registry's: the strictest wins
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Count tokens again with this model file, and report a worker whose count differs
+    #[arg(long, value_name = "FILE")]
+    recount: Option<PathBuf>,
     /// Whose wallet and books to use; each profile is open in one process at a time
     #[arg(long, value_name = "NAME", default_value = PROXY, value_parser = parse_profile)]
     profile: String,
@@ -52,10 +57,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let joined = Joined::load(&state_folder(arguments.state)?).await?;
     let settings = ClientSettings {
         policy: arguments.policy,
-        profile: arguments.profile,
+        recount: arguments.recount,
+        profile: arguments.profile.clone(),
         deposit: arguments.deposit,
         ..ClientSettings::default()
     };
+    let folder = role_folder(&joined.state, &arguments.profile)?;
     let client = Arc::new(joined.client(arguments.gateway, settings).await?);
     let listener = tokio::net::TcpListener::bind(arguments.listen).await.explain(
         || format!("cannot listen on {}", arguments.listen),
@@ -71,7 +78,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     screen.detail("gateway", client.gateway().url());
     screen.detail("wallet", &client.wallet().address().to_string());
     screen.detail("try", &format!("curl {url}/v1/models"));
-    let server = axum::serve(listener, router(client, log_answers(Arc::clone(&screen))));
+    let server =
+        axum::serve(listener, router(Arc::clone(&client), log_answers(client, folder, Arc::clone(&screen))));
     tokio::select! {
         result = server => result.explain(|| "the proxy's server ended".into(), "try again")?,
         () = shutdown.wait() => {}
@@ -80,7 +88,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// One line for each answer: counts and costs, never content.
-fn log_answers(screen: Arc<Screen>) -> OnFinished {
+fn log_answers(client: Arc<Client>, folder: PathBuf, screen: Arc<Screen>) -> OnFinished {
     Arc::new(move |peer, finished| {
         let usage = finished.receipt.receipt().usage;
         screen.line(&format!(
@@ -92,5 +100,8 @@ fn log_answers(screen: Arc<Screen>) -> OnFinished {
             grouped(finished.bill),
             &hex::encode(finished.receipt.receipt().request_id)[..8],
         ));
+        if counter::report(&screen, &folder, peer, finished) {
+            client.avoid(peer);
+        }
     })
 }

@@ -11,6 +11,7 @@ use cocoon_client::{ChannelOptions, Client, ClientOptions, PolicySource, policy_
 use cocoon_contracts::registry::Registry;
 use cocoon_contracts::{Address, Nanotons, parse_address};
 
+use crate::counter;
 use crate::error::{Explain, Failure};
 use crate::keys;
 use crate::network::{NetworkFile, role_folder};
@@ -118,6 +119,7 @@ impl Joined {
                 deposit: settings.deposit,
                 challenge_seconds: settings.challenge_seconds,
             },
+            counter: settings.recount.as_deref().map(counter::open).transpose()?,
         };
         Client::connect(options).await.map_err(|error| explain_client(&error))
     }
@@ -139,6 +141,8 @@ pub(crate) struct ClientSettings {
     pub(crate) profile: String,
     /// A policy file that must accept a worker beside the registry's.
     pub(crate) policy: Option<PathBuf>,
+    /// The model file to count tokens again with.
+    pub(crate) recount: Option<PathBuf>,
     /// See [`DEPOSIT`].
     pub(crate) deposit: Nanotons,
     /// See [`CHALLENGE_SECONDS`].
@@ -150,6 +154,7 @@ impl Default for ClientSettings {
         Self {
             profile: CLIENT.to_owned(),
             policy: None,
+            recount: None,
             deposit: DEPOSIT,
             challenge_seconds: CHALLENGE_SECONDS,
         }

@@ -12,6 +12,7 @@ use reqwest::Response;
 use crate::ClientError;
 use crate::channel::Payer;
 use crate::gateway::causes;
+use crate::recount::{Recount, Tally};
 
 /// What happens next in an answer.
 pub enum Event {
@@ -40,6 +41,8 @@ pub struct Finished {
     pub voucher: Option<SignedVoucher>,
     /// How long it took.
     pub timing: Timing,
+    /// Our own count beside the worker's, where the client has the model's tokenizer.
+    pub recount: Option<Recount>,
 }
 
 /// How long an answer took, seen from the client.
@@ -69,6 +72,7 @@ pub struct Answering {
     /// frames that were never read here.
     stream: Option<PayerStream>,
     price: Price,
+    tally: Option<Tally>,
     billed: Nanotons,
     usage: Usage,
     sealed_bytes: usize,
@@ -85,6 +89,7 @@ impl Answering {
         payer: Arc<Payer>,
         stream: PayerStream,
         price: Price,
+        tally: Option<Tally>,
         sealed_bytes: usize,
         sent_at: Instant,
     ) -> Self {
@@ -95,6 +100,7 @@ impl Answering {
             payer,
             stream: Some(stream),
             price,
+            tally,
             billed: 0,
             usage: Usage::default(),
             sealed_bytes,
@@ -130,7 +136,12 @@ impl Answering {
             if let Some((event, usage)) = self.ready.pop_front() {
                 self.count(usage)?;
                 match event {
-                    AnswerEvent::Chunk(chunk) => return Ok(Some(Event::Chunk(chunk))),
+                    AnswerEvent::Chunk(chunk) => {
+                        if let Some(tally) = &mut self.tally {
+                            tally.hear(chunk.expose());
+                        }
+                        return Ok(Some(Event::Chunk(chunk)));
+                    }
                     AnswerEvent::Tick => return Ok(Some(Event::Progress(usage))),
                     AnswerEvent::Error { status, body } => return Ok(Some(Event::Error { status, body })),
                     AnswerEvent::End { .. } => continue,
@@ -190,7 +201,9 @@ impl Answering {
         };
         let first = self.first_at.unwrap_or(self.last_at);
         let timing = Timing { first_token: first - self.sent_at, streaming: self.last_at - first };
-        Ok(Event::Finished(Box::new(Finished { bill: receipt.receipt().bill(), receipt, voucher, timing })))
+        let recount = self.tally.take().map(|tally| tally.finish(receipt.receipt().usage));
+        let bill = receipt.receipt().bill();
+        Ok(Event::Finished(Box::new(Finished { bill, receipt, voucher, timing, recount })))
     }
 
     /// Nothing was charged beyond what was counted here, as far as we ever concede.

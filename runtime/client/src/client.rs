@@ -17,6 +17,7 @@ use crate::answering::Answering;
 use crate::channel::{ChannelOptions, OpenChannel, PAYER_OPTIONS, Payer};
 use crate::peer::{Judge, Peer};
 use crate::policy::{PolicySource, Rules, SeenVersion};
+use crate::recount::{Tally, TokenCounter};
 use crate::{ClientError, GatewayApi};
 
 /// What a client is made of.
@@ -39,6 +40,8 @@ pub struct ClientOptions {
     pub policy: PolicySource,
     /// How a channel is opened where there is none.
     pub channel: ChannelOptions,
+    /// Counts the tokens of answers again, if they are of the model that it counts for.
+    pub counter: Option<Arc<dyn TokenCounter>>,
 }
 
 /// One user of one gateway. Shared by `Arc`; all methods may be called concurrently.
@@ -321,6 +324,8 @@ impl Client {
             budget,
             price: peer.price,
         };
+        let counter = self.options.counter.clone().filter(|counter| counter.weights() == peer.weights);
+        let tally = counter.map(|counter| Tally::new(counter, body.expose()));
         let sent_at = Instant::now();
         let (sealed, opener) = seal(&peer.trusted, &header, Endpoint::ChatCompletions, body)?;
         let sealed_bytes = sealed.as_bytes().len();
@@ -336,7 +341,16 @@ impl Client {
                 return Err(error);
             }
         };
-        Ok(Answering::new(response, opener, Arc::clone(payer), stream, peer.price, sealed_bytes, sent_at))
+        Ok(Answering::new(
+            response,
+            opener,
+            Arc::clone(payer),
+            stream,
+            peer.price,
+            tally,
+            sealed_bytes,
+            sent_at,
+        ))
     }
 }
 

@@ -16,6 +16,7 @@ mod gateway;
 mod peer;
 mod policy;
 pub mod proxy;
+mod recount;
 
 pub use answering::{Answering, Event, Finished, Timing};
 pub use channel::{ChannelOptions, MAX_CONCESSION, OpenChannel};
@@ -24,3 +25,4 @@ pub use error::ClientError;
 pub use gateway::GatewayApi;
 pub use peer::Peer;
 pub use policy::{PolicyError, PolicySource, policy_from_registry};
+pub use recount::{Recount, TokenCounter};

@@ -29,6 +29,7 @@ mod sampling;
 mod sequence;
 mod template;
 mod tokenizer;
+mod vocabulary;
 
 pub use error::{GenerateError, ModelError, TemplateError};
 pub use generate::{Engine, EngineOptions, Finish, Generated, Params, Step};
@@ -38,3 +39,4 @@ pub use sampling::{Sampler, Sampling};
 pub use sequence::Sequence;
 pub use template::ChatMessage;
 pub use tokenizer::{TextStream, Tokenizer};
+pub use vocabulary::Vocabulary;

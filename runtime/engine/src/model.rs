@@ -15,8 +15,9 @@ use crate::{
     error::{ModelError, TemplateError},
     gguf::{Format, Header, Source, TensorInfo},
     kernels::{MAX_HEAD, Matrix, PageShape},
-    template::{ChatMessage, Template},
+    template::ChatMessage,
     tokenizer::Tokenizer,
+    vocabulary::Vocabulary,
 };
 
 /// Most layers.
@@ -75,10 +76,7 @@ pub struct Model {
     output: Option<Matrix>,
     /// Radians that one position turns each pair of a head by.
     frequencies: Vec<f64>,
-    tokenizer: Tokenizer,
-    /// Compiled at load; what is wrong with it is told when it is used.
-    template: Result<Template, String>,
-    has_template: bool,
+    vocabulary: Vocabulary,
     parameters: u64,
 }
 
@@ -135,34 +133,24 @@ impl Model {
 
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        self.vocabulary.tokenizer()
     }
 
-    /// Renders a conversation with the model's chat template. Encode the result with `special`: only the template's own
-    /// control tokens are such in it. Those that a message spells out are broken with a zero-width space, so that text
-    /// which an application quotes cannot end its message and begin another.
+    /// Its tokenizer and chat template.
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    /// [`Vocabulary::render_chat`] of its vocabulary.
     ///
     /// # Errors
-    /// The model has no template, or the template refuses the messages, cannot be rendered or goes over its limits.
+    /// As there.
     pub fn render_chat(
         &self,
         messages: &[ChatMessage],
         add_generation_prompt: bool,
     ) -> Result<String, TemplateError> {
-        if !self.has_template {
-            return Err(TemplateError::Absent);
-        }
-        match &self.template {
-            Ok(template) => {
-                let harmless = |message: &ChatMessage| ChatMessage {
-                    role: message.role.clone(),
-                    content: self.tokenizer.without_control_tokens(&message.content),
-                };
-                let messages: Vec<ChatMessage> = messages.iter().map(harmless).collect();
-                template.render(&messages, add_generation_prompt)
-            }
-            Err(reason) => Err(TemplateError::Unusable(reason.clone())),
-        }
+        self.vocabulary.render_chat(messages, add_generation_prompt)
     }
 
     /// The matrix that makes logits.
@@ -182,8 +170,8 @@ impl Model {
     fn load(source: &dyn Source) -> Result<Self, ModelError> {
         let header = Header::read(source)?;
         let shape = Shape::read(&header)?;
-        let tokenizer = Tokenizer::read(&header)?;
-        let vocabulary = tokenizer.vocab_size();
+        let words = Vocabulary::read(&header)?;
+        let vocabulary = words.tokenizer().vocab_size();
         let mut plan = Plan { header: &header, matrices: Vec::new(), used: 0, parameters: 0 };
         plan.matrix("token_embd.weight".into(), vocabulary, shape.width)?;
         let has_output = header.tensor("output.weight").is_some();
@@ -223,8 +211,6 @@ impl Model {
                 down: next(),
             })
             .collect();
-        let text = header.text("tokenizer.chat_template")?;
-        let (bos, eos) = tokenizer.boundary_names();
         Ok(Self {
             name: header.text("general.name")?.unwrap_or("unnamed").to_owned(),
             shape,
@@ -233,9 +219,7 @@ impl Model {
             output_norm,
             output,
             frequencies,
-            tokenizer,
-            template: Template::compile(text.unwrap_or("").to_owned(), bos, eos).map_err(|e| e.to_string()),
-            has_template: text.is_some(),
+            vocabulary: words,
             parameters,
         })
     }
@@ -439,14 +423,14 @@ fn read_matrices(
 }
 
 /// A file, read piece by piece.
-struct FileSource {
+pub(crate) struct FileSource {
     file: File,
     path: PathBuf,
     size: u64,
 }
 
 impl FileSource {
-    fn open(path: &Path) -> Result<Self, ModelError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
         let failed = |source| ModelError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();

@@ -1,0 +1,67 @@
+//! What turns messages into tokens and tokens into text: a model's tokenizer and chat template, without its weights.
+
+use std::path::Path;
+
+use crate::{
+    error::{ModelError, TemplateError},
+    gguf::{Header, Source},
+    model::FileSource,
+    template::{ChatMessage, Template},
+    tokenizer::Tokenizer,
+};
+
+/// A model's tokenizer and chat template. Enough to count tokens, which needs no weights.
+pub struct Vocabulary {
+    tokenizer: Tokenizer,
+    /// Compiled at load; what is wrong with it is told when it is used. `None` where the file has none.
+    template: Option<Result<Template, String>>,
+}
+
+impl Vocabulary {
+    /// Reads the head of a GGUF file; its weights are not looked at.
+    ///
+    /// # Errors
+    /// The file cannot be read, is cut short or malformed, or holds a tokenizer that this engine does not know.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let source = FileSource::open(path)?;
+        Self::read(&Header::read(&source as &dyn Source)?)
+    }
+
+    pub(crate) fn read(header: &Header) -> Result<Self, ModelError> {
+        let tokenizer = Tokenizer::read(header)?;
+        let (bos, eos) = tokenizer.boundary_names();
+        let template = header
+            .text("tokenizer.chat_template")?
+            .map(|text| Template::compile(text.to_owned(), bos, eos).map_err(|error| error.to_string()));
+        Ok(Self { tokenizer, template })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Renders a conversation with the model's chat template. Encode the result with `special`: only the template's own
+    /// control tokens are such in it. Those that a message spells out are broken with a zero-width space, so that text
+    /// which an application quotes cannot end its message and begin another.
+    ///
+    /// # Errors
+    /// The model has no template, or the template refuses the messages, cannot be rendered or goes over its limits.
+    pub fn render_chat(
+        &self,
+        messages: &[ChatMessage],
+        add_generation_prompt: bool,
+    ) -> Result<String, TemplateError> {
+        let template = match &self.template {
+            None => return Err(TemplateError::Absent),
+            Some(Err(reason)) => return Err(TemplateError::Unusable(reason.clone())),
+            Some(Ok(template)) => template,
+        };
+        let harmless = |message: &ChatMessage| ChatMessage {
+            role: message.role.clone(),
+            content: self.tokenizer.without_control_tokens(&message.content),
+        };
+        let messages: Vec<ChatMessage> = messages.iter().map(harmless).collect();
+        template.render(&messages, add_generation_prompt)
+    }
+}
