@@ -10,6 +10,7 @@
 pub mod address;
 pub mod channel;
 pub mod keys;
+pub mod liabilities;
 pub mod message;
 pub mod registry;
 pub mod voucher;
