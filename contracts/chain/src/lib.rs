@@ -13,7 +13,7 @@ mod transaction;
 mod wallet;
 
 pub use channels::{
-    cooperative_close, finish_close, open_channel, read_channel, settle, start_close, top_up,
+    authorize, cooperative_close, finish_close, open_channel, read_channel, settle, start_close, top_up,
 };
 pub use error::ChainError;
 pub use registries::{activate, cancel, deploy_registry, propose, read_registry};

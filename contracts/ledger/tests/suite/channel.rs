@@ -1,10 +1,10 @@
 //! The payment channel's life.
 
 use cocoon_contracts::channel::{
-    self, OPEN_RESERVE, OPEN_VALUE, SETTLE_VALUE, cooperative_close_body, finish_close_body, open_body,
-    start_close_body, top_up_body,
+    self, OPEN_RESERVE, OPEN_VALUE, SETTLE_VALUE, State, authorize_body, cooperative_close_body,
+    finish_close_body, open_body, start_close_body, top_up_body,
 };
-use cocoon_contracts::{Nanotons, TON};
+use cocoon_contracts::{Cell, Nanotons, TON, Voucher};
 
 use super::world::{CHALLENGE, Who, World, deploying, opening, to_contract};
 
@@ -183,7 +183,12 @@ fn a_closed_channel_comes_back_for_nobody_but_its_payer() {
     let close = to_contract(&terms.address(), SETTLE_VALUE, cooperative_close_body(Some(&voucher)));
     world.send(Who::Payee, close);
     // The payee revives the address to settle its old voucher against somebody's top-up: no message of its does that.
-    for body in [open_body(), top_up_body(), channel::settle_body(&voucher), cooperative_close_body(None)] {
+    for body in [
+        open_body(Nanotons::MAX),
+        top_up_body(),
+        channel::settle_body(&voucher),
+        cooperative_close_body(None),
+    ] {
         let revive = deploying(to_contract(&terms.address(), TON, body), terms.state_init());
         let tx = world.send(Who::Payee, revive);
         assert!(tx.aborted, "{tx:?}");
@@ -202,7 +207,7 @@ fn a_stranger_cannot_open_and_an_opening_must_cover_the_reserve() {
     assert_eq!(world.channel(&terms), None);
     let tx = world.send(Who::Payer, opening(&terms, TON));
     assert!(!tx.aborted);
-    let tx = world.send(Who::Payer, to_contract(&terms.address(), TON, open_body()));
+    let tx = world.send(Who::Payer, to_contract(&terms.address(), TON, open_body(Nanotons::MAX)));
     assert_eq!(tx.exit_code, Some(0x101), "it opens once");
 }
 
@@ -258,7 +263,144 @@ fn the_get_method_tells_the_state() {
     let output = world.ledger.run_get_method(&terms.address(), method, &[]).unwrap();
     assert_eq!(output.exit_code, 0);
     let state = world.channel(&terms).unwrap();
-    assert_eq!(output.stack[0].as_u64(), Some(5_000_000));
-    assert_eq!(output.stack[1].as_u64(), Some(u64::from(u32::MAX)));
-    assert_eq!(output.stack[2].as_u64(), Some(state.deposit() - state.paid));
+    let told: Vec<_> = output.stack.iter().map(|item| item.as_u64().unwrap()).collect();
+    let claimable = state.deposit() - state.paid;
+    assert_eq!(told, [5_000_000, u64::from(u32::MAX), u64::MAX, claimable]);
+
+    let terms = world.open_with_limit(2, TON, 7);
+    let output = world.ledger.run_get_method(&terms.address(), method, &[]).unwrap();
+    let told: Vec<_> = output.stack.iter().map(|item| item.as_u64().unwrap()).collect();
+    assert_eq!(told, [0, u64::from(u32::MAX), 7, 7], "the limit bounds what is claimable");
+}
+
+#[test]
+fn a_session_key_signs_no_more_than_its_limit_whoever_tops_up() {
+    let mut world = World::new();
+    let limit = 300_000_000;
+    let terms = world.open_with_limit(1, TON, limit);
+    world.send(Who::Stranger, to_contract(&terms.address(), 5 * TON, top_up_body()));
+    let state = world.channel(&terms).unwrap();
+    assert_eq!((state.limit, state.deposit()), (limit, limit));
+    assert_eq!(world.settle(&terms, limit + 1).exit_code, Some(0x10d));
+    let over = cooperative_close_body(Some(&world.voucher(&terms, limit + 1)));
+    let tx = world.send(Who::Payee, to_contract(&terms.address(), SETTLE_VALUE, over));
+    assert_eq!(tx.exit_code, Some(0x10d));
+    assert_eq!(world.channel(&terms).unwrap(), state, "nothing happened");
+    assert!(!world.settle(&terms, limit).aborted, "the limit itself is allowed");
+    assert_eq!(world.channel(&terms).unwrap().deposit(), limit);
+}
+
+#[test]
+fn only_the_payers_wallet_raises_the_limit_and_never_lowers_it() {
+    let mut world = World::new();
+    let terms = world.open_with_limit(1, TON, 100);
+    let address = terms.address();
+    let authorize = |limit, value| to_contract(&address, value, authorize_body(limit));
+    for who in [Who::Payee, Who::Stranger] {
+        assert_eq!(world.send(who, authorize(200, OPEN_VALUE)).exit_code, Some(0x102));
+    }
+    for limit in [0, 99, 100] {
+        assert_eq!(world.send(Who::Payer, authorize(limit, OPEN_VALUE)).exit_code, Some(0x10e));
+    }
+    let before = world.channel(&terms).unwrap();
+    assert_eq!(before.limit, 100);
+    assert!(!world.send(Who::Payer, authorize(101, TON)).aborted);
+    let after = world.channel(&terms).unwrap();
+    assert_eq!((after.limit, after.deposit()), (101, 101));
+    assert!(after.balance > before.balance + TON - OPEN_VALUE, "its value joined the deposit");
+
+    // A close that runs does not lower what was authorized, and the payer may still raise it.
+    world.send(Who::Payer, to_contract(&address, channel::CLOSE_VALUE, start_close_body()));
+    assert!(!world.send(Who::Payer, authorize(Nanotons::MAX, OPEN_VALUE)).aborted);
+    assert!(!world.settle(&terms, 500_000_000).aborted);
+}
+
+#[test]
+fn nobody_authorizes_what_is_not_open() {
+    let mut world = World::new();
+    let terms = world.terms(3);
+    let early = to_contract(&terms.address(), OPEN_VALUE, authorize_body(5));
+    let tx = world.send(Who::Payer, deploying(early, terms.state_init()));
+    assert_eq!((tx.exit_code, tx.aborted), (Some(0x100), true));
+    assert_eq!(world.channel(&terms), None);
+}
+
+#[test]
+fn every_operation_refuses_a_channel_that_was_never_opened() {
+    let mut world = World::new();
+    let terms = world.terms(4);
+    let voucher = world.voucher(&terms, 1);
+    for (who, body, expected) in [
+        (Who::Stranger, top_up_body(), 0x100),
+        (Who::Payer, start_close_body(), 0x100),
+        (Who::Payer, finish_close_body(), 0x100),
+        (Who::Payee, cooperative_close_body(None), 0x100),
+        (Who::Payee, channel::settle_body(&voucher), 0x109),
+    ] {
+        let deploy = deploying(to_contract(&terms.address(), TON, body), terms.state_init());
+        let tx = world.send(who, deploy);
+        assert_eq!((tx.exit_code, tx.aborted), (Some(expected), true));
+        assert_eq!(world.channel(&terms), None);
+    }
+}
+
+#[test]
+fn a_voucher_of_another_domain_settles_nothing() {
+    let mut world = World::new();
+    let (terms, other) = (world.open(1, TON), world.open(2, TON));
+    let good = world.voucher(&terms, 5_000_000).voucher;
+    let foreign = [
+        Voucher { network: good.network + 1, ..good.clone() },
+        Voucher { channel: other.address(), ..good.clone() },
+        Voucher { nonce: good.nonce + 1, ..good.clone() },
+        Voucher { cumulative: good.cumulative - 1, ..good.clone() },
+    ];
+    for voucher in foreign {
+        let mut signed = voucher.sign(&world.session_key());
+        signed.voucher.cumulative = good.cumulative;
+        let body = channel::settle_body(&signed);
+        let tx = world.send(Who::Payee, to_contract(&terms.address(), SETTLE_VALUE, body));
+        assert_eq!((tx.exit_code, tx.aborted), (Some(0x107), true));
+    }
+    let stolen = good.clone().sign(&world.payee.key);
+    let tx =
+        world.send(Who::Payee, to_contract(&terms.address(), SETTLE_VALUE, channel::settle_body(&stolen)));
+    assert_eq!(tx.exit_code, Some(0x107), "another key signs nothing");
+    assert!(!world.settle(&terms, 5_000_000).aborted);
+}
+
+#[test]
+fn only_the_payee_settles() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let body = channel::settle_body(&world.voucher(&terms, 5_000_000));
+    for who in [Who::Payer, Who::Stranger] {
+        let tx = world.send(who, to_contract(&terms.address(), SETTLE_VALUE, body.clone()));
+        assert_eq!((tx.exit_code, tx.aborted), (Some(0x102), true));
+    }
+}
+
+#[test]
+fn messages_that_are_none_of_a_channels_bounce() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let before = world.channel(&terms).unwrap();
+    let mut builder = tycho_types::cell::CellBuilder::new();
+    builder.store_u32(0x4348_0008).unwrap();
+    for body in [builder.build().unwrap(), Cell::default()] {
+        let tx = world.send(Who::Payer, to_contract(&terms.address(), SETTLE_VALUE, body));
+        assert_eq!((tx.exit_code, tx.aborted), (Some(0xffff), true));
+    }
+    assert_eq!(world.channel(&terms).unwrap(), before);
+}
+
+#[test]
+fn a_deposit_in_view_never_overflows() {
+    let world = World::new();
+    let state = |paid, limit, balance| State { terms: world.terms(1), paid, limit, deadline: None, balance };
+    assert_eq!(state(0, 5, 0).deposit(), 0);
+    assert_eq!(state(7, 9, OPEN_RESERVE - 1).deposit(), 7, "what was paid was covered");
+    assert_eq!(state(7, 100, OPEN_RESERVE + 3).deposit(), 10);
+    assert_eq!(state(7, 8, OPEN_RESERVE + 3).deposit(), 8);
+    assert_eq!(state(Nanotons::MAX, Nanotons::MAX, Nanotons::MAX).deposit(), Nanotons::MAX);
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use cocoon_chain::{
-    Chain, ChainError, Toncenter, Wallet, cooperative_close, finish_close, open_channel, read_channel,
-    settle, start_close, top_up,
+    Chain, ChainError, Toncenter, Wallet, authorize, cooperative_close, finish_close, open_channel,
+    read_channel, settle, start_close, top_up,
 };
 use cocoon_contracts::channel::Terms;
 use cocoon_contracts::registry::{Content, Deployment};
@@ -112,19 +112,37 @@ async fn a_channel_lives_over_http() {
     let treasury = faucet_address();
     let terms = terms(&payer, &payee, &treasury, 1);
 
-    let opened = open_channel(&payer, &terms, TON).await.unwrap();
+    let opened = open_channel(&payer, &terms, TON, 2 * TON).await.unwrap();
     assert!(opened.deposit() >= TON);
-    assert_eq!(open_channel(&payer, &terms, TON).await.unwrap(), opened, "asking again changes nothing");
+    assert_eq!(
+        open_channel(&payer, &terms, TON, 2 * TON).await.unwrap(),
+        opened,
+        "asking again changes nothing"
+    );
     let address = terms.address();
     assert_eq!(read_channel(&*chain, &address).await.unwrap(), opened);
 
     let topped = top_up(&payee, &address, TON).await.unwrap();
-    assert!(topped.deposit() > opened.deposit() + TON * 99 / 100);
+    assert!(topped.balance > opened.balance + TON * 99 / 100);
+    assert_eq!(topped.deposit(), 2 * TON, "and the session key may sign no more than its limit");
 
     let state = settle(&payee, &voucher(&terms, 300_000_000)).await.unwrap();
     assert_eq!(state.paid, 300_000_000);
     let again = settle(&payee, &voucher(&terms, 200_000_000)).await.unwrap();
     assert_eq!(again.paid, 300_000_000, "settling what was settled is no error");
+
+    let over_the_limit = settle(&payee, &voucher(&terms, 2 * TON + 1)).await.unwrap_err();
+    assert!(
+        matches!(over_the_limit, ChainError::ContractRefused { exit_code: 0x10d, .. }),
+        "{over_the_limit}"
+    );
+    let by_the_payee = authorize(&payee, &address, 20 * TON, 0).await.unwrap_err();
+    assert!(matches!(by_the_payee, ChainError::Invalid { .. }), "{by_the_payee}");
+    let raised = authorize(&payer, &address, 20 * TON, TON).await.unwrap();
+    assert_eq!(raised.limit, 20 * TON);
+    assert!(raised.deposit() > opened.deposit() + TON, "its value joined the deposit");
+    let once = authorize(&payer, &address, 19 * TON, TON).await.unwrap();
+    assert_eq!(once, raised, "a limit in force adds nothing");
 
     let too_much = settle(&payee, &voucher(&terms, 10 * TON)).await.unwrap_err();
     assert!(matches!(too_much, ChainError::ContractRefused { exit_code: 0x108, .. }), "{too_much}");
@@ -137,7 +155,7 @@ async fn a_channel_lives_over_http() {
     served.advance(&chain, closing.deadline.unwrap() + 1).await;
     finish_close(&payer, &address).await.unwrap();
     assert!(matches!(read_channel(&*chain, &address).await, Err(ChainError::WrongAccount { .. })));
-    let reopened = open_channel(&payer, &terms, TON).await.unwrap_err();
+    let reopened = open_channel(&payer, &terms, TON, 2 * TON).await.unwrap_err();
     assert!(matches!(reopened, ChainError::Invalid { .. }), "a nonce is used once: {reopened}");
 }
 
@@ -148,7 +166,7 @@ async fn a_cooperative_close_ends_at_once() {
     let payer = served.funded(&chain, 1).await;
     let payee = served.funded(&chain, 2).await;
     let terms = terms(&payer, &payee, &faucet_address(), 2);
-    open_channel(&payer, &terms, TON).await.unwrap();
+    open_channel(&payer, &terms, TON, 2 * TON).await.unwrap();
     let before = payer.balance().await.unwrap();
     cooperative_close(&payee, &terms.address(), Some(&voucher(&terms, TON / 2))).await.unwrap();
     let home = payer.balance().await.unwrap() - before;
