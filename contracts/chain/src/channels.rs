@@ -94,7 +94,7 @@ pub async fn authorize(
         .await
 }
 
-/// The payee settles a voucher: it is paid what is new in it, the treasury gets its share. Settling again what was
+/// The payee settles a voucher: it is paid what is new in it, and the treasury's share is set aside. Settling again what was
 /// settled returns the state.
 pub async fn settle(wallet: &Wallet, voucher: &VerifiedVoucher) -> Result<State, ChainError> {
     let address = &voucher.voucher().channel;
@@ -125,6 +125,22 @@ pub async fn start_close(wallet: &Wallet, address: &Address) -> Result<State, Ch
             message(address, channel::CLOSE_VALUE, channel::start_close_body()),
             channel::exit_code_meaning,
             |account| parse(address, account).ok().filter(|state| state.deadline.is_some()),
+        )
+        .await
+}
+
+/// Sends the treasury what waits of the network's fee. From any wallet; nothing waiting is no error.
+pub async fn collect(wallet: &Wallet, address: &Address) -> Result<State, ChainError> {
+    let state = read_channel(&**wallet.chain(), address).await?;
+    if state.fee_waiting() == 0 {
+        return Ok(state);
+    }
+    wallet
+        .perform(
+            "collect the network's fee",
+            message(address, channel::SETTLE_VALUE, channel::collect_body()),
+            channel::exit_code_meaning,
+            |account| parse(address, account).ok().filter(|now| now.collected > state.collected),
         )
         .await
 }

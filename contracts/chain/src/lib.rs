@@ -13,7 +13,8 @@ mod transaction;
 mod wallet;
 
 pub use channels::{
-    authorize, cooperative_close, finish_close, open_channel, read_channel, settle, start_close, top_up,
+    authorize, collect, cooperative_close, finish_close, open_channel, read_channel, settle, start_close,
+    top_up,
 };
 pub use error::ChainError;
 pub use registries::{activate, cancel, deploy_registry, propose, read_registry};

@@ -22,6 +22,7 @@ enum Act {
     StartClose,
     FinishClose,
     Close(Option<Claim>),
+    Collect,
     Nonsense(u32),
     Wait(u32),
 }
@@ -61,6 +62,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::StartClose),
         2 => Just(Act::FinishClose),
         1 => proptest::option::of(claim()).prop_map(Act::Close),
+        2 => Just(Act::Collect),
         1 => any::<u32>().prop_map(Act::Nonsense),
         3 => prop_oneof![0..3 * CHALLENGE, Just(CHALLENGE), Just(CHALLENGE + 1), Just(90 * 24 * 3600)].prop_map(Act::Wait),
     ]
@@ -109,6 +111,8 @@ fn run(steps: &[(Who, Act, Nanotons)]) -> Result<(), TestCaseError> {
         prop_assert!(!tx.aborted);
         prop_assert_eq!(world.balance(&address), 0, "nothing is stuck");
     }
+    let fees = world.network_fees(&model.terms);
+    prop_assert_eq!(fees, model.terms.network_fee(model.best_paid), "the treasury has its exact share");
     Ok(())
 }
 
@@ -140,6 +144,7 @@ fn step(
             let voucher = claim.as_ref().map(|claim| (sign(world, model, before.as_ref(), claim), claim));
             (cooperative_close_body(voucher.as_ref().map(|(voucher, _)| voucher)), value, voucher)
         }
+        Act::Collect => (channel::collect_body(), value, None),
         Act::Nonsense(op) => {
             let mut builder = tycho_types::cell::CellBuilder::new();
             builder.store_u32(op | 0x8000_0000).expect("fits");
@@ -162,7 +167,7 @@ fn step(
         return Ok(());
     }
     let before = before.expect("it was open");
-    let expected = permitted(world.now, who, act, voucher.as_ref(), &before);
+    let expected = permitted(world.now, who, act, voucher.as_ref(), &before, value);
     if !expected {
         prop_assert!(tx.aborted, "{act:?} by {who:?} must be refused: {tx:?}");
     } else if value >= channel::SETTLE_VALUE {
@@ -185,6 +190,7 @@ fn permitted(
     act: &Act,
     voucher: Option<&(SignedVoucher, &Claim)>,
     state: &State,
+    value: Nanotons,
 ) -> bool {
     let in_time = state.deadline.is_none_or(|deadline| now <= deadline);
     let good = |keep: Nanotons| {
@@ -192,7 +198,7 @@ fn permitted(
             let cumulative = voucher.voucher.cumulative;
             let genuine = !matches!(claim, Claim::Forged(_));
             let new = cumulative > state.paid && cumulative <= state.limit;
-            genuine && in_time && new && cumulative - state.paid + keep <= state.balance
+            genuine && in_time && new && cumulative - state.paid + keep + state.fee_waiting() <= state.balance
         })
     };
     match act {
@@ -200,8 +206,9 @@ fn permitted(
         Act::Settle(_) => who == Who::Payee && good(SETTLE_RESERVE),
         Act::Authorize(share) => who == Who::Payer && limit_of(*share) > state.limit,
         Act::StartClose => who == Who::Payer && state.deadline.is_none(),
-        Act::FinishClose => state.deadline.is_some_and(|deadline| now > deadline),
+        Act::FinishClose => state.deadline.is_some_and(|deadline| now > deadline) && value >= 3_000_000,
         Act::Close(claim) => who == Who::Payee && (claim.is_none() || good(0)),
+        Act::Collect => state.fee_waiting() > 0,
         Act::Open | Act::Nonsense(_) | Act::Wait(_) => false,
     }
 }
@@ -221,20 +228,19 @@ fn check(
     model.best_paid = paid;
     prop_assert!(paid <= model.put_in, "no more is paid than was put in");
     prop_assert!(paid <= model.limit, "no more is paid than the payer's wallet authorized");
-    prop_assert_eq!(
-        world.network_fees(&model.terms),
-        model.terms.network_fee(paid),
-        "the treasury has its exact share"
-    );
+    let fees = world.network_fees(&model.terms);
     match after {
         None => {
             model.closed = true;
+            prop_assert_eq!(fees, model.terms.network_fee(paid), "no channel ends without the network's fee");
             prop_assert_eq!(world.balance(&model.terms.address()), 0, "nothing is stuck");
         }
         Some(after) => {
             prop_assert_eq!((after.paid, after.limit), (paid, model.limit));
+            prop_assert_eq!(after.collected, fees, "the treasury received what the contract says");
             prop_assert_eq!(&after.terms, &model.terms);
-            let due = paid - before.paid;
+            // What left: the payee's part, and what was collected.
+            let due = paid - before.paid + before.fee_waiting() - after.fee_waiting();
             // Rent aside, the contract gives what is due and nothing else; what is attached at most adds to it.
             let rent_bound = 10_000_000;
             prop_assert!(after.balance + due + rent_bound >= before.balance);
