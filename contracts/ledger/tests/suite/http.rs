@@ -9,7 +9,7 @@ use cocoon_chain::{
     read_channel, settle, start_close, top_up,
 };
 use cocoon_contracts::channel::Terms;
-use cocoon_contracts::registry::{Content, Deployment};
+use cocoon_contracts::registry::{Approval, Change, Content, Deployment, Owners};
 use cocoon_contracts::{Address, SignedVoucher, SigningKey, TON, VerifiedVoucher, Voucher};
 use cocoon_ledger::{Genesis, Ledger, Pace, Schedule, Server, faucet_address};
 use serde_json::{Value, json};
@@ -178,13 +178,30 @@ async fn a_registry_lives_over_http() {
     let served = served().await;
     let chain = served.chain().await;
     let owner = served.funded(&chain, 1).await;
-    let content =
-        Content { fee_bps: 100, treasury: owner.address().clone(), images: Vec::new(), models: Vec::new() };
-    let deployment =
-        Deployment { owner: owner.address().clone(), delay: 30, salt: 5, content: content.clone() };
+    let content = Content::empty(100, owner.address().clone());
+    let keys = [61, 62, 63].map(|seed| SigningKey::from_seed(&[seed; 32]));
+    let owners = Owners::new(2, keys.iter().map(SigningKey::public)).unwrap();
+    let deployment = Deployment { owners: owners.clone(), delay: 30, salt: 5, content: content.clone() };
     let address = cocoon_chain::deploy_registry(&owner, &deployment).await.unwrap();
-    let next = Content { fee_bps: 200, ..content };
-    cocoon_chain::propose(&owner, &address, owner.address(), &next).await.unwrap();
+    let registry = cocoon_chain::read_registry(&*chain, &address).await.unwrap();
+    let change = Change { owners, content: Content { fee_bps: 200, ..content } };
+    let until = START + 1_000_000;
+    let mut approval = Approval::to_propose(NETWORK, &address, &registry, change, until).unwrap();
+    approval.sign(&keys[0]).unwrap();
+    let alone = cocoon_chain::propose(&owner, &address, &approval).await.unwrap_err();
+    assert!(matches!(alone, ChainError::Invalid { .. }), "{alone}");
+    approval.sign(&keys[2]).unwrap();
+    let announced = cocoon_chain::propose(&owner, &address, &approval).await.unwrap();
+    let again = cocoon_chain::propose(&owner, &address, &approval).await.unwrap_err();
+    assert!(matches!(again, ChainError::Invalid { .. }), "signatures count once: {again}");
+    let mut back = Approval::to_cancel(NETWORK, &address, &announced, until).unwrap();
+    keys[..2].iter().for_each(|key| back.sign(key).unwrap());
+    let cancelled = cocoon_chain::cancel(&owner, &address, &back).await.unwrap();
+    assert_eq!((cancelled.version, cancelled.proposals, &cancelled.proposal), (1, 1, &None));
+    let change = approval.change().unwrap().clone();
+    let mut approval = Approval::to_propose(NETWORK, &address, &cancelled, change, until).unwrap();
+    keys[1..].iter().for_each(|key| approval.sign(key).unwrap());
+    cocoon_chain::propose(&owner, &address, &approval).await.unwrap();
     let early = cocoon_chain::activate(&owner, &address).await.unwrap_err();
     assert!(matches!(early, ChainError::ContractRefused { exit_code: 0x203, .. }), "{early}");
     served.advance(&chain, served.clock.load(Ordering::Relaxed) + 31).await;
