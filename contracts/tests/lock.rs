@@ -31,12 +31,13 @@ fn sources_and_code_are_those_of_the_lock() {
     let lock: Lock = serde_json::from_slice(&read("contracts.lock")).expect("contracts.lock is JSON");
     assert_eq!(lock.compiler, "@ton/tolk-js 1.3.0");
     assert_eq!(lock.tolk, "1.3.0");
-    assert_eq!(lock.contracts.keys().collect::<Vec<_>>(), ["channel", "registry"]);
+    assert_eq!(lock.contracts.keys().collect::<Vec<_>>(), ["bond", "channel", "registry"]);
     for (name, entry) in &lock.contracts {
         let remedy = "run scripts/contracts/check and review";
         assert_eq!(sha256(&read(&format!("{name}.tolk"))), entry.source_sha256, "{name}.tolk: {remedy}");
         assert_eq!(sha256(&read(&format!("{name}.boc"))), entry.boc_sha256, "{name}.boc: {remedy}");
     }
+    assert_eq!(hex::encode(cocoon_contracts::bond::code_hash()), lock.contracts["bond"].code_hash);
     assert_eq!(hex::encode(cocoon_contracts::channel::code_hash()), lock.contracts["channel"].code_hash);
     assert_eq!(hex::encode(cocoon_contracts::registry::code_hash()), lock.contracts["registry"].code_hash);
 }

@@ -2,10 +2,10 @@
 //! the network takes. A user may name policies of his own beside the registry's: the strictest wins.
 
 use cocoon_accounts::Store;
-use cocoon_attestation::{Exceptions, ImageReference, Measurements, Policy, TdxRules};
+use cocoon_attestation::{Exceptions, ImageReference, Measurements, PlatformId, Policy, TdxRules};
 use cocoon_chain::{Chain, read_registry};
 use cocoon_contracts::Address;
-use cocoon_contracts::registry::Registry;
+use cocoon_contracts::registry::{self, Registry};
 use cocoon_protocol::Price;
 
 use crate::ClientError;
@@ -72,7 +72,7 @@ impl Rules {
             policy,
             prices: registry
                 .models()
-                .map(|m| (m.weights, Price { prompt: m.prompt_price, completion: m.completion_price }))
+                .map(|m| (m.weights, Price { prompt: m.prices.prompt, completion: m.prices.completion }))
                 .collect(),
             fee_bps: registry.content.fee_bps,
             treasury: registry.content.treasury,
@@ -129,8 +129,12 @@ pub fn policy_from_registry(
     policy.tdx = Some(TdxRules::by_vendor());
     policy.images = registry
         .images()
-        .map(|image| {
-            let ours = &image.measurements;
+        // The registry names no TCB floors for SEV-SNP and no paravisors: without them a policy takes no such machine.
+        .filter_map(|image| match &image.measurements {
+            registry::Measurements::Tdx(registers) => Some((image, registers)),
+            registry::Measurements::Snp { .. } | registry::Measurements::Vtpm { .. } => None,
+        })
+        .map(|(image, ours)| {
             let zero = [0; 48];
             let registers = Measurements {
                 mrtd: ours.mrtd,
@@ -143,6 +147,12 @@ pub fn policy_from_registry(
         })
         .collect();
     policy.models = registry.models().map(|model| model.weights).collect();
+    policy.platforms.bar = registry
+        .content
+        .barred
+        .iter()
+        .map(|id| PlatformId::parse(&id.to_string()).expect("the registry spells machines as policies do"))
+        .collect();
     if policy.images.is_empty() {
         return Err(PolicyError::Empty("guest image"));
     }

@@ -1,7 +1,7 @@
 //! What the registry demands of a worker before money is locked for it: the same appraisal that clients make.
 
-use cocoon_attestation::{ImageReference, Measurements, Policy, TdxRules};
-use cocoon_contracts::registry::Registry;
+use cocoon_attestation::{ImageReference, Measurements, PlatformId, Policy, TdxRules};
+use cocoon_contracts::registry::{self, Registry};
 use cocoon_protocol::Price;
 
 /// How many times the registry's price of a model a host may ask for.
@@ -14,8 +14,12 @@ pub(crate) fn of(registry: &Registry, network: i32, max_age_seconds: u64) -> Pol
     policy.tdx = Some(TdxRules::by_vendor());
     policy.images = registry
         .images()
-        .map(|image| {
-            let ours = &image.measurements;
+        // The registry names no TCB floors for SEV-SNP and no paravisors: without them a policy takes no such machine.
+        .filter_map(|image| match &image.measurements {
+            registry::Measurements::Tdx(registers) => Some((image, registers)),
+            registry::Measurements::Snp { .. } | registry::Measurements::Vtpm { .. } => None,
+        })
+        .map(|(image, ours)| {
             let zero = [0; 48];
             let registers = Measurements {
                 mrtd: ours.mrtd,
@@ -28,6 +32,12 @@ pub(crate) fn of(registry: &Registry, network: i32, max_age_seconds: u64) -> Pol
         })
         .collect();
     policy.models = registry.models().map(|model| model.weights).collect();
+    policy.platforms.bar = registry
+        .content
+        .barred
+        .iter()
+        .map(|id| PlatformId::parse(&id.to_string()).expect("the registry spells machines as policies do"))
+        .collect();
     policy
 }
 
@@ -35,5 +45,5 @@ pub(crate) fn of(registry: &Registry, network: i32, max_age_seconds: u64) -> Pol
 pub(crate) fn ceiling(registry: &Registry, weights: &[u8; 32]) -> Option<Price> {
     let model = registry.models().find(|model| model.weights == *weights)?;
     let most = |price: u64| price.saturating_mul(MAX_PRICE_FACTOR);
-    Some(Price { prompt: most(model.prompt_price), completion: most(model.completion_price) })
+    Some(Price { prompt: most(model.prices.prompt), completion: most(model.prices.completion) })
 }

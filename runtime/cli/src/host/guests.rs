@@ -175,8 +175,8 @@ impl Shared {
         let folder = role_folder(&joined.state, "operator")?;
         let listed = joined.registry.models().find(|entry| entry.name == model_name);
         let price = Price {
-            prompt: choose(prompt, listed.map(|m| m.prompt_price), &model_name)?,
-            completion: choose(completion, listed.map(|m| m.completion_price), &model_name)?,
+            prompt: choose(prompt, listed.map(|m| m.prices.prompt), &model_name)?,
+            completion: choose(completion, listed.map(|m| m.prices.completion), &model_name)?,
         };
         let gateways = match gateways.is_empty() {
             false => gateways,
