@@ -12,7 +12,7 @@ use cocoon_contracts::registry::{
     Approval, Change, Content, Deployment, Image, Measurements, Model, Owners, Prices, Status, TdxRegisters,
 };
 use cocoon_contracts::{Address, Nanotons, parse_address};
-use cocoon_host::{Expected, GuestSettings};
+use cocoon_host::{Expected, GuestSettings, Reference};
 use cocoon_ledger::{Genesis, Ledger, Schedule, Server};
 use cocoon_simulated_tee::SimulatedRoot;
 
@@ -126,16 +126,21 @@ fn new_network_id() -> i32 {
     -1000 - i32::from(u16::from_be_bytes([key[0], key[1]]))
 }
 
-/// The registry's entry for a guest; it has words for registers of TDX alone.
-fn allowed(name: String, expected: &Expected) -> Option<Image> {
-    let measured = expected.reference.tdx()?;
-    Some(Image {
+/// The registry's entry for a guest, on the machines of this profile.
+fn allowed(name: String, profile: &str, expected: &Expected) -> Image {
+    let measurements = match &expected.reference {
+        Reference::Tdx(measured) => {
+            Measurements::Tdx(Box::new(TdxRegisters { mrtd: measured.mrtd, rtmr: measured.rtmr }))
+        }
+        Reference::Snp { launch_digest } => Measurements::Snp { launch: *launch_digest },
+    };
+    Image {
         name,
-        profile: String::new(),
+        profile: profile.to_owned(),
         status: Status::Allowed,
-        measurements: Measurements::Tdx(Box::new(TdxRegisters { mrtd: measured.mrtd, rtmr: measured.rtmr })),
+        measurements,
         configuration: Some(expected.configuration_digest()),
-    })
+    }
 }
 
 /// The image that is named; without a name the one that stands where `cocoon image build` puts it, if any.
@@ -222,7 +227,7 @@ impl Founder<'_> {
             .await
             .explain(|| "the guest's measurements cannot be predicted".into(), "")?;
         let process = format!("cocoon-guest {} process", env!("CARGO_PKG_VERSION"));
-        let mut images: Vec<Image> = allowed(process, &expected).into_iter().collect();
+        let mut images = vec![allowed(process, "process", &expected)];
         if let Some(folder) = image {
             images.extend(self.booted(folder, model, &name).await?);
         }
@@ -240,22 +245,23 @@ impl Founder<'_> {
     async fn booted(&self, folder: &Path, model: &Path, name: &str) -> Result<Vec<Image>, Failure> {
         let refused = || format!("the image in {} cannot be allowed", folder.display());
         let first = vm_tools::open_development_image(Some(folder.to_owned()), None)?;
-        let (mut images, mut left_out) = (Vec::new(), Vec::new());
+        let mut images = Vec::new();
         for measurement in &first.manifest().measurements {
-            let image =
-                vm_tools::open_development_image(Some(folder.to_owned()), Some(&measurement.profile))?;
+            let profile = &measurement.profile;
+            let image = vm_tools::open_development_image(Some(folder.to_owned()), Some(profile))?;
             let settings = GuestSettings::default();
             let expected = Expected::of_image(&image, model, name, self.network, settings).await;
             let expected = expected.explain(refused, "build it again: cocoon image build")?;
-            let title =
-                format!("{} {} {}", first.manifest().name, env!("CARGO_PKG_VERSION"), measurement.profile);
-            match allowed(title, &expected) {
-                Some(image) => images.push(image),
-                None => left_out.push(one_line(&measurement.profile)),
-            }
+            let title = format!("{} {}", first.manifest().name, env!("CARGO_PKG_VERSION"));
+            images.push(allowed(title, profile, &expected));
         }
-        if !left_out.is_empty() {
-            eprintln!("left out: {}: the registry has no words for AMD SEV-SNP", left_out.join(", "));
+        // The registry has no TCB floors, and a policy for SEV-SNP must say them.
+        let mut named = images.iter().filter(|image| matches!(image.measurements, Measurements::Snp { .. }));
+        if let Some(image) = named.next() {
+            let profile = one_line(&image.profile);
+            eprintln!(
+                "{profile}: the registry names it, but only a policy file of your own accepts AMD SEV-SNP"
+            );
         }
         Ok(images)
     }
@@ -268,8 +274,7 @@ impl Founder<'_> {
         let owners = Owners::new(1, [key.public()]).explain(refused, "make another owner's key")?;
         let known = self.known.and_then(|file| parse_address(&file.registry).ok());
         let Some(address) = known else {
-            let deployment =
-                Deployment { owners, delay: REGISTRY_DELAY, salt: 0, content };
+            let deployment = Deployment { owners, delay: REGISTRY_DELAY, salt: 0, content };
             let address = deploy_registry(owner, &deployment).await.explain(refused, "look at the log")?;
             return Ok((address, 1));
         };

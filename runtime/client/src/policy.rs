@@ -2,10 +2,10 @@
 //! the network takes. A user may name policies of his own beside the registry's: the strictest wins.
 
 use cocoon_accounts::Store;
-use cocoon_attestation::{Exceptions, ImageReference, Measurements, PlatformId, Policy, TdxRules};
+use cocoon_attestation::{Exceptions, Policy};
 use cocoon_chain::{Chain, read_registry};
 use cocoon_contracts::Address;
-use cocoon_contracts::registry::{self, Registry};
+use cocoon_contracts::registry::Registry;
 use cocoon_protocol::Price;
 
 use crate::ClientError;
@@ -125,34 +125,7 @@ pub fn policy_from_registry(
     network: i32,
     max_age_seconds: u64,
 ) -> Result<Policy, PolicyError> {
-    let mut policy = Policy::new(network, max_age_seconds).named("registry");
-    policy.tdx = Some(TdxRules::by_vendor());
-    policy.images = registry
-        .images()
-        // The registry names no TCB floors for SEV-SNP and no paravisors: without them a policy takes no such machine.
-        .filter_map(|image| match &image.measurements {
-            registry::Measurements::Tdx(registers) => Some((image, registers)),
-            registry::Measurements::Snp { .. } | registry::Measurements::Vtpm { .. } => None,
-        })
-        .map(|(image, ours)| {
-            let zero = [0; 48];
-            let registers = Measurements {
-                mrtd: ours.mrtd,
-                rtmr: ours.rtmr,
-                mrconfigid: zero,
-                mrowner: zero,
-                mrownerconfig: zero,
-            };
-            ImageReference::on_tdx(&image.name, image.configuration, &registers)
-        })
-        .collect();
-    policy.models = registry.models().map(|model| model.weights).collect();
-    policy.platforms.bar = registry
-        .content
-        .barred
-        .iter()
-        .map(|id| PlatformId::parse(&id.to_string()).expect("the registry spells machines as policies do"))
-        .collect();
+    let policy = cocoon_reference::policy_from_registry(registry, network, max_age_seconds);
     if policy.images.is_empty() {
         return Err(PolicyError::Empty("guest image"));
     }

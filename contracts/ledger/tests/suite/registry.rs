@@ -33,7 +33,7 @@ fn content(world: &World, fee_bps: u16) -> Content {
             0 => Measurements::Tdx(Box::new(TdxRegisters { mrtd: [i; 48], rtmr: [[i; 48]; 4] })),
             _ => Measurements::Snp { launch: [i; 48] },
         },
-        configuration: (i % 2 == 0).then_some([i; 32]),
+        configuration: (i.is_multiple_of(2)).then_some([i; 32]),
     };
     Content {
         coefficients: Coefficients { min_permille: 500, max_permille: 4000 },

@@ -224,7 +224,9 @@ impl ByHand {
     pub(crate) async fn open(world: &World, gateway: &str, host: &FakeHost, deposit: Nanotons) -> Self {
         let wallet = world.wallet(CLIENT);
         let terms = client_terms(1);
-        cocoon_chain::open_channel(&wallet, &terms, deposit, u64::MAX).await.expect("the client can open a channel");
+        cocoon_chain::open_channel(&wallet, &terms, deposit, u64::MAX)
+            .await
+            .expect("the client can open a channel");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let trusted = trust(world, host).await;
         let client = Self { http, gateway: gateway.to_owned(), terms, trusted };

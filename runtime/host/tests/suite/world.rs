@@ -188,7 +188,9 @@ impl Gateway {
             fee_bps: 100,
             treasury: address(TREASURY),
         };
-        cocoon_chain::open_channel(&world.wallet(GATEWAY), &terms, TON, u64::MAX).await.expect("the channel opens");
+        cocoon_chain::open_channel(&world.wallet(GATEWAY), &terms, TON, u64::MAX)
+            .await
+            .expect("the channel opens");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let gateway = Self { http, host: host.url(), terms };
         let body = ChannelAnnouncement { address: gateway.terms.address().to_string() };
