@@ -15,6 +15,8 @@ const SETTLE: u32 = 0x4348_0003;
 const START_CLOSE: u32 = 0x4348_0004;
 const FINISH_CLOSE: u32 = 0x4348_0005;
 const CLOSE: u32 = 0x4348_0006;
+const AUTHORIZE: u32 = 0x4348_0007;
+const COLLECT: u32 = 0x4348_0008;
 /// The deadline's values that are no time.
 const UNOPENED: u32 = 0;
 const OPENED: u32 = u32::MAX;
@@ -24,11 +26,12 @@ pub const OPEN_RESERVE: Nanotons = 20_000_000;
 /// What a settlement must leave in the contract. Less than [`OPEN_RESERVE`], so that a voucher which was covered when
 /// it was accepted still is after more than a year's rent. 0.002 TON.
 pub const SETTLE_RESERVE: Nanotons = 2_000_000;
-/// Value to attach to a settlement or a close; what is not used comes back with the payout. 0.01 TON.
+/// Value to attach to a settlement, to a close or its end, and to a collection; what is not used comes back. 0.01 TON.
 pub const SETTLE_VALUE: Nanotons = 10_000_000;
 /// Value to attach to start a close; what is not used joins the deposit and comes home with it. 0.003 TON.
 pub const CLOSE_VALUE: Nanotons = 3_000_000;
-/// Value that pays for the transaction of a top-up or an opening, in addition to the deposit. 0.002 TON.
+/// Value that pays for the transaction of a top-up, an opening or an authorization, in addition to what is to join the
+/// deposit. 0.002 TON.
 pub const OPEN_VALUE: Nanotons = 2_000_000;
 /// The network fee's unit: 10 000 basis points are the whole.
 pub const BASIS_POINTS: u16 = 10_000;
@@ -81,7 +84,8 @@ pub struct Terms {
     pub payer: Address,
     /// Who is paid.
     pub payee: Address,
-    /// The key that signs vouchers. A session key of the payer: its limit is the deposit, and the wallet stays cold.
+    /// The key that signs vouchers. A session key of the payer: the wallet stays cold, and what the key may sign in total
+    /// is [`State::limit`], which only the wallet raises. Another key needs another channel.
     pub payer_key: VerifyingKey,
     /// The network's global id.
     pub network: i32,
@@ -120,7 +124,8 @@ impl Terms {
 
     /// Code and first data, as deployed with the opening message.
     pub fn state_init(&self) -> StateInit {
-        let data = Data { paid: 0, deadline: UNOPENED, terms: self.clone() }.to_cell();
+        let data =
+            Data { deadline: UNOPENED, paid: 0, limit: 0, collected: 0, terms: self.clone() }.to_cell();
         StateInit { code: Some(code()), data: Some(data), ..Default::default() }
     }
 
@@ -143,6 +148,10 @@ pub struct State {
     pub terms: Terms,
     /// The cumulative amount settled so far, fee included.
     pub paid: Nanotons,
+    /// The most that the session key may sign in total. Whoever steals it gets no more, whoever tops up.
+    pub limit: Nanotons,
+    /// What the treasury has received of the network's fee. The rest of it waits in the contract: [`State::fee_waiting`].
+    pub collected: Nanotons,
     /// When closing: the last second (Unix time) in which the payee may settle.
     pub deadline: Option<u32>,
     /// What the account holds.
@@ -152,7 +161,7 @@ pub struct State {
 impl State {
     /// Reads an open channel's data cell. `balance` is the account's.
     pub fn parse(data: &Cell, balance: Nanotons) -> Result<Self, Malformed> {
-        let Data { paid, deadline, terms } = Data::parse(data)?;
+        let Data { deadline, paid, limit, collected, terms } = Data::parse(data)?;
         let deadline = match deadline {
             UNOPENED => {
                 return Err(Malformed::new("channel data", "the channel was never opened by its payer"));
@@ -160,38 +169,51 @@ impl State {
             OPENED => None,
             closing => Some(closing),
         };
-        Ok(Self { terms, paid, deadline, balance })
+        Ok(Self { terms, paid, limit, collected, deadline, balance })
     }
 
-    /// The highest cumulative amount that a voucher may have: what was paid and what can still be.
+    /// The network's share of what was paid that waits here until anybody sends it to the treasury.
+    pub fn fee_waiting(&self) -> Nanotons {
+        self.terms.network_fee(self.paid).saturating_sub(self.collected)
+    }
+
+    /// The highest cumulative amount that a voucher may have: what was paid and what can still be, and no more than the
+    /// session key may sign.
     pub fn deposit(&self) -> Nanotons {
-        self.paid.saturating_add(self.balance.saturating_sub(OPEN_RESERVE))
+        let spendable = self.balance.saturating_sub(self.fee_waiting()).saturating_sub(OPEN_RESERVE);
+        // A sum beyond all integers is more than any limit.
+        self.paid.checked_add(spendable).map_or(self.limit, |covered| covered.min(self.limit))
     }
 }
 
 struct Data {
-    paid: Nanotons,
     deadline: u32,
+    paid: Nanotons,
+    limit: Nanotons,
+    collected: Nanotons,
     terms: Terms,
 }
 
 impl Data {
     fn to_cell(&self) -> Cell {
-        let terms = build_cell(|b| {
-            let context = Cell::empty_context();
-            self.terms.payee.store_into(b, context)?;
-            b.store_u256(&HashBytes(self.terms.payer_key))?;
-            b.store_u32(self.terms.network.cast_unsigned())?;
-            b.store_u64(self.terms.nonce)?;
-            b.store_u16(self.terms.fee_bps)?;
-            self.terms.treasury.store_into(b, context)
+        let terms = &self.terms;
+        let context = Cell::empty_context();
+        let rest = build_cell(|b| {
+            terms.payer.store_into(b, context)?;
+            terms.treasury.store_into(b, context)?;
+            b.store_u32(terms.network.cast_unsigned())?;
+            b.store_u32(terms.challenge_seconds)
         });
         build_cell(|b| {
             b.store_u32(self.deadline)?;
             b.store_u64(self.paid)?;
-            b.store_u32(self.terms.challenge_seconds)?;
-            self.terms.payer.store_into(b, Cell::empty_context())?;
-            b.store_reference(terms)
+            b.store_u64(self.limit)?;
+            b.store_u64(self.collected)?;
+            terms.payee.store_into(b, context)?;
+            b.store_u256(&HashBytes(terms.payer_key))?;
+            b.store_u16(terms.fee_bps)?;
+            b.store_u64(terms.nonce)?;
+            b.store_reference(rest)
         })
     }
 
@@ -203,19 +225,21 @@ impl Data {
         let mut root = cell.as_slice()?;
         let deadline = root.load_u32()?;
         let paid = root.load_u64()?;
-        let challenge_seconds = root.load_u32()?;
-        let payer = Address::load_from(&mut root)?;
-        let mut inner = root.load_reference_as_slice()?;
+        let limit = root.load_u64()?;
+        let collected = root.load_u64()?;
+        let payee = Address::load_from(&mut root)?;
+        let payer_key = root.load_u256()?.0;
+        let fee_bps = root.load_u16()?;
+        let nonce = root.load_u64()?;
+        let mut rest = root.load_reference_as_slice()?;
         ends(&root)?;
-        let payee = Address::load_from(&mut inner)?;
-        let payer_key = inner.load_u256()?.0;
-        let network = inner.load_u32()?.cast_signed();
-        let nonce = inner.load_u64()?;
-        let fee_bps = inner.load_u16()?;
-        let treasury = Address::load_from(&mut inner)?;
-        ends(&inner)?;
+        let payer = Address::load_from(&mut rest)?;
+        let treasury = Address::load_from(&mut rest)?;
+        let network = rest.load_u32()?.cast_signed();
+        let challenge_seconds = rest.load_u32()?;
+        ends(&rest)?;
         let terms = Terms { payer, payee, payer_key, network, nonce, challenge_seconds, fee_bps, treasury };
-        Ok(Self { paid, deadline, terms })
+        Ok(Self { deadline, paid, limit, collected, terms })
     }
 }
 
@@ -227,12 +251,24 @@ fn ends(slice: &CellSlice<'_>) -> Result<(), tycho_types::error::Error> {
     }
 }
 
-/// The payer's first message: deploys with [`Terms::state_init`] and opens.
-pub fn open_body() -> Cell {
-    build_cell(|b| b.store_u32(OPEN))
+/// The payer's first message: deploys with [`Terms::state_init`] and opens. `limit` is the most that the session key may
+/// sign in total; [`Nanotons::MAX`] leaves it to the deposit.
+pub fn open_body(limit: Nanotons) -> Cell {
+    build_cell(|b| {
+        b.store_u32(OPEN)?;
+        b.store_u64(limit)
+    })
 }
 
-/// Adds the message's value to the deposit. From anyone.
+/// The payer's wallet raises [`State::limit`]; the message's value joins the deposit.
+pub fn authorize_body(limit: Nanotons) -> Cell {
+    build_cell(|b| {
+        b.store_u32(AUTHORIZE)?;
+        b.store_u64(limit)
+    })
+}
+
+/// Adds the message's value to the deposit, and nothing to the limit. From anyone.
 pub fn top_up_body() -> Cell {
     build_cell(|b| b.store_u32(TOP_UP))
 }
@@ -253,6 +289,11 @@ pub fn start_close_body() -> Cell {
 /// After the deadline anyone may send the rest home to the payer.
 pub fn finish_close_body() -> Cell {
     build_cell(|b| b.store_u32(FINISH_CLOSE))
+}
+
+/// Anyone sends the treasury the part of the network's fee that waits. What is not used of the value comes back.
+pub fn collect_body() -> Cell {
+    build_cell(|b| b.store_u32(COLLECT))
 }
 
 /// The payee agrees to end at once: it is paid the last voucher, if there is one, and the rest goes home.
@@ -285,6 +326,10 @@ pub fn exit_code_meaning(code: i32) -> Option<&'static str> {
         0x10a => "the channel is closing already",
         0x10b => "the channel is not closing",
         0x10c => "the deadline has not passed yet",
+        0x10d => "the voucher is more than the session key may sign in total",
+        0x10e => "the new limit is not above the one in force",
+        0x10f => "no network fee waits to be collected",
+        0x110 => "the message brings less than the 0.003 TON that finishing a close takes",
         0xffff => "the message is none of a channel's",
         _ => return None,
     })

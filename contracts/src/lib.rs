@@ -1,6 +1,6 @@
 //! The rules on chain, and the Rust words for them.
 //!
-//! `channel.tolk` and `registry.tolk` are the rules; their compiled code is committed beside them and pinned by
+//! `channel.tolk`, `registry.tolk` and `bond.tolk` are the rules; their compiled code is committed beside them and pinned by
 //! `contracts.lock`. This crate builds and reads their messages and data, signs and verifies vouchers, and builds the
 //! messages of a wallet. It is pure: no clock, no files, no sockets. Times and balances are arguments.
 //!
@@ -8,6 +8,7 @@
 //! did not change.)
 
 pub mod address;
+pub mod bond;
 pub mod channel;
 pub mod keys;
 pub mod liabilities;

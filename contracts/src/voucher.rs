@@ -176,10 +176,11 @@ impl VerifiedVoucher {
 }
 
 /// Reads fixed fields from bytes whose whole length was checked.
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
+    /// The next field.
+    pub(crate) fn take<const N: usize>(&mut self) -> [u8; N] {
         let (field, rest) = self.0.split_first_chunk().expect("the length was checked before");
         self.0 = rest;
         *field

@@ -16,18 +16,33 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("cocoon-image-build", "guest-image/build", &["cocoon-attestation", "cocoon-image"]),
     ("cocoon-init", "guest-image/init", &[]),
     ("cocoon-protocol", "runtime/protocol", &["cocoon-attestation"]),
+    ("cocoon-reference", "runtime/reference", &["cocoon-attestation", "cocoon-contracts"]),
     ("cocoon-engine", "runtime/engine", &["cocoon-kernels"]),
     ("cocoon-guest", "runtime/guest", &["cocoon-attestation", "cocoon-protocol", "cocoon-engine"]),
     ("cocoon-accounts", "runtime/accounts", &["cocoon-chain", "cocoon-contracts", "cocoon-protocol"]),
     (
         "cocoon-client",
         "runtime/client",
-        &["cocoon-attestation", "cocoon-protocol", "cocoon-contracts", "cocoon-chain", "cocoon-accounts"],
+        &[
+            "cocoon-attestation",
+            "cocoon-protocol",
+            "cocoon-reference",
+            "cocoon-contracts",
+            "cocoon-chain",
+            "cocoon-accounts",
+        ],
     ),
     (
         "cocoon-gateway",
         "runtime/gateway",
-        &["cocoon-attestation", "cocoon-protocol", "cocoon-contracts", "cocoon-chain", "cocoon-accounts"],
+        &[
+            "cocoon-attestation",
+            "cocoon-protocol",
+            "cocoon-reference",
+            "cocoon-contracts",
+            "cocoon-chain",
+            "cocoon-accounts",
+        ],
     ),
     (
         "cocoon-host",
@@ -53,7 +68,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
 ];
 
 /// No sockets, files, clocks or runtimes: everything they need comes as an argument.
-const PURE: &[&str] = &["attestation", "guest-image", "runtime/protocol", "contracts"];
+const PURE: &[&str] = &["attestation", "guest-image", "runtime/protocol", "runtime/reference", "contracts"];
 const IMPURE_WORDS: &[&str] = &[
     "tokio",
     "std::net",

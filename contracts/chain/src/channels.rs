@@ -6,12 +6,18 @@ use cocoon_contracts::{Address, Cell, Nanotons, VerifiedVoucher};
 
 use crate::{AccountState, AccountStatus, Chain, ChainError, Wallet};
 
-/// Deploys and opens a channel with at least `deposit` nanotons to claim (the rent reserve and fees come on top). The
-/// wallet must be the payer's. Asking again for a channel that is open with these terms returns its state.
+/// Deploys and opens a channel with at least `deposit` nanotons to claim (the rent reserve and fees come on top), of which
+/// the session key may sign `limit` in total. The wallet must be the payer's. Asking again for a channel that is open with
+/// these terms returns its state.
 ///
 /// # Errors
 /// Terms that hurt a party, an address that was used before, too little balance, an unreachable chain.
-pub async fn open_channel(wallet: &Wallet, terms: &Terms, deposit: Nanotons) -> Result<State, ChainError> {
+pub async fn open_channel(
+    wallet: &Wallet,
+    terms: &Terms,
+    deposit: Nanotons,
+    limit: Nanotons,
+) -> Result<State, ChainError> {
     const ACTION: &str = "open the channel";
     terms.check().map_err(|error| ChainError::invalid(ACTION, error))?;
     if terms.payer != *wallet.address() || terms.network != wallet.chain().network() {
@@ -31,7 +37,7 @@ pub async fn open_channel(wallet: &Wallet, terms: &Terms, deposit: Nanotons) -> 
     let amount = deposit
         .checked_add(channel::OPEN_RESERVE + channel::OPEN_VALUE)
         .ok_or_else(|| ChainError::invalid(ACTION, "the deposit overflows"))?;
-    let mut transfer = message(&address, amount, channel::open_body());
+    let mut transfer = message(&address, amount, channel::open_body(limit));
     transfer.state_init = Some(terms.state_init());
     wallet
         .perform(ACTION, transfer, channel::exit_code_meaning, |account| parse(&address, account).ok())
@@ -48,7 +54,7 @@ pub async fn read_channel(chain: &dyn Chain, address: &Address) -> Result<State,
     Ok(state)
 }
 
-/// Adds to the deposit. From any wallet.
+/// Adds to the deposit. From any wallet. What the session key may sign stays: see [`authorize`].
 pub async fn top_up(wallet: &Wallet, address: &Address, amount: Nanotons) -> Result<State, ChainError> {
     let before = read_channel(&**wallet.chain(), address).await?.balance;
     let transfer = message(address, amount, channel::top_up_body());
@@ -59,7 +65,36 @@ pub async fn top_up(wallet: &Wallet, address: &Address, amount: Nanotons) -> Res
         .await
 }
 
-/// The payee settles a voucher: it is paid what is new in it, the treasury gets its share. Settling again what was
+/// The payer's wallet lets the session key sign up to `limit` in total, and adds `amount` to the deposit. A limit that is
+/// in force already returns the state and adds nothing.
+pub async fn authorize(
+    wallet: &Wallet,
+    address: &Address,
+    limit: Nanotons,
+    amount: Nanotons,
+) -> Result<State, ChainError> {
+    const ACTION: &str = "raise the session key's limit";
+    let state = read_channel(&**wallet.chain(), address).await?;
+    if state.limit >= limit {
+        return Ok(state);
+    }
+    if state.terms.payer != *wallet.address() {
+        return Err(ChainError::invalid(ACTION, "only the payer's wallet may raise it"));
+    }
+    let amount = amount
+        .checked_add(channel::OPEN_VALUE)
+        .ok_or_else(|| ChainError::invalid(ACTION, "the amount overflows"))?;
+    wallet
+        .perform(
+            ACTION,
+            message(address, amount, channel::authorize_body(limit)),
+            channel::exit_code_meaning,
+            |account| parse(address, account).ok().filter(|state| state.limit >= limit),
+        )
+        .await
+}
+
+/// The payee settles a voucher: it is paid what is new in it, and the treasury's share is set aside. Settling again what was
 /// settled returns the state.
 pub async fn settle(wallet: &Wallet, voucher: &VerifiedVoucher) -> Result<State, ChainError> {
     let address = &voucher.voucher().channel;
@@ -90,6 +125,22 @@ pub async fn start_close(wallet: &Wallet, address: &Address) -> Result<State, Ch
             message(address, channel::CLOSE_VALUE, channel::start_close_body()),
             channel::exit_code_meaning,
             |account| parse(address, account).ok().filter(|state| state.deadline.is_some()),
+        )
+        .await
+}
+
+/// Sends the treasury what waits of the network's fee. From any wallet; nothing waiting is no error.
+pub async fn collect(wallet: &Wallet, address: &Address) -> Result<State, ChainError> {
+    let state = read_channel(&**wallet.chain(), address).await?;
+    if state.fee_waiting() == 0 {
+        return Ok(state);
+    }
+    wallet
+        .perform(
+            "collect the network's fee",
+            message(address, channel::SETTLE_VALUE, channel::collect_body()),
+            channel::exit_code_meaning,
+            |account| parse(address, account).ok().filter(|now| now.collected > state.collected),
         )
         .await
 }

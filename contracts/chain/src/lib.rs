@@ -4,6 +4,7 @@
 //! [`Chain`] is the only door. [`Toncenter`] is the client of the toncenter v2 HTTP shape, which public services and
 //! `cocoon chain` serve. [`Wallet`] sends and waits until what it sent has happened.
 
+mod bonds;
 mod channels;
 mod error;
 mod registries;
@@ -12,8 +13,10 @@ mod toncenter;
 mod transaction;
 mod wallet;
 
+pub use bonds::{back_bond, forfeit, publish, read_bond, unbond, withdraw};
 pub use channels::{
-    cooperative_close, finish_close, open_channel, read_channel, settle, start_close, top_up,
+    authorize, collect, cooperative_close, finish_close, open_channel, read_channel, settle, start_close,
+    top_up,
 };
 pub use error::ChainError;
 pub use registries::{activate, cancel, deploy_registry, propose, read_registry};

@@ -1,12 +1,12 @@
 //! Operations on the registry.
 
-use cocoon_contracts::registry::{self, Content, Deployment, Registry};
+use cocoon_contracts::registry::{self, Action, Approval, Deployment, Registry};
 use cocoon_contracts::wallet::Transfer;
 use cocoon_contracts::{Address, Cell};
 
 use crate::{AccountState, AccountStatus, Chain, ChainError, Wallet};
 
-/// Deploys a registry and returns its address. From any wallet; it belongs to the deployment's owner.
+/// Deploys a registry and returns its address. From any wallet; it belongs to the deployment's owners.
 pub async fn deploy_registry(wallet: &Wallet, deployment: &Deployment) -> Result<Address, ChainError> {
     let address = deployment.address()?;
     let account = wallet.chain().account(&address).await?;
@@ -29,27 +29,55 @@ pub async fn read_registry(chain: &dyn Chain, address: &Address) -> Result<Regis
     parse(address, &chain.account(address).await?)
 }
 
-/// The owner announces a change of everything that counts; it can be activated after the registry's delay.
+/// Announces the change that enough owners approved; it can be activated after the registry's delay. From any wallet.
+///
+/// # Errors
+/// An approval that is of another registry or of an earlier state, too few signatures, an unreachable chain.
 pub async fn propose(
     wallet: &Wallet,
     address: &Address,
-    owner: &Address,
-    content: &Content,
+    approval: &Approval,
 ) -> Result<Registry, ChainError> {
-    let body = registry::propose_body(owner, content)?;
-    perform(wallet, "propose a change", message(address, body), |account| {
-        let wanted = |r: &Registry| r.proposal.as_ref().is_some_and(|p| p.content == *content);
-        parse(address, account).ok().filter(wanted)
+    const ACTION: &str = "propose a change";
+    let before = checked(wallet, address, approval, Action::Propose, ACTION).await?;
+    let body = approval.body().map_err(|error| ChainError::invalid(ACTION, error))?;
+    perform(wallet, ACTION, message(address, body), |account| {
+        parse(address, account).ok().filter(|registry| registry.proposals > before.proposals)
     })
     .await
 }
 
-/// The owner takes the announced change back.
-pub async fn cancel(wallet: &Wallet, address: &Address) -> Result<Registry, ChainError> {
-    perform(wallet, "cancel the change", message(address, registry::cancel_body()), |account| {
+/// Takes the announced change back, as a blocking minority of the owners approved. From any wallet.
+///
+/// # Errors
+/// As [`propose`].
+pub async fn cancel(wallet: &Wallet, address: &Address, approval: &Approval) -> Result<Registry, ChainError> {
+    const ACTION: &str = "cancel the change";
+    checked(wallet, address, approval, Action::Cancel, ACTION).await?;
+    let body = approval.body().map_err(|error| ChainError::invalid(ACTION, error))?;
+    perform(wallet, ACTION, message(address, body), |account| {
         parse(address, account).ok().filter(|registry| registry.proposal.is_none())
     })
     .await
+}
+
+/// The registry, if the approval is about what it is now.
+async fn checked(
+    wallet: &Wallet,
+    address: &Address,
+    approval: &Approval,
+    wanted: Action,
+    action: &'static str,
+) -> Result<Registry, ChainError> {
+    if approval.action() != wanted {
+        return Err(ChainError::invalid(action, "the approval is of something else"));
+    }
+    let chain = &**wallet.chain();
+    let (registry, head) = (read_registry(chain, address).await?, chain.head().await?);
+    approval
+        .check(chain.network(), address, &registry, head.time)
+        .map_err(|error| ChainError::invalid(action, error))?;
+    Ok(registry)
 }
 
 /// Makes the announced change count once its delay has passed. From any wallet.

@@ -67,7 +67,7 @@ fn opening() -> Transfer {
         to: terms.address(),
         amount: TON,
         bounce: true,
-        body: Some(channel::open_body()),
+        body: Some(channel::open_body(u64::MAX)),
         state_init: Some(terms.state_init()),
     }
 }
@@ -116,7 +116,7 @@ fn code_and_data_of_anybody_harm_nobody_else() {
         let data = random.tree(&honest.data.clone().unwrap());
         let init = StateInit { code: Some(code), data: Some(data), ..Default::default() };
         let to = Address::new(0, *CellBuilder::build_from(&init).unwrap().repr_hash());
-        let body = Some(random.tree(&channel::open_body()));
+        let body = Some(random.tree(&channel::open_body(u64::MAX)));
         let transfer = Transfer { to: to.clone(), amount: TON, bounce: true, body, state_init: Some(init) };
         // A body with references to spare does not fit beside the wallet's own.
         let Ok(message) = signed(&ledger, transfer) else { continue };

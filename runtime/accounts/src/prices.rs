@@ -7,7 +7,7 @@ use cocoon_protocol::{Coefficient, Price};
 
 /// The registry's prices of a model, at coefficient one.
 pub fn list(model: &Model) -> Price {
-    Price::new(model.prompt_price, model.prompt_price, model.completion_price)
+    Price::new(model.prices.prompt, model.prices.cached, model.prices.completion)
 }
 
 /// The registry's prices of the model with these weights; `None` where it does not list them.
@@ -16,6 +16,7 @@ pub fn of_weights(registry: &Registry, weights: &[u8; 32]) -> Option<Price> {
 }
 
 /// The coefficients that clients pay: the registry's bounds. A gateway's margin lies within them.
-pub fn coefficients(_registry: &Registry) -> RangeInclusive<Coefficient> {
-    Coefficient::from_thousandths(100)..=Coefficient::from_thousandths(10_000)
+pub fn coefficients(registry: &Registry) -> RangeInclusive<Coefficient> {
+    let bounds = &registry.content.coefficients;
+    Coefficient::from_thousandths(bounds.min_permille)..=Coefficient::from_thousandths(bounds.max_permille)
 }

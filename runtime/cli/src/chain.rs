@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use cocoon_attestation::UnixTime;
 use cocoon_chain::{Chain, Toncenter, Wallet, activate, deploy_registry, propose, read_registry};
-use cocoon_contracts::registry::{Content, Deployment, Image, Measurements, Model, Status};
+use cocoon_contracts::registry::{
+    Approval, Change, Content, Deployment, Image, Measurements, Model, Owners, Prices, Status, TdxRegisters,
+};
 use cocoon_contracts::{Address, Nanotons, parse_address};
-use cocoon_host::{Expected, GuestSettings};
+use cocoon_host::{Expected, GuestSettings, Reference};
 use cocoon_ledger::{Genesis, Ledger, Schedule, Server};
 use cocoon_simulated_tee::SimulatedRoot;
 
@@ -30,6 +32,8 @@ const PROMPT_PRICE: Nanotons = 20_000_000;
 const COMPLETION_PRICE: Nanotons = 160_000_000;
 /// How long a change of the registry waits on a development network, in seconds.
 const REGISTRY_DELAY: u32 = 1;
+/// How long the owner's signature of a change counts, in seconds.
+const APPROVAL_SECONDS: u64 = 600;
 /// The folder of the simulated platform, and its root as the network file names it.
 pub(crate) const SIMULATED_FOLDER: &str = "simulated-tee";
 const SIMULATED_ROOT: &str = "simulated-root.der";
@@ -122,15 +126,21 @@ fn new_network_id() -> i32 {
     -1000 - i32::from(u16::from_be_bytes([key[0], key[1]]))
 }
 
-/// The registry's entry for a guest; it has words for registers of TDX alone.
-fn allowed(name: String, expected: &Expected) -> Option<Image> {
-    let measured = expected.reference.tdx()?;
-    Some(Image {
+/// The registry's entry for a guest, on the machines of this profile.
+fn allowed(name: String, profile: &str, expected: &Expected) -> Image {
+    let measurements = match &expected.reference {
+        Reference::Tdx(measured) => {
+            Measurements::Tdx(Box::new(TdxRegisters { mrtd: measured.mrtd, rtmr: measured.rtmr }))
+        }
+        Reference::Snp { launch_digest } => Measurements::Snp { launch: *launch_digest },
+    };
+    Image {
         name,
+        profile: profile.to_owned(),
         status: Status::Allowed,
-        measurements: Measurements { mrtd: measured.mrtd, rtmr: measured.rtmr },
+        measurements,
         configuration: Some(expected.configuration_digest()),
-    })
+    }
 }
 
 /// The image that is named; without a name the one that stands where `cocoon image build` puts it, if any.
@@ -217,7 +227,7 @@ impl Founder<'_> {
             .await
             .explain(|| "the guest's measurements cannot be predicted".into(), "")?;
         let process = format!("cocoon-guest {} process", env!("CARGO_PKG_VERSION"));
-        let mut images: Vec<Image> = allowed(process, &expected).into_iter().collect();
+        let mut images = vec![allowed(process, "process", &expected)];
         if let Some(folder) = image {
             images.extend(self.booted(folder, model, &name).await?);
         }
@@ -225,32 +235,33 @@ impl Founder<'_> {
             name,
             status: Status::Allowed,
             weights: expected.weights,
-            prompt_price: PROMPT_PRICE,
-            completion_price: COMPLETION_PRICE,
+            // What comes out of a cache costs as much, until workers say what does.
+            prices: Prices { prompt: PROMPT_PRICE, cached: PROMPT_PRICE, completion: COMPLETION_PRICE },
         };
-        Ok(Content { fee_bps: FEE_BPS, treasury: treasury.clone(), images, models: vec![model] })
+        Ok(Content { images, models: vec![model], ..Content::empty(FEE_BPS, treasury.clone()) })
     }
 
     /// The development image on every machine that its manifest predicts.
     async fn booted(&self, folder: &Path, model: &Path, name: &str) -> Result<Vec<Image>, Failure> {
         let refused = || format!("the image in {} cannot be allowed", folder.display());
         let first = vm_tools::open_development_image(Some(folder.to_owned()), None)?;
-        let (mut images, mut left_out) = (Vec::new(), Vec::new());
+        let mut images = Vec::new();
         for measurement in &first.manifest().measurements {
-            let image =
-                vm_tools::open_development_image(Some(folder.to_owned()), Some(&measurement.profile))?;
+            let profile = &measurement.profile;
+            let image = vm_tools::open_development_image(Some(folder.to_owned()), Some(profile))?;
             let settings = GuestSettings::default();
             let expected = Expected::of_image(&image, model, name, self.network, settings).await;
             let expected = expected.explain(refused, "build it again: cocoon image build")?;
-            let title =
-                format!("{} {} {}", first.manifest().name, env!("CARGO_PKG_VERSION"), measurement.profile);
-            match allowed(title, &expected) {
-                Some(image) => images.push(image),
-                None => left_out.push(one_line(&measurement.profile)),
-            }
+            let title = format!("{} {}", first.manifest().name, env!("CARGO_PKG_VERSION"));
+            images.push(allowed(title, profile, &expected));
         }
-        if !left_out.is_empty() {
-            eprintln!("left out: {}: the registry has no words for AMD SEV-SNP", left_out.join(", "));
+        // The registry has no TCB floors, and a policy for SEV-SNP must say them.
+        let mut named = images.iter().filter(|image| matches!(image.measurements, Measurements::Snp { .. }));
+        if let Some(image) = named.next() {
+            let profile = one_line(&image.profile);
+            eprintln!(
+                "{profile}: the registry names it, but only a policy file of your own accepts AMD SEV-SNP"
+            );
         }
         Ok(images)
     }
@@ -258,10 +269,12 @@ impl Founder<'_> {
     /// The registry with this content: deployed, or changed as any network changes its registry.
     async fn registry(&self, owner: &Wallet, content: Content) -> Result<(Address, u32), Failure> {
         let refused = || "the registry could not be set up".to_owned();
+        // One key owns a development network's registry: the one of the owner's wallet.
+        let key = keys::load_or_create(&role_folder(self.state, "owner")?.join("wallet.key"))?;
+        let owners = Owners::new(1, [key.public()]).explain(refused, "make another owner's key")?;
         let known = self.known.and_then(|file| parse_address(&file.registry).ok());
         let Some(address) = known else {
-            let deployment =
-                Deployment { owner: owner.address().clone(), delay: REGISTRY_DELAY, salt: 0, content };
+            let deployment = Deployment { owners, delay: REGISTRY_DELAY, salt: 0, content };
             let address = deploy_registry(owner, &deployment).await.explain(refused, "look at the log")?;
             return Ok((address, 1));
         };
@@ -269,8 +282,13 @@ impl Founder<'_> {
         if registry.content == content {
             return Ok((address, registry.version));
         }
-        let proposed =
-            propose(owner, &address, owner.address(), &content).await.explain(refused, "look at the log")?;
+        let now = owner.chain().head().await.explain(refused, "look at the log")?.time;
+        let until = u32::try_from(now.saturating_add(APPROVAL_SECONDS)).unwrap_or(u32::MAX);
+        let change = Change { owners, content };
+        let mut approval = Approval::to_propose(self.network, &address, &registry, change, until)
+            .explain(refused, "look at the model's name")?;
+        approval.sign(&key).explain(refused, "begin anew in another folder with --state DIR")?;
+        let proposed = propose(owner, &address, &approval).await.explain(refused, "look at the log")?;
         let ready_at = proposed.proposal.map_or(0, |proposal| u64::from(proposal.ready_at));
         while owner.chain().head().await.explain(refused, "look at the log")?.time < ready_at {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -296,7 +296,9 @@ impl Client {
         let address = terms.address();
         // In the book before any coin moves: after a crash between here and there the channel is found again.
         self.book.open_channel(&address, &terms, 0).await?;
-        let state = open_channel(&options.wallet, &terms, options.channel.deposit).await?;
+        // Whoever steals the session key gets no more than this, even if somebody tops up.
+        let limit = options.channel.deposit;
+        let state = open_channel(&options.wallet, &terms, options.channel.deposit, limit).await?;
         self.book.open_channel(&address, &terms, state.deposit()).await?;
         Ok(OpenChannel { address, deposit: state.deposit(), fresh: true })
     }

@@ -2,7 +2,7 @@
 //! the network takes. A user may name policies of his own beside the registry's: the strictest wins.
 
 use cocoon_accounts::{Store, prices};
-use cocoon_attestation::{Exceptions, ImageReference, Measurements, Policy, TdxRules};
+use cocoon_attestation::{Exceptions, Policy};
 use cocoon_chain::{Chain, read_registry};
 use cocoon_contracts::Address;
 use cocoon_contracts::registry::Registry;
@@ -117,24 +117,7 @@ pub fn policy_from_registry(
     network: i32,
     max_age_seconds: u64,
 ) -> Result<Policy, PolicyError> {
-    let mut policy = Policy::new(network, max_age_seconds).named("registry");
-    policy.tdx = Some(TdxRules::by_vendor());
-    policy.images = registry
-        .images()
-        .map(|image| {
-            let ours = &image.measurements;
-            let zero = [0; 48];
-            let registers = Measurements {
-                mrtd: ours.mrtd,
-                rtmr: ours.rtmr,
-                mrconfigid: zero,
-                mrowner: zero,
-                mrownerconfig: zero,
-            };
-            ImageReference::on_tdx(&image.name, image.configuration, &registers)
-        })
-        .collect();
-    policy.models = registry.models().map(|model| model.weights).collect();
+    let policy = cocoon_reference::policy_from_registry(registry, network, max_age_seconds);
     if policy.images.is_empty() {
         return Err(PolicyError::Empty("guest image"));
     }

@@ -80,7 +80,9 @@ pub(crate) async fn to_worker(
         }
     };
     let wallet = &shared.options.wallet;
-    let state = cocoon_chain::open_channel(wallet, &terms, shared.options.money.worker_deposit).await?;
+    // No limit below the deposit: the wallet, which could raise it, lies beside the session key in this process.
+    let deposit = shared.options.money.worker_deposit;
+    let state = cocoon_chain::open_channel(wallet, &terms, deposit, Nanotons::MAX).await?;
     enter(shared, &terms, state.deposit()).await?;
     Ok(terms.address())
 }

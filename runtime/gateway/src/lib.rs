@@ -18,7 +18,6 @@ mod answers;
 mod channels;
 mod lane;
 mod options;
-mod policy;
 mod routes;
 mod workers;
 

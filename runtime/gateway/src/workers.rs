@@ -24,7 +24,6 @@ use tokio::sync::Semaphore;
 use crate::{
     Shared, channels,
     lane::{self, Lane},
-    policy,
 };
 
 /// The longest worker id.
@@ -295,7 +294,8 @@ async fn check_evidence(
     let statement = Statement::decode(&named.statement).map_err(|e| refused(e.to_string()))?;
     let block = shared.options.wallet.chain().block(statement.freshness.beacon.seqno).await?;
     let beacon = block.map(|b| KnownBlock { seqno: b.seqno, root_hash: b.root_hash, time: UnixTime(b.time) });
-    let policy = policy::of(registry, shared.network, shared.options.timing.bundle_age.as_secs());
+    let max_age = shared.options.timing.bundle_age.as_secs();
+    let policy = cocoon_reference::policy_from_registry(registry, shared.network, max_age);
     let verifier = Arc::clone(shared);
     let appraised = tokio::task::spawn_blocking(move || {
         let (options, now) = (&verifier.options, UnixTime(cocoon_accounts::unix_seconds()));

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "\
 usage: cargo run --release -p xtask -- COMMAND
 
-  contracts check     compile contracts/*.tolk with the pinned compiler and compare with what is committed
+  contracts check     compile contracts/*.tolk with the pinned compiler and compare with what is committed; also --check
   contracts compile   compile and write contracts/*.boc and contracts.lock
   fixtures            make the engine's oracle fixtures again (needs the demo model: run ./scripts/demo once)
   reproduce           build our programs and both images twice, here and from a copy of this tree elsewhere with another mask, time
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["contracts", "check"] => contracts("check"),
+        ["contracts", "check" | "--check"] => contracts("check"),
         ["contracts", "compile"] => contracts("compile"),
         ["fixtures"] => fixtures(),
         ["reproduce"] => reproduce(false),

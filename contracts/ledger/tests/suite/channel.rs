@@ -1,10 +1,10 @@
 //! The payment channel's life.
 
 use cocoon_contracts::channel::{
-    self, OPEN_RESERVE, OPEN_VALUE, SETTLE_VALUE, cooperative_close_body, finish_close_body, open_body,
-    start_close_body, top_up_body,
+    self, OPEN_RESERVE, OPEN_VALUE, SETTLE_VALUE, State, authorize_body, cooperative_close_body,
+    finish_close_body, open_body, start_close_body, top_up_body,
 };
-use cocoon_contracts::{Nanotons, TON};
+use cocoon_contracts::{Cell, Nanotons, TON, Voucher};
 
 use super::world::{CHALLENGE, Who, World, deploying, opening, to_contract};
 
@@ -32,16 +32,89 @@ fn settles_and_splits_the_fee_exactly() {
         assert_eq!((tx.exit_code, tx.aborted), (Some(0), false));
 
         let fee = terms.network_fee(cumulative) - terms.network_fee(paid);
-        assert_eq!(world.network_fees(&terms), terms.network_fee(cumulative), "its share to the nanoton");
         let after = world.channel(&terms).unwrap();
-        assert_eq!(after.paid, cumulative);
-        assert_eq!(before.balance - after.balance, cumulative - paid, "the deposit pays the due and no fees");
+        assert_eq!((after.paid, after.collected), (cumulative, 0));
+        assert_eq!(after.fee_waiting(), terms.network_fee(cumulative), "the network's share to the nanoton");
+        let gone = cumulative - paid - fee;
+        assert_eq!(before.balance - after.balance, gone, "the deposit pays the due and no fees");
+        assert_eq!(before.deposit(), after.deposit(), "what may be claimed in total stays");
         let due = i128::from(cumulative - paid - fee);
         let gained = i128::from(world.balance(&payee)) - i128::from(payee_before);
         assert!((due - gained) < 1_500_000, "the payee pays the fees, less than 0.0015 TON: {due} {gained}");
         paid = cumulative;
     }
     assert_eq!(terms.network_fee(paid), 49_999_999);
+}
+
+#[test]
+fn anyone_sends_the_treasury_what_waits_for_it() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let collect = |value| to_contract(&terms.address(), value, channel::collect_body());
+    assert_eq!(world.send(Who::Stranger, collect(SETTLE_VALUE)).exit_code, Some(0x10f), "nothing waits");
+    let mut collected = 0;
+    for cumulative in [100_000_019, 300_000_000] {
+        world.settle(&terms, cumulative);
+        let before = world.channel(&terms).unwrap();
+        let stranger = world.balance(&world.stranger.address);
+        assert!(!world.send(Who::Stranger, collect(SETTLE_VALUE)).aborted);
+        let after = world.channel(&terms).unwrap();
+        let fee = terms.network_fee(cumulative);
+        assert_eq!((after.collected, after.fee_waiting()), (fee, 0));
+        assert_eq!(
+            before.balance - after.balance,
+            fee - collected,
+            "the deposit pays the fee and nothing else"
+        );
+        assert_eq!(before.deposit(), after.deposit());
+        assert_eq!(world.network_fees(&terms), fee, "to the nanoton");
+        assert!(stranger - world.balance(&world.stranger.address) < 2_000_000, "the excess came back");
+        collected = fee;
+    }
+    // Too little to pay for it: nothing happens, whoever asks.
+    world.settle(&terms, 400_000_000);
+    let before = world.channel(&terms).unwrap();
+    for value in (50_000..800_000).step_by(25_000) {
+        if !world.send(Who::Stranger, collect(value)).aborted {
+            return;
+        }
+        let after = world.channel(&terms).unwrap();
+        assert!(after.collected == before.collected && after.balance >= before.balance, "{value}");
+    }
+    panic!("0.0008 TON should pay for a collection");
+}
+
+#[test]
+fn the_treasurys_part_is_not_the_payees_to_take() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    world.settle(&terms, 500_000_000);
+    let state = world.channel(&terms).unwrap();
+    let most = state.paid + state.balance - state.fee_waiting() - channel::SETTLE_RESERVE;
+    assert_eq!(world.settle(&terms, most + 1).exit_code, Some(0x108));
+    assert!(!world.settle(&terms, most).aborted);
+    let state = world.channel(&terms).unwrap();
+    assert_eq!(state.balance, state.fee_waiting() + channel::SETTLE_RESERVE);
+    let collect = to_contract(&terms.address(), SETTLE_VALUE, channel::collect_body());
+    assert!(!world.send(Who::Payee, collect).aborted);
+    assert_eq!(world.channel(&terms).unwrap().balance, channel::SETTLE_RESERVE);
+    assert_eq!(world.network_fees(&terms), terms.network_fee(most));
+}
+
+#[test]
+fn a_channel_ends_though_rent_ate_into_the_treasurys_part() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let state = world.channel(&terms).unwrap();
+    let most = state.balance - channel::SETTLE_RESERVE;
+    assert!(!world.settle(&terms, most).aborted);
+    world.now += 20 * 365 * 24 * 3600;
+    let address = terms.address();
+    assert!(!world.send(Who::Payer, to_contract(&address, channel::CLOSE_VALUE, start_close_body())).aborted);
+    world.now += CHALLENGE + 1;
+    assert!(!world.send(Who::Payer, to_contract(&address, SETTLE_VALUE, finish_close_body())).aborted);
+    assert_eq!((world.channel(&terms), world.balance(&address)), (None, 0), "nothing is stuck");
+    assert!(world.network_fees(&terms) > 0);
 }
 
 #[test]
@@ -71,7 +144,8 @@ fn pays_the_whole_deposit_and_not_one_nanoton_more() {
     assert_eq!(most - world.channel(&terms).unwrap().deposit(), OPEN_RESERVE - channel::SETTLE_RESERVE);
     let tx = world.settle(&terms, most);
     assert_eq!((tx.exit_code, tx.aborted), (Some(0), false));
-    assert_eq!(world.channel(&terms).unwrap().balance, channel::SETTLE_RESERVE);
+    let after = world.channel(&terms).unwrap();
+    assert_eq!(after.balance, channel::SETTLE_RESERVE + after.fee_waiting());
 }
 
 #[test]
@@ -127,11 +201,15 @@ fn a_close_waits_until_its_deadline_and_the_payee_may_settle_to_the_last_second(
     // One second later it is the other way round.
     world.now = deadline + 1;
     assert_eq!(world.settle(&terms, 300_000_000).exit_code, Some(0x109));
-    let held = world.channel(&terms).unwrap().balance;
+    let low = to_contract(&address, 2_999_999, finish_close_body());
+    assert_eq!(world.send(Who::Stranger, low).exit_code, Some(0x110), "the payer's part pays for nothing");
+    let state = world.channel(&terms).unwrap();
+    let held = state.balance - state.fee_waiting();
     let before = world.balance(&world.payer.address);
     assert!(!world.send(Who::Stranger, finish).aborted, "anyone may finish");
     assert_eq!(world.channel(&terms), None);
     assert_eq!(world.balance(&address), 0);
+    assert_eq!(world.network_fees(&terms), terms.network_fee(250_000_000));
     let home = world.balance(&world.payer.address) - before;
     assert!(home >= held && home < held + SETTLE_VALUE, "all that was left came home: {home} of {held}");
 }
@@ -160,7 +238,7 @@ fn the_payee_closes_at_once_with_a_last_voucher() {
     let fee = terms.network_fee(400_000_000) - terms.network_fee(100_000_000);
     assert_eq!(world.network_fees(&terms), terms.network_fee(400_000_000));
     let home = world.balance(&world.payer.address) - payer;
-    let rest = state.balance - 300_000_000;
+    let rest = state.balance - state.fee_waiting() - 300_000_000;
     assert!(rest - home < 100_000, "the rest came home, less the wallet's gas: {rest} {home}");
     let gained = world.balance(&world.payee.address) - payee;
     assert!(gained > 300_000_000 - fee - 1_500_000 && gained < 300_000_000);
@@ -183,7 +261,12 @@ fn a_closed_channel_comes_back_for_nobody_but_its_payer() {
     let close = to_contract(&terms.address(), SETTLE_VALUE, cooperative_close_body(Some(&voucher)));
     world.send(Who::Payee, close);
     // The payee revives the address to settle its old voucher against somebody's top-up: no message of its does that.
-    for body in [open_body(), top_up_body(), channel::settle_body(&voucher), cooperative_close_body(None)] {
+    for body in [
+        open_body(Nanotons::MAX),
+        top_up_body(),
+        channel::settle_body(&voucher),
+        cooperative_close_body(None),
+    ] {
         let revive = deploying(to_contract(&terms.address(), TON, body), terms.state_init());
         let tx = world.send(Who::Payee, revive);
         assert!(tx.aborted, "{tx:?}");
@@ -202,7 +285,7 @@ fn a_stranger_cannot_open_and_an_opening_must_cover_the_reserve() {
     assert_eq!(world.channel(&terms), None);
     let tx = world.send(Who::Payer, opening(&terms, TON));
     assert!(!tx.aborted);
-    let tx = world.send(Who::Payer, to_contract(&terms.address(), TON, open_body()));
+    let tx = world.send(Who::Payer, to_contract(&terms.address(), TON, open_body(Nanotons::MAX)));
     assert_eq!(tx.exit_code, Some(0x101), "it opens once");
 }
 
@@ -243,7 +326,9 @@ fn a_settlement_that_cannot_pay_its_messages_changes_nothing() {
             assert!(after.balance >= before.balance, "the deposit pays for no failure: {value}");
         } else {
             passed += 1;
-            assert_eq!((after.paid, after.balance), (before.paid + 1, before.balance - 1), "{value}");
+            let set_aside = after.fee_waiting() - before.fee_waiting();
+            let expected = (before.paid + 1, before.balance - 1 + set_aside);
+            assert_eq!((after.paid, after.balance), expected, "{value}");
         }
     }
     assert!(ran_and_could_not_send > 0 && passed > 0, "{ran_and_could_not_send} {passed}");
@@ -252,13 +337,151 @@ fn a_settlement_that_cannot_pay_its_messages_changes_nothing() {
 #[test]
 fn the_get_method_tells_the_state() {
     let mut world = World::new();
-    let terms = world.open(1, TON);
+    let terms = world.open_with_limit(1, TON, 7_000_000);
     world.settle(&terms, 5_000_000);
     let method = u32::from(tycho_types::crc::crc_16(b"channel_state")) | 0x1_0000;
     let output = world.ledger.run_get_method(&terms.address(), method, &[]).unwrap();
     assert_eq!(output.exit_code, 0);
+    let told: Vec<_> = output.stack.iter().map(|item| item.as_u64().unwrap()).collect();
+    assert_eq!(told, [5_000_000, u64::from(u32::MAX), 7_000_000, 0]);
+}
+
+#[test]
+fn a_session_key_signs_no_more_than_its_limit_whoever_tops_up() {
+    let mut world = World::new();
+    let limit = 300_000_000;
+    let terms = world.open_with_limit(1, TON, limit);
+    world.send(Who::Stranger, to_contract(&terms.address(), 5 * TON, top_up_body()));
     let state = world.channel(&terms).unwrap();
-    assert_eq!(output.stack[0].as_u64(), Some(5_000_000));
-    assert_eq!(output.stack[1].as_u64(), Some(u64::from(u32::MAX)));
-    assert_eq!(output.stack[2].as_u64(), Some(state.deposit() - state.paid));
+    assert_eq!((state.limit, state.deposit()), (limit, limit));
+    assert_eq!(world.settle(&terms, limit + 1).exit_code, Some(0x10d));
+    let over = cooperative_close_body(Some(&world.voucher(&terms, limit + 1)));
+    let tx = world.send(Who::Payee, to_contract(&terms.address(), SETTLE_VALUE, over));
+    assert_eq!(tx.exit_code, Some(0x10d));
+    assert_eq!(world.channel(&terms).unwrap(), state, "nothing happened");
+    assert!(!world.settle(&terms, limit).aborted, "the limit itself is allowed");
+    assert_eq!(world.channel(&terms).unwrap().deposit(), limit);
+}
+
+#[test]
+fn only_the_payers_wallet_raises_the_limit_and_never_lowers_it() {
+    let mut world = World::new();
+    let terms = world.open_with_limit(1, TON, 100);
+    let address = terms.address();
+    let authorize = |limit, value| to_contract(&address, value, authorize_body(limit));
+    for who in [Who::Payee, Who::Stranger] {
+        assert_eq!(world.send(who, authorize(200, OPEN_VALUE)).exit_code, Some(0x102));
+    }
+    for limit in [0, 99, 100] {
+        assert_eq!(world.send(Who::Payer, authorize(limit, OPEN_VALUE)).exit_code, Some(0x10e));
+    }
+    let before = world.channel(&terms).unwrap();
+    assert_eq!(before.limit, 100);
+    assert!(!world.send(Who::Payer, authorize(101, TON)).aborted);
+    let after = world.channel(&terms).unwrap();
+    assert_eq!((after.limit, after.deposit()), (101, 101));
+    assert!(after.balance > before.balance + TON - OPEN_VALUE, "its value joined the deposit");
+
+    // A close that runs does not lower what was authorized, and the payer may still raise it.
+    world.send(Who::Payer, to_contract(&address, channel::CLOSE_VALUE, start_close_body()));
+    assert!(!world.send(Who::Payer, authorize(Nanotons::MAX, OPEN_VALUE)).aborted);
+    assert!(!world.settle(&terms, 500_000_000).aborted);
+}
+
+#[test]
+fn nobody_authorizes_what_is_not_open() {
+    let mut world = World::new();
+    let terms = world.terms(3);
+    let early = to_contract(&terms.address(), OPEN_VALUE, authorize_body(5));
+    let tx = world.send(Who::Payer, deploying(early, terms.state_init()));
+    assert_eq!((tx.exit_code, tx.aborted), (Some(0x100), true));
+    assert_eq!(world.channel(&terms), None);
+}
+
+#[test]
+fn every_operation_refuses_a_channel_that_was_never_opened() {
+    let mut world = World::new();
+    let terms = world.terms(4);
+    let voucher = world.voucher(&terms, 1);
+    for (who, body, expected) in [
+        (Who::Stranger, top_up_body(), 0x100),
+        (Who::Payer, start_close_body(), 0x100),
+        (Who::Payer, finish_close_body(), 0x100),
+        (Who::Payee, cooperative_close_body(None), 0x100),
+        (Who::Payee, channel::settle_body(&voucher), 0x109),
+    ] {
+        let deploy = deploying(to_contract(&terms.address(), TON, body), terms.state_init());
+        let tx = world.send(who, deploy);
+        assert_eq!((tx.exit_code, tx.aborted), (Some(expected), true));
+        assert_eq!(world.channel(&terms), None);
+    }
+}
+
+#[test]
+fn a_voucher_of_another_domain_settles_nothing() {
+    let mut world = World::new();
+    let (terms, other) = (world.open(1, TON), world.open(2, TON));
+    let good = world.voucher(&terms, 5_000_000).voucher;
+    let foreign = [
+        Voucher { network: good.network + 1, ..good.clone() },
+        Voucher { channel: other.address(), ..good.clone() },
+        Voucher { nonce: good.nonce + 1, ..good.clone() },
+        Voucher { cumulative: good.cumulative - 1, ..good.clone() },
+    ];
+    for voucher in foreign {
+        let mut signed = voucher.sign(&world.session_key());
+        signed.voucher.cumulative = good.cumulative;
+        let body = channel::settle_body(&signed);
+        let tx = world.send(Who::Payee, to_contract(&terms.address(), SETTLE_VALUE, body));
+        assert_eq!((tx.exit_code, tx.aborted), (Some(0x107), true));
+    }
+    let stolen = good.clone().sign(&world.payee.key);
+    let tx =
+        world.send(Who::Payee, to_contract(&terms.address(), SETTLE_VALUE, channel::settle_body(&stolen)));
+    assert_eq!(tx.exit_code, Some(0x107), "another key signs nothing");
+    assert!(!world.settle(&terms, 5_000_000).aborted);
+}
+
+#[test]
+fn only_the_payee_settles() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let body = channel::settle_body(&world.voucher(&terms, 5_000_000));
+    for who in [Who::Payer, Who::Stranger] {
+        let tx = world.send(who, to_contract(&terms.address(), SETTLE_VALUE, body.clone()));
+        assert_eq!((tx.exit_code, tx.aborted), (Some(0x102), true));
+    }
+}
+
+#[test]
+fn messages_that_are_none_of_a_channels_bounce() {
+    let mut world = World::new();
+    let terms = world.open(1, TON);
+    let before = world.channel(&terms).unwrap();
+    let mut builder = tycho_types::cell::CellBuilder::new();
+    builder.store_u32(0x4348_0009).unwrap();
+    for body in [builder.build().unwrap(), Cell::default()] {
+        let tx = world.send(Who::Payer, to_contract(&terms.address(), SETTLE_VALUE, body));
+        assert_eq!((tx.exit_code, tx.aborted), (Some(0xffff), true));
+    }
+    assert_eq!(world.channel(&terms).unwrap(), before);
+}
+
+#[test]
+fn a_deposit_in_view_never_overflows() {
+    let world = World::new();
+    let state = |paid, limit, balance| State {
+        terms: world.terms(1),
+        paid,
+        limit,
+        collected: 0,
+        deadline: None,
+        balance,
+    };
+    assert_eq!(state(0, 5, 0).deposit(), 0);
+    assert_eq!(state(7, 9, OPEN_RESERVE - 1).deposit(), 7, "what was paid was covered");
+    assert_eq!(state(7, 100, OPEN_RESERVE + 3).deposit(), 10);
+    assert_eq!(state(40, 100, OPEN_RESERVE + 3).deposit(), 41, "a fee of two waits");
+    assert_eq!(state(7, 8, OPEN_RESERVE + 3).deposit(), 8);
+    assert_eq!(state(Nanotons::MAX, Nanotons::MAX, Nanotons::MAX).deposit(), Nanotons::MAX);
 }

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use cocoon_chain::{
-    Chain, ChainError, Toncenter, Wallet, cooperative_close, finish_close, open_channel, read_channel,
-    settle, start_close, top_up,
+    Chain, ChainError, Toncenter, Wallet, authorize, cooperative_close, finish_close, open_channel,
+    read_channel, settle, start_close, top_up,
 };
 use cocoon_contracts::channel::Terms;
-use cocoon_contracts::registry::{Content, Deployment};
+use cocoon_contracts::registry::{Approval, Change, Content, Deployment, Owners};
 use cocoon_contracts::{Address, SignedVoucher, SigningKey, TON, VerifiedVoucher, Voucher};
 use cocoon_ledger::{Genesis, Ledger, Pace, Schedule, Server, faucet_address};
 use serde_json::{Value, json};
@@ -112,19 +112,37 @@ async fn a_channel_lives_over_http() {
     let treasury = faucet_address();
     let terms = terms(&payer, &payee, &treasury, 1);
 
-    let opened = open_channel(&payer, &terms, TON).await.unwrap();
+    let opened = open_channel(&payer, &terms, TON, 2 * TON).await.unwrap();
     assert!(opened.deposit() >= TON);
-    assert_eq!(open_channel(&payer, &terms, TON).await.unwrap(), opened, "asking again changes nothing");
+    assert_eq!(
+        open_channel(&payer, &terms, TON, 2 * TON).await.unwrap(),
+        opened,
+        "asking again changes nothing"
+    );
     let address = terms.address();
     assert_eq!(read_channel(&*chain, &address).await.unwrap(), opened);
 
     let topped = top_up(&payee, &address, TON).await.unwrap();
-    assert!(topped.deposit() > opened.deposit() + TON * 99 / 100);
+    assert!(topped.balance > opened.balance + TON * 99 / 100);
+    assert_eq!(topped.deposit(), 2 * TON, "and the session key may sign no more than its limit");
 
     let state = settle(&payee, &voucher(&terms, 300_000_000)).await.unwrap();
     assert_eq!(state.paid, 300_000_000);
     let again = settle(&payee, &voucher(&terms, 200_000_000)).await.unwrap();
     assert_eq!(again.paid, 300_000_000, "settling what was settled is no error");
+
+    let over_the_limit = settle(&payee, &voucher(&terms, 2 * TON + 1)).await.unwrap_err();
+    assert!(
+        matches!(over_the_limit, ChainError::ContractRefused { exit_code: 0x10d, .. }),
+        "{over_the_limit}"
+    );
+    let by_the_payee = authorize(&payee, &address, 20 * TON, 0).await.unwrap_err();
+    assert!(matches!(by_the_payee, ChainError::Invalid { .. }), "{by_the_payee}");
+    let raised = authorize(&payer, &address, 20 * TON, TON).await.unwrap();
+    assert_eq!(raised.limit, 20 * TON);
+    assert!(raised.deposit() > opened.deposit() + TON, "its value joined the deposit");
+    let once = authorize(&payer, &address, 19 * TON, TON).await.unwrap();
+    assert_eq!(once, raised, "a limit in force adds nothing");
 
     let too_much = settle(&payee, &voucher(&terms, 10 * TON)).await.unwrap_err();
     assert!(matches!(too_much, ChainError::ContractRefused { exit_code: 0x108, .. }), "{too_much}");
@@ -137,7 +155,7 @@ async fn a_channel_lives_over_http() {
     served.advance(&chain, closing.deadline.unwrap() + 1).await;
     finish_close(&payer, &address).await.unwrap();
     assert!(matches!(read_channel(&*chain, &address).await, Err(ChainError::WrongAccount { .. })));
-    let reopened = open_channel(&payer, &terms, TON).await.unwrap_err();
+    let reopened = open_channel(&payer, &terms, TON, 2 * TON).await.unwrap_err();
     assert!(matches!(reopened, ChainError::Invalid { .. }), "a nonce is used once: {reopened}");
 }
 
@@ -148,7 +166,7 @@ async fn a_cooperative_close_ends_at_once() {
     let payer = served.funded(&chain, 1).await;
     let payee = served.funded(&chain, 2).await;
     let terms = terms(&payer, &payee, &faucet_address(), 2);
-    open_channel(&payer, &terms, TON).await.unwrap();
+    open_channel(&payer, &terms, TON, 2 * TON).await.unwrap();
     let before = payer.balance().await.unwrap();
     cooperative_close(&payee, &terms.address(), Some(&voucher(&terms, TON / 2))).await.unwrap();
     let home = payer.balance().await.unwrap() - before;
@@ -160,13 +178,30 @@ async fn a_registry_lives_over_http() {
     let served = served().await;
     let chain = served.chain().await;
     let owner = served.funded(&chain, 1).await;
-    let content =
-        Content { fee_bps: 100, treasury: owner.address().clone(), images: Vec::new(), models: Vec::new() };
-    let deployment =
-        Deployment { owner: owner.address().clone(), delay: 30, salt: 5, content: content.clone() };
+    let content = Content::empty(100, owner.address().clone());
+    let keys = [61, 62, 63].map(|seed| SigningKey::from_seed(&[seed; 32]));
+    let owners = Owners::new(2, keys.iter().map(SigningKey::public)).unwrap();
+    let deployment = Deployment { owners: owners.clone(), delay: 30, salt: 5, content: content.clone() };
     let address = cocoon_chain::deploy_registry(&owner, &deployment).await.unwrap();
-    let next = Content { fee_bps: 200, ..content };
-    cocoon_chain::propose(&owner, &address, owner.address(), &next).await.unwrap();
+    let registry = cocoon_chain::read_registry(&*chain, &address).await.unwrap();
+    let change = Change { owners, content: Content { fee_bps: 200, ..content } };
+    let until = START + 1_000_000;
+    let mut approval = Approval::to_propose(NETWORK, &address, &registry, change, until).unwrap();
+    approval.sign(&keys[0]).unwrap();
+    let alone = cocoon_chain::propose(&owner, &address, &approval).await.unwrap_err();
+    assert!(matches!(alone, ChainError::Invalid { .. }), "{alone}");
+    approval.sign(&keys[2]).unwrap();
+    let announced = cocoon_chain::propose(&owner, &address, &approval).await.unwrap();
+    let again = cocoon_chain::propose(&owner, &address, &approval).await.unwrap_err();
+    assert!(matches!(again, ChainError::Invalid { .. }), "signatures count once: {again}");
+    let mut back = Approval::to_cancel(NETWORK, &address, &announced, until).unwrap();
+    keys[..2].iter().for_each(|key| back.sign(key).unwrap());
+    let cancelled = cocoon_chain::cancel(&owner, &address, &back).await.unwrap();
+    assert_eq!((cancelled.version, cancelled.proposals, &cancelled.proposal), (1, 1, &None));
+    let change = approval.change().unwrap().clone();
+    let mut approval = Approval::to_propose(NETWORK, &address, &cancelled, change, until).unwrap();
+    keys[1..].iter().for_each(|key| approval.sign(key).unwrap());
+    cocoon_chain::propose(&owner, &address, &approval).await.unwrap();
     let early = cocoon_chain::activate(&owner, &address).await.unwrap_err();
     assert!(matches!(early, ChainError::ContractRefused { exit_code: 0x203, .. }), "{early}");
     served.advance(&chain, served.clock.load(Ordering::Relaxed) + 31).await;

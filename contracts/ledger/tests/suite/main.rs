@@ -1,6 +1,7 @@
 //! The contracts, the ledger and its HTTP shape, tried on whole transactions.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
+mod bond;
 mod channel;
 mod crash;
 mod fees;

@@ -2,8 +2,8 @@
 //! exceeds what was put in, the treasury gets its exact share, and nothing stays stuck.
 
 use cocoon_contracts::channel::{
-    self, OPEN_RESERVE, SETTLE_RESERVE, State, Terms, cooperative_close_body, finish_close_body, open_body,
-    start_close_body, top_up_body,
+    self, OPEN_RESERVE, SETTLE_RESERVE, State, Terms, authorize_body, cooperative_close_body,
+    finish_close_body, open_body, start_close_body, top_up_body,
 };
 use cocoon_contracts::{Nanotons, SignedVoucher, TON};
 use proptest::prelude::*;
@@ -17,9 +17,12 @@ enum Act {
     Open,
     TopUp(Nanotons),
     Settle(Claim),
+    /// A limit that is this share (of 1000) of twice the deposit.
+    Authorize(Nanotons),
     StartClose,
     FinishClose,
     Close(Option<Claim>),
+    Collect,
     Nonsense(u32),
     Wait(u32),
 }
@@ -31,6 +34,8 @@ enum Claim {
     Share(Nanotons),
     /// This much more than the contract can pay.
     TooMuch(Nanotons),
+    /// This much more than the session key may sign.
+    OverLimit(Nanotons),
     /// Signed by somebody else.
     Forged(Nanotons),
 }
@@ -43,6 +48,7 @@ fn claim() -> impl Strategy<Value = Claim> {
     prop_oneof![
         6 => (0u64..=1000).prop_map(Claim::Share),
         1 => (1u64..1_000_000).prop_map(Claim::TooMuch),
+        1 => (0u64..1_000_000).prop_map(Claim::OverLimit),
         1 => (0u64..=1000).prop_map(Claim::Forged),
     ]
 }
@@ -52,9 +58,11 @@ fn act() -> impl Strategy<Value = Act> {
         2 => Just(Act::Open),
         2 => (0u64..TON).prop_map(Act::TopUp),
         8 => claim().prop_map(Act::Settle),
+        2 => (0u64..=1000).prop_map(Act::Authorize),
         1 => Just(Act::StartClose),
         2 => Just(Act::FinishClose),
         1 => proptest::option::of(claim()).prop_map(Act::Close),
+        2 => Just(Act::Collect),
         1 => any::<u32>().prop_map(Act::Nonsense),
         3 => prop_oneof![0..3 * CHALLENGE, Just(CHALLENGE), Just(CHALLENGE + 1), Just(90 * 24 * 3600)].prop_map(Act::Wait),
     ]
@@ -71,6 +79,8 @@ struct Model {
     put_in: Nanotons,
     /// Of this life and of those before.
     best_paid: Nanotons,
+    /// What the payer's wallet authorized.
+    limit: Nanotons,
     closed: bool,
 }
 
@@ -85,9 +95,10 @@ proptest! {
 
 fn run(steps: &[(Who, Act, Nanotons)]) -> Result<(), TestCaseError> {
     let mut world = World::new();
-    let terms = world.open(1, DEPOSIT);
+    let limit = DEPOSIT / 2;
+    let terms = world.open_with_limit(1, DEPOSIT, limit);
     let put_in = DEPOSIT + OPEN_RESERVE + channel::OPEN_VALUE;
-    let mut model = Model { terms, put_in, best_paid: 0, closed: false };
+    let mut model = Model { terms, put_in, best_paid: 0, limit, closed: false };
     for (who, act, value) in steps {
         step(&mut world, &mut model, *who, act, *value)?;
     }
@@ -100,6 +111,8 @@ fn run(steps: &[(Who, Act, Nanotons)]) -> Result<(), TestCaseError> {
         prop_assert!(!tx.aborted);
         prop_assert_eq!(world.balance(&address), 0, "nothing is stuck");
     }
+    let fees = world.network_fees(&model.terms);
+    prop_assert_eq!(fees, model.terms.network_fee(model.best_paid), "the treasury has its exact share");
     Ok(())
 }
 
@@ -118,18 +131,20 @@ fn step(
             world.block();
             return Ok(());
         }
-        Act::Open => (open_body(), value, None),
+        Act::Open => (open_body(Nanotons::MAX), value, None),
         Act::TopUp(amount) => (top_up_body(), (*amount).max(1), None),
         Act::Settle(claim) => {
             let voucher = sign(world, model, before.as_ref(), claim);
             (channel::settle_body(&voucher), value, Some((voucher, claim)))
         }
+        Act::Authorize(share) => (authorize_body(limit_of(*share)), value, None),
         Act::StartClose => (start_close_body(), value, None),
         Act::FinishClose => (finish_close_body(), value, None),
         Act::Close(claim) => {
             let voucher = claim.as_ref().map(|claim| (sign(world, model, before.as_ref(), claim), claim));
             (cooperative_close_body(voucher.as_ref().map(|(voucher, _)| voucher)), value, voucher)
         }
+        Act::Collect => (channel::collect_body(), value, None),
         Act::Nonsense(op) => {
             let mut builder = tycho_types::cell::CellBuilder::new();
             builder.store_u32(op | 0x8000_0000).expect("fits");
@@ -143,8 +158,8 @@ fn step(
     let tx = world.send(who, transfer);
     let after = world.channel(&model.terms);
 
-    // What comes with the start of a close joins the deposit, like a top-up.
-    if !tx.aborted && matches!(act, Act::TopUp(_) | Act::StartClose) {
+    // What comes with the start of a close or with an authorization joins the deposit, like a top-up.
+    if !tx.aborted && matches!(act, Act::TopUp(_) | Act::StartClose | Act::Authorize(_)) {
         model.put_in += value;
     }
     if model.closed {
@@ -152,13 +167,20 @@ fn step(
         return Ok(());
     }
     let before = before.expect("it was open");
-    let expected = permitted(world.now, who, act, voucher.as_ref(), &before);
+    let expected = permitted(world.now, who, act, voucher.as_ref(), &before, value);
     if !expected {
         prop_assert!(tx.aborted, "{act:?} by {who:?} must be refused: {tx:?}");
     } else if value >= channel::SETTLE_VALUE {
         prop_assert!(!tx.aborted, "{act:?} by {who:?} must pass: {tx:?}");
     }
+    if let (Act::Authorize(share), false) = (act, tx.aborted) {
+        model.limit = limit_of(*share);
+    }
     check(world, model, &before, after, tx.aborted, voucher.map(|(voucher, _)| voucher), value)
+}
+
+fn limit_of(share: Nanotons) -> Nanotons {
+    2 * DEPOSIT / 1000 * share
 }
 
 /// What the rules say, in other words than the contract's.
@@ -168,21 +190,25 @@ fn permitted(
     act: &Act,
     voucher: Option<&(SignedVoucher, &Claim)>,
     state: &State,
+    value: Nanotons,
 ) -> bool {
     let in_time = state.deadline.is_none_or(|deadline| now <= deadline);
     let good = |keep: Nanotons| {
         voucher.is_some_and(|(voucher, claim)| {
             let cumulative = voucher.voucher.cumulative;
             let genuine = !matches!(claim, Claim::Forged(_));
-            genuine && in_time && cumulative > state.paid && cumulative - state.paid + keep <= state.balance
+            let new = cumulative > state.paid && cumulative <= state.limit;
+            genuine && in_time && new && cumulative - state.paid + keep + state.fee_waiting() <= state.balance
         })
     };
     match act {
         Act::TopUp(_) => true,
         Act::Settle(_) => who == Who::Payee && good(SETTLE_RESERVE),
+        Act::Authorize(share) => who == Who::Payer && limit_of(*share) > state.limit,
         Act::StartClose => who == Who::Payer && state.deadline.is_none(),
-        Act::FinishClose => state.deadline.is_some_and(|deadline| now > deadline),
+        Act::FinishClose => state.deadline.is_some_and(|deadline| now > deadline) && value >= 3_000_000,
         Act::Close(claim) => who == Who::Payee && (claim.is_none() || good(0)),
+        Act::Collect => state.fee_waiting() > 0,
         Act::Open | Act::Nonsense(_) | Act::Wait(_) => false,
     }
 }
@@ -201,20 +227,20 @@ fn check(
     prop_assert!(paid >= model.best_paid, "what is paid only grows");
     model.best_paid = paid;
     prop_assert!(paid <= model.put_in, "no more is paid than was put in");
-    prop_assert_eq!(
-        world.network_fees(&model.terms),
-        model.terms.network_fee(paid),
-        "the treasury has its exact share"
-    );
+    prop_assert!(paid <= model.limit, "no more is paid than the payer's wallet authorized");
+    let fees = world.network_fees(&model.terms);
     match after {
         None => {
             model.closed = true;
+            prop_assert_eq!(fees, model.terms.network_fee(paid), "no channel ends without the network's fee");
             prop_assert_eq!(world.balance(&model.terms.address()), 0, "nothing is stuck");
         }
         Some(after) => {
-            prop_assert_eq!(after.paid, paid);
+            prop_assert_eq!((after.paid, after.limit), (paid, model.limit));
+            prop_assert_eq!(after.collected, fees, "the treasury received what the contract says");
             prop_assert_eq!(&after.terms, &model.terms);
-            let due = paid - before.paid;
+            // What left: the payee's part, and what was collected.
+            let due = paid - before.paid + before.fee_waiting() - after.fee_waiting();
             // Rent aside, the contract gives what is due and nothing else; what is attached at most adds to it.
             let rent_bound = 10_000_000;
             prop_assert!(after.balance + due + rent_bound >= before.balance);
@@ -230,6 +256,7 @@ fn sign(world: &World, model: &Model, state: Option<&State>, claim: &Claim) -> S
     match claim {
         Claim::Share(share) => world.voucher(&model.terms, (paid + balance) / 1000 * share),
         Claim::TooMuch(more) => world.voucher(&model.terms, paid + balance - SETTLE_RESERVE + more),
+        Claim::OverLimit(more) => world.voucher(&model.terms, model.limit + 1 + more),
         Claim::Forged(share) => {
             let mut voucher = world.voucher(&model.terms, balance / 1000 * share + paid + 1);
             voucher.signature[0] ^= 1;

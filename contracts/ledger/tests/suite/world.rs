@@ -117,11 +117,17 @@ impl World {
         SigningKey::from_seed(&[77; 32])
     }
 
-    /// Opens a channel with a deposit to claim.
+    /// Opens a channel with a deposit to claim, all of which the session key may sign.
     pub(crate) fn open(&mut self, nonce: u64, deposit: Nanotons) -> Terms {
+        self.open_with_limit(nonce, deposit, Nanotons::MAX)
+    }
+
+    /// Opens a channel whose session key may sign this much.
+    pub(crate) fn open_with_limit(&mut self, nonce: u64, deposit: Nanotons, limit: Nanotons) -> Terms {
         let terms = self.terms(nonce);
         let amount = deposit + channel::OPEN_RESERVE + channel::OPEN_VALUE;
-        let tx = self.send(Who::Payer, opening(&terms, amount));
+        let open = to_contract(&terms.address(), amount, channel::open_body(limit));
+        let tx = self.send(Who::Payer, deploying(open, terms.state_init()));
         assert_eq!((tx.exit_code, tx.aborted), (Some(0), false));
         terms
     }
@@ -169,7 +175,7 @@ pub(crate) fn to_contract(to: &Address, amount: Nanotons, body: Cell) -> Transfe
 }
 
 pub(crate) fn opening(terms: &Terms, amount: Nanotons) -> Transfer {
-    deploying(to_contract(&terms.address(), amount, channel::open_body()), terms.state_init())
+    deploying(to_contract(&terms.address(), amount, channel::open_body(Nanotons::MAX)), terms.state_init())
 }
 
 pub(crate) fn deploying(mut transfer: Transfer, init: StateInit) -> Transfer {

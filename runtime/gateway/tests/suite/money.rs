@@ -103,7 +103,9 @@ async fn a_channel_that_would_not_pay_us_is_refused() {
     let mut greater_fee = good.clone();
     greater_fee.fee_bps += 1;
     for terms in [to_another, too_short, fee_to_itself, greater_fee] {
-        cocoon_chain::open_channel(&wallet, &terms, DEPOSIT).await.expect("anybody may open a channel");
+        cocoon_chain::open_channel(&wallet, &terms, DEPOSIT, u64::MAX)
+            .await
+            .expect("anybody may open a channel");
         let refused = scene.client.announce(&terms.address()).await;
         assert_eq!(refused, Err((400, "unfit_channel".to_owned())), "{terms:?}");
     }
@@ -191,7 +193,9 @@ async fn a_new_fee_in_the_registry_strands_no_channel() {
     client.gateway = gateway.url();
     client.announce(&client.terms.address()).await.expect("it was taken under the old fee");
     let late = client_terms(11);
-    cocoon_chain::open_channel(&world.wallet(CLIENT), &late, DEPOSIT).await.expect("anybody may open one");
+    cocoon_chain::open_channel(&world.wallet(CLIENT), &late, DEPOSIT, DEPOSIT)
+        .await
+        .expect("anybody may open one");
     let refused = client.announce(&late.address()).await;
     assert_eq!(refused, Err((400, "unfit_channel".to_owned())), "new channels pay the new fee");
     host.register(&world, &gateway.url(), WORKER).await.expect("its old channel is good too");

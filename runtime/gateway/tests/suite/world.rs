@@ -15,7 +15,9 @@ use cocoon_chain::{Toncenter, Wallet};
 use cocoon_contracts::{
     Address, Nanotons, SignedVoucher, SigningKey, TON, Voucher,
     channel::Terms,
-    registry::{self, Content, Deployment, Image, Model, Status},
+    registry::{
+        self, Approval, Change, Content, Deployment, Image, Model, Owners, Prices, Status, TdxRegisters,
+    },
     wallet,
 };
 use cocoon_gateway::{Gateway, GatewayError, GatewayOptions, Money, RunningGateway, Timing};
@@ -71,15 +73,23 @@ pub(crate) fn now() -> UnixTime {
     UnixTime(SystemTime::UNIX_EPOCH.elapsed().expect("the clock is after 1970").as_secs())
 }
 
+/// The treasury alone owns the registry.
+fn owners() -> Owners {
+    Owners::new(1, [key(TREASURY).public()]).expect("a sound key")
+}
+
 /// What the registry allows: the fake host's guest and its model, at its price.
 fn content(root: &SimulatedRoot) -> Content {
     let registers = guest(root).registers().clone();
-    let measurements = registry::Measurements { mrtd: registers.mrtd, rtmr: registers.rtmr };
+    let registers = TdxRegisters { mrtd: registers.mrtd, rtmr: registers.rtmr };
+    let measurements = registry::Measurements::Tdx(Box::new(registers));
     let (name, status) = ("test".to_owned(), Status::Allowed);
-    let image = Image { name: name.clone(), status, measurements, configuration: None };
-    let (prompt_price, completion_price) = (HOST_PRICE.prompt, HOST_PRICE.completion);
-    let model = Model { name, status, weights: MODEL, prompt_price, completion_price };
-    Content { fee_bps: FEE_BPS, treasury: address(TREASURY), images: vec![image], models: vec![model] }
+    let profile = String::new();
+    let image = Image { name: name.clone(), profile, status, measurements, configuration: None };
+    let Price { prompt, cached, completion, .. } = HOST_PRICE;
+    let prices = Prices { prompt, cached, completion };
+    let model = Model { name, status, weights: MODEL, prices };
+    Content { images: vec![image], models: vec![model], ..Content::empty(FEE_BPS, address(TREASURY)) }
 }
 
 impl World {
@@ -87,7 +97,7 @@ impl World {
         let time = u32::try_from(now().0).expect("before 2106");
         let root = SimulatedRoot::create(now());
         let content = content(&root);
-        let deployment = Deployment { owner: address(TREASURY), delay: 1, salt: 1, content };
+        let deployment = Deployment { owners: owners(), delay: 1, salt: 1, content };
         let registry = deployment.address().expect("the content fits");
         let rich = |number| GenesisAccount { address: address(number), balance: 100 * TON, state_init: None };
         let contract = GenesisAccount {
@@ -114,8 +124,14 @@ impl World {
 
     /// The registry's owner changes the network's fee.
     pub(crate) async fn change_fee(&self, fee_bps: u16) {
-        let (owner, content) = (self.wallet(TREASURY), Content { fee_bps, ..content(&self.root) });
-        let proposed = cocoon_chain::propose(&owner, &self.registry, &address(TREASURY), &content).await;
+        let owner = self.wallet(TREASURY);
+        let registry = cocoon_chain::read_registry(&**owner.chain(), &self.registry).await;
+        let change = Change { owners: owners(), content: Content { fee_bps, ..content(&self.root) } };
+        let registry = registry.expect("there is a registry");
+        let mut approval = Approval::to_propose(NETWORK, &self.registry, &registry, change, u32::MAX)
+            .expect("the content fits");
+        approval.sign(&key(TREASURY)).expect("the owner's key");
+        let proposed = cocoon_chain::propose(&owner, &self.registry, &approval).await;
         proposed.expect("the owner may propose");
         eventually("the new fee counts", async || {
             cocoon_chain::activate(&owner, &self.registry).await.is_ok()
@@ -208,7 +224,9 @@ impl ByHand {
     pub(crate) async fn open(world: &World, gateway: &str, host: &FakeHost, deposit: Nanotons) -> Self {
         let wallet = world.wallet(CLIENT);
         let terms = client_terms(1);
-        cocoon_chain::open_channel(&wallet, &terms, deposit).await.expect("the client can open a channel");
+        cocoon_chain::open_channel(&wallet, &terms, deposit, u64::MAX)
+            .await
+            .expect("the client can open a channel");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let trusted = trust(world, host).await;
         let client = Self { http, gateway: gateway.to_owned(), terms, trusted };

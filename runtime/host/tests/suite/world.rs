@@ -17,7 +17,7 @@ use cocoon_chain::{Toncenter, Wallet};
 use cocoon_contracts::{
     Address, SigningKey, TON, Voucher,
     channel::Terms,
-    registry::{Content, Deployment},
+    registry::{Content, Deployment, Owners},
     wallet,
 };
 use cocoon_host::{Expected, Files, Host, HostOptions, Launch, Money, RunningHost};
@@ -94,9 +94,9 @@ impl Drop for World {
 impl World {
     pub(crate) async fn start() -> Self {
         let time = u32::try_from(now().0).expect("before 2106");
-        let content =
-            Content { fee_bps: 100, treasury: address(TREASURY), images: Vec::new(), models: Vec::new() };
-        let deployment = Deployment { owner: address(TREASURY), delay: 1, salt: 1, content };
+        let content = Content::empty(100, address(TREASURY));
+        let owners = Owners::new(1, [key(TREASURY).public()]).expect("a sound key");
+        let deployment = Deployment { owners, delay: 1, salt: 1, content };
         let registry = deployment.address().expect("the content fits");
         let rich = |number| GenesisAccount { address: address(number), balance: 100 * TON, state_init: None };
         let contract = GenesisAccount {
@@ -190,7 +190,9 @@ impl Gateway {
             fee_bps: 100,
             treasury: address(TREASURY),
         };
-        cocoon_chain::open_channel(&world.wallet(GATEWAY), &terms, TON).await.expect("the channel opens");
+        cocoon_chain::open_channel(&world.wallet(GATEWAY), &terms, TON, u64::MAX)
+            .await
+            .expect("the channel opens");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let gateway = Self { http, host: host.url(), terms };
         let body = ChannelAnnouncement { address: gateway.terms.address().to_string() };
