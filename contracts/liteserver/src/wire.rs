@@ -8,7 +8,7 @@ use ton_net_tl::lite::{
     AccountId, AccountState, BlockIdExt, BlockLink, Error, GetAccountState, GetBlockProof,
     GetMasterchainInfo, MasterchainInfo, PartialBlockProof, Query, Signature, SignatureSet,
 };
-use ton_net_tl::{TlRead, TlResult, deserialize, serialize};
+use ton_net_tl::{TlRead, TlResult, serialize};
 
 /// The masterchain's only shard, as a prefix with its end bit.
 pub(crate) const WHOLE_SHARD: u64 = 1 << 63;
@@ -99,7 +99,10 @@ fn read<T>(
     what: &str,
     parse: impl FnOnce(&mut &[u8]) -> TlResult<T>,
 ) -> Result<T, AnswerError> {
-    if let Ok(error) = deserialize::<Error>(answer) {
+    let mut rest = answer;
+    if let Ok(error) = Error::read_from(&mut rest)
+        && rest.is_empty()
+    {
         let message = String::from_utf8_lossy(&error.message).chars().take(MAX_ECHO).collect();
         return Err(AnswerError::Refused { code: error.code, message });
     }
@@ -205,3 +208,7 @@ fn count(rest: &mut &[u8], limit: u32) -> TlResult<u32> {
     let count = u32::read_from(rest)?;
     if count <= limit { Ok(count) } else { Err(ton_net_tl::TlError::InvalidData) }
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

@@ -287,6 +287,7 @@ impl Founder<'_> {
             gateways: self.known.map(|file| file.gateways.clone()).unwrap_or_default(),
             simulated_root: Some(SIMULATED_ROOT.into()),
             faucet: true,
+            access: crate::access::Access::default(),
         };
         file.save(self.state)
     }

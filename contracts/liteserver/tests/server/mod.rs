@@ -1,5 +1,6 @@
 //! A liteserver of the other implementation's ADNL and words (`adnl`, `ton_liteapi`): what it says is the test's.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::sync::{Arc, Mutex};
 
