@@ -266,7 +266,7 @@ impl Liteservers {
         while let Some((lt, hash)) = next.filter(|_| list.len() < limit) {
             let left = limit - list.len();
             let query = wire::transactions(PAGE.min(u32::try_from(left).unwrap_or(PAGE)), address, lt, &hash);
-            let (page, before) = self
+            let page = self
                 .each("getTransactions", |peer, deadline| {
                     let query = &query;
                     async move {
@@ -276,8 +276,8 @@ impl Liteservers {
                     }
                 })
                 .await?;
-            list.extend(page);
-            next = before;
+            list.extend(page.list);
+            next = page.before;
         }
         Ok(list)
     }

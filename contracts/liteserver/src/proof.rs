@@ -252,8 +252,17 @@ fn contents(account: Account) -> Result<AccountState, &'static str> {
     Ok(AccountState { balance, status, code_hash, data, last_lt: 0 })
 }
 
+/// Some of an account's transactions, newest first, all of them proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The transactions.
+    pub list: Vec<Transaction>,
+    /// The one before them: its logical time and hash; `None` when they reach the account's first.
+    pub before: Option<(u64, [u8; 32])>,
+}
+
 /// Checks the answer to `getTransactions`: each transaction must be the one that the account, or the one after it, names
-/// by hash and time. Returns them newest first, and the one before them, or `None` at the beginning.
+/// by hash and time.
 ///
 /// # Errors
 /// They are others, or none although there are some.
@@ -262,7 +271,7 @@ pub fn transactions(
     last: (u64, &[u8; 32]),
     bag: &[u8],
     limit: usize,
-) -> Result<(Vec<Transaction>, Option<(u64, [u8; 32])>), ProofError> {
+) -> Result<Page, ProofError> {
     let bad = |why: &dyn std::fmt::Display| ProofError::BadTransactions(why.to_string());
     if bag.len() > MAX_TRANSACTIONS_BYTES {
         return Err(bad(&"the bag is too large"));
@@ -290,5 +299,5 @@ pub fn transactions(
     if list.is_empty() && limit > 0 && expected.0 != 0 {
         return Err(bad(&"there are none"));
     }
-    Ok((list, Some(expected).filter(|(lt, _)| *lt != 0)))
+    Ok(Page { list, before: Some(expected).filter(|(lt, _)| *lt != 0) })
 }

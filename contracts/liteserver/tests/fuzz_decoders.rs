@@ -78,8 +78,8 @@ fn damaged_transactions_are_refused_or_the_same() {
     let mut random = Random::seeded("transactions with proofs");
     for round in 0..iterations() / 4 {
         let bytes = random.bytes(&valid);
-        if let Ok((list, _)) = timed(round, || proof::transactions(&address(0x11), last, &bytes, 16)) {
-            assert!(list[0].hash == *last.1, "round {round}");
+        if let Ok(page) = timed(round, || proof::transactions(&address(0x11), last, &bytes, 16)) {
+            assert!(page.list[0].hash == *last.1, "round {round}");
         }
     }
 }
@@ -107,7 +107,7 @@ async fn damaged_answers_on_the_wire_are_errors() {
     let chain = Liteservers::connect_with_clock(settings, Arc::new(|| u64::from(TIME + HEAD))).await.unwrap();
     let (own, random) = (Arc::clone(&world), Mutex::new(Random::seeded("the wire")));
     running.think(move |request| match honest(&own, request) {
-        Say::Answer(answer) => Say::Bytes(random.lock().unwrap().bytes(&tl_proto_04::serialize(answer))),
+        Say::Answer(answer) => Say::Bytes(random.lock().unwrap().bytes(&tl_proto_04::serialize(*answer))),
         other => other,
     });
     let mut read = 0;

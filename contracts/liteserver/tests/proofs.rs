@@ -5,7 +5,7 @@ mod world;
 
 use cocoon_chain::AccountStatus;
 use cocoon_contracts::{Address, Cell, message};
-use cocoon_liteserver::proof::{self, ProofError, ProvenBlock};
+use cocoon_liteserver::proof::{self, Page, ProofError, ProvenBlock};
 use ton_net_block::BlockError;
 use ton_net_tl::lite::{AccountState, BlockLink, PartialBlockProof, SignatureSet};
 use tycho_types::boc::Boc;
@@ -300,15 +300,15 @@ fn transactions_are_those_that_the_account_names() {
     let account = address(0x11);
     let [newest, first] = transactions(&account);
     let last = (47, &newest.repr_hash().0);
-    let (list, before) =
+    let Page { list, before } =
         proof::transactions(&account, last, &bag(&[newest.clone(), first.clone()]), 16).unwrap();
     assert_eq!(list.iter().map(|tx| tx.lt).collect::<Vec<_>>(), [47, 37]);
     assert_eq!((list[0].hash, before), (newest.repr_hash().0, None));
-    let (list, before) =
+    let Page { list, before } =
         proof::transactions(&account, last, &bag(std::slice::from_ref(&newest)), 16).unwrap();
     assert_eq!((list.len(), before), (1, Some((37, first.repr_hash().0))));
     assert_eq!(
-        proof::transactions(&account, last, &bag(&[newest.clone(), first.clone()]), 1).unwrap().0.len(),
+        proof::transactions(&account, last, &bag(&[newest.clone(), first.clone()]), 1).unwrap().list.len(),
         1
     );
     let other = transactions(&address(0x22));

@@ -24,7 +24,7 @@ use crate::world::{self, World};
 
 /// What the server does with a question.
 pub(crate) enum Say {
-    Answer(Response),
+    Answer(Box<Response>),
     /// These bytes instead of an answer.
     Bytes(Vec<u8>),
     /// Nothing, ever.
@@ -84,7 +84,7 @@ async fn talk(
         asked.lock().unwrap().push(request.clone());
         let mind = Arc::clone(&mind.lock().unwrap());
         let answer = match mind(&request) {
-            Say::Answer(answer) => tl_proto_04::serialize(Message::Answer { query_id, answer }),
+            Say::Answer(answer) => tl_proto_04::serialize(Message::Answer { query_id, answer: *answer }),
             Say::Bytes(answer) => {
                 ton_net_tl::serialize(ton_net_tl::adnl::Message::Answer { query_id: query_id.0, answer })
             }
@@ -98,13 +98,13 @@ async fn talk(
 }
 
 pub(crate) fn refuse(code: i32, message: &str) -> Say {
-    Say::Answer(Response::Error(Error { code, message: String::new(message.to_owned()) }))
+    Say::Answer(Box::new(Response::Error(Error { code, message: String::new(message.to_owned()) })))
 }
 
 /// An honest answer.
 pub(crate) fn honest(world: &World, request: &Request) -> Say {
     let made = [&world.pinned, &world.next_key, &world.head];
-    Say::Answer(match request {
+    let answer = match request {
         Request::GetMasterchainInfo => Response::MasterchainInfo(MasterchainInfo {
             last: id(&world.head.id),
             state_root_hash: Int256(world.head.state.repr_hash().0),
@@ -150,7 +150,8 @@ pub(crate) fn honest(world: &World, request: &Request) -> Say {
         }
         Request::SendMessage(_) => Response::SendMsgStatus(SendMsgStatus { status: 1 }),
         _ => return refuse(-400, "unknown"),
-    })
+    };
+    Say::Answer(Box::new(answer))
 }
 
 /// One link at a time, so that the walk takes several answers.
