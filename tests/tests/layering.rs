@@ -12,6 +12,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("cocoon-contracts", "contracts", &[]),
     ("cocoon-chain", "contracts/chain", &["cocoon-contracts"]),
     ("cocoon-ledger", "contracts/ledger", &["cocoon-contracts", "cocoon-chain"]),
+    ("cocoon-liteserver", "contracts/liteserver", &["cocoon-contracts", "cocoon-chain"]),
     ("cocoon-image", "guest-image", &["cocoon-attestation"]),
     ("cocoon-image-build", "guest-image/build", &["cocoon-attestation", "cocoon-image"]),
     ("cocoon-init", "guest-image/init", &[]),

@@ -1,4 +1,8 @@
 //! What can go wrong between us and the chain: what happened, to what, and what to do.
+//!
+//! Whether to try again is decided in one place: [`ChainError::is_temporary`].
+
+use std::time::Duration;
 
 use cocoon_contracts::{Address, Malformed, Nanotons};
 
@@ -13,7 +17,7 @@ pub enum ChainError {
         /// What is wrong with it.
         why: String,
     },
-    /// Nothing answered, also after retries.
+    /// Nothing answered, also after retries; or the service says that it is in trouble itself.
     #[error("the TON endpoint {url} does not answer {method} ({why}): check that it runs and is reachable")]
     Unreachable {
         /// The endpoint.
@@ -23,7 +27,68 @@ pub enum ChainError {
         /// The last failure.
         why: String,
     },
-    /// The endpoint answered with an error.
+    /// Every endpoint limits how often it may be asked, and the limit is reached.
+    #[error(
+        "the TON endpoint {url} takes no more requests for {} s ({method}): wait, or use an API key",
+        retry_after.as_secs_f32()
+    )]
+    RateLimited {
+        /// The endpoint that frees up first.
+        url: String,
+        /// What was asked.
+        method: String,
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// The endpoint serves another network than the one that is wanted. Nothing of it is believed.
+    #[error(
+        "the TON endpoint {url} is of network {found}, not {expected}: correct the address or the network"
+    )]
+    WrongNetwork {
+        /// The endpoint.
+        url: String,
+        /// The global id that is wanted.
+        expected: i32,
+        /// The global id that it has.
+        found: i32,
+    },
+    /// A server's answer does not prove what it says. Another server may answer honestly.
+    #[error("{server} answered {method} without proof ({why}): it is broken or lies; use another")]
+    Unproven {
+        /// The server.
+        server: String,
+        /// What was asked.
+        method: String,
+        /// Which step of the proof failed.
+        why: String,
+    },
+    /// The newest block that could be proven is older than allowed.
+    #[error("the newest block of {server} is {age_seconds} s old: it lags, or this machine's clock is wrong")]
+    Stale {
+        /// The server.
+        server: String,
+        /// The block's age by this machine's clock.
+        age_seconds: u64,
+    },
+    /// This way to the chain cannot do what was asked.
+    #[error("{backend} cannot {action}: {instead}")]
+    Unsupported {
+        /// The kind of chain.
+        backend: &'static str,
+        /// What was wanted.
+        action: &'static str,
+        /// What can be done instead.
+        instead: &'static str,
+    },
+    /// A file or variable that says how to reach the chain cannot be used.
+    #[error("{what} cannot be used ({why})")]
+    Settings {
+        /// Which file or variable.
+        what: String,
+        /// What is wrong with it; never a secret.
+        why: String,
+    },
+    /// The endpoint answered with an error that will stay.
     #[error("the TON endpoint {url} refused {method} (code {code}): {message}")]
     Refused {
         /// The endpoint.
@@ -35,8 +100,8 @@ pub enum ChainError {
         /// Its words, cut short when long.
         message: String,
     },
-    /// The endpoint answered something that is not of the toncenter v2 shape.
-    #[error("the TON endpoint {url} answered {method} with nonsense ({why}): is it a toncenter v2 endpoint?")]
+    /// The endpoint answered something that is not of the shape that was expected.
+    #[error("the TON endpoint {url} answered {method} with nonsense ({why}): is it a service of this kind?")]
     BadAnswer {
         /// The endpoint.
         url: String,
@@ -110,6 +175,38 @@ pub enum ChainError {
 }
 
 impl ChainError {
+    /// Whether the same call may succeed later although nothing is corrected: nobody answers, a limit is reached, a
+    /// server lags or answered badly where another may answer well. After such an error of [`crate::Chain::send`] the
+    /// message may or may not be on its way.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::RateLimited { .. }
+            | Self::Unproven { .. }
+            | Self::Stale { .. } => true,
+            Self::Url { .. }
+            | Self::WrongNetwork { .. }
+            | Self::Unsupported { .. }
+            | Self::Settings { .. }
+            | Self::Refused { .. }
+            | Self::BadAnswer { .. }
+            | Self::GetMethod { .. }
+            | Self::WrongAccount { .. }
+            | Self::InsufficientBalance { .. }
+            | Self::ContractRefused { .. }
+            | Self::NotConfirmed { .. }
+            | Self::Invalid { .. } => false,
+        }
+    }
+
+    /// When to ask again, if the other side said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
+    }
+
     pub(crate) fn wrong_account(
         address: &Address,
         expected: &'static str,

@@ -1,8 +1,12 @@
 //! The chain as every party of the network sees it: reading blocks and accounts, sending messages, and the operations
 //! on channels and registries that are made of these.
 //!
-//! [`Chain`] is the only door. [`Toncenter`] is the client of the toncenter v2 HTTP shape, which public services and
-//! `cocoon chain` serve. [`Wallet`] sends and waits until what it sent has happened.
+//! [`Chain`] is the only door, and has three backends: the embedded ledger and public services behind HTTP
+//! ([`Toncenter`] for toncenter v2, [`ToncenterV3`] for v3), which are believed, and liteservers with proofs (the crate
+//! `cocoon-liteserver`), which are not. [`Wallet`] sends and waits until what it sent has happened.
+//!
+//! Tried against: v2 against `cocoon chain` and servers of the documented shape; v3 against servers of the documented
+//! shape. Nothing here has talked to a public network yet.
 
 mod bonds;
 mod channels;
@@ -21,7 +25,7 @@ pub use channels::{
 pub use error::ChainError;
 pub use registries::{activate, cancel, deploy_registry, propose, read_registry};
 pub use stack::{stack_from_json, stack_to_json};
-pub use toncenter::Toncenter;
+pub use toncenter::{ApiKey, Toncenter, ToncenterOptions, ToncenterV3};
 pub use transaction::Transaction;
 pub use wallet::Wallet;
 
@@ -91,7 +95,11 @@ impl StackItem {
     }
 }
 
-/// A view of one TON network. Every call has a timeout of its own.
+/// A view of one TON network.
+///
+/// Every call has a deadline of its own and retries what may be retried: an error that
+/// [is temporary](ChainError::is_temporary) means that there is no use in asking again at once, and that the same call
+/// works when the chain is back. Whether answers are proven or believed is the backend's to say; callers are the same.
 pub trait Chain: Send + Sync {
     /// The network's global id: -239 mainnet, -3 testnet, others for development networks.
     fn network(&self) -> i32;
@@ -99,10 +107,10 @@ pub trait Chain: Send + Sync {
     /// The newest block.
     fn head(&self) -> BoxFuture<'_, Result<Block, ChainError>>;
 
-    /// The block with this number; `None` when there is none yet.
+    /// The block with this number, which is what a freshness beacon is compared with; `None` when there is none yet.
     fn block(&self, seqno: u32) -> BoxFuture<'_, Result<Option<Block>, ChainError>>;
 
-    /// An account.
+    /// An account, at a block that is no older than the last [`Chain::head`] that was returned.
     fn account<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, Result<AccountState, ChainError>>;
 
     /// An account's newest transactions, newest first, at most `limit` (and at most 100).
@@ -112,7 +120,8 @@ pub trait Chain: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Transaction>, ChainError>>;
 
-    /// Runs a get-method and returns its stack, top first as written in the contract.
+    /// Runs a get-method and returns its stack, top first as written in the contract. A convenience for what is only
+    /// shown: decisions read [`Chain::account`]'s data instead, which every backend has and one can prove.
     fn run_get_method<'a>(
         &'a self,
         address: &'a Address,
@@ -120,7 +129,8 @@ pub trait Chain: Send + Sync {
         arguments: Vec<StackItem>,
     ) -> BoxFuture<'a, Result<Vec<StackItem>, ChainError>>;
 
-    /// Hands in an external message (a bag of cells). Success says that the network took it, not that it was carried
-    /// out. Sending the same message again does no harm.
+    /// Hands in an external message (a bag of cells). Success says that the network took it, or that it may have: look
+    /// at the account to see whether it was carried out. Sending the same message again does no harm: contracts take one
+    /// once.
     fn send<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<(), ChainError>>;
 }

@@ -1,4 +1,4 @@
-//! Get-method stacks in the JSON of toncenter v2.
+//! Get-method stacks in the JSON of toncenter v2. (Version 3 shares its numbers and cells.)
 //!
 //! Two spellings: items at the top are pairs (`["num", "0x1"]`), items inside tuples are objects with an `@type`.
 
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::StackItem;
 
 /// Most items in a stack or tuple, and how deep tuples may nest.
-const MAX_ITEMS: usize = 255;
-const MAX_DEPTH: usize = 16;
+pub(crate) const MAX_ITEMS: usize = 255;
+pub(crate) const MAX_DEPTH: usize = 16;
 /// The largest cell tree in a stack, as a bag of cells.
 const MAX_CELL_BYTES: usize = 1 << 20;
 /// Longest spelling of a 257-bit integer, decimal or hex, with sign and prefix.
@@ -101,7 +101,7 @@ fn entry(item: &Value, depth: usize) -> Result<StackItem, String> {
     }
 }
 
-fn number(value: &Value) -> Result<BigInt, String> {
+pub(crate) fn number(value: &Value) -> Result<BigInt, String> {
     let text = match value {
         Value::String(text) if text.len() <= MAX_NUMBER_CHARS => text.clone(),
         Value::Number(number) => number.to_string(),
@@ -126,12 +126,12 @@ fn number(value: &Value) -> Result<BigInt, String> {
     Ok(BigInt::from_biguint(sign, magnitude))
 }
 
-fn hex_number(value: &BigInt) -> String {
+pub(crate) fn hex_number(value: &BigInt) -> String {
     let sign = if value.sign() == Sign::Minus { "-" } else { "" };
     format!("{sign}0x{}", value.magnitude().to_str_radix(16))
 }
 
-fn cell(text: &str) -> Result<Cell, String> {
+pub(crate) fn cell(text: &str) -> Result<Cell, String> {
     if text.len() > MAX_CELL_BYTES * 4 / 3 + 4 {
         return Err("a cell tree is too large".into());
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use cocoon_attestation::UnixTime;
 use cocoon_chain::{Chain, Toncenter, Wallet, activate, deploy_registry, propose, read_registry};
 use cocoon_contracts::registry::{
-    Approval, Change, Content, Deployment, Image, Measurements, Model, Owners, Prices, Status, TdxRegisters,
+    Approval, Change, Coefficients, Content, Deployment, Image, Measurements, Model, Owners, Prices, Status,
+    TdxRegisters,
 };
 use cocoon_contracts::{Address, Nanotons, parse_address};
 use cocoon_host::{Expected, GuestSettings, Reference};
@@ -30,6 +31,8 @@ const FEE_BPS: u16 = 500;
 /// Nanotons per million tokens.
 const PROMPT_PRICE: Nanotons = 20_000_000;
 const COMPLETION_PRICE: Nanotons = 160_000_000;
+/// From a tenth of these prices to ten times them.
+const COEFFICIENTS: Coefficients = Coefficients { min_permille: 100, max_permille: 10_000 };
 /// How long a change of the registry waits on a development network, in seconds.
 const REGISTRY_DELAY: u32 = 1;
 /// How long the owner's signature of a change counts, in seconds.
@@ -235,10 +238,16 @@ impl Founder<'_> {
             name,
             status: Status::Allowed,
             weights: expected.weights,
-            // What comes out of a cache costs as much, until workers say what does.
+            // What comes out of a cache costs as much: the engine has none yet.
             prices: Prices { prompt: PROMPT_PRICE, cached: PROMPT_PRICE, completion: COMPLETION_PRICE },
         };
-        Ok(Content { images, models: vec![model], ..Content::empty(FEE_BPS, treasury.clone()) })
+        let models = vec![model];
+        Ok(Content {
+            coefficients: COEFFICIENTS,
+            images,
+            models,
+            ..Content::empty(FEE_BPS, treasury.clone())
+        })
     }
 
     /// The development image on every machine that its manifest predicts.
@@ -305,6 +314,7 @@ impl Founder<'_> {
             gateways: self.known.map(|file| file.gateways.clone()).unwrap_or_default(),
             simulated_root: Some(SIMULATED_ROOT.into()),
             faucet: true,
+            access: crate::access::Access::default(),
         };
         file.save(self.state)
     }

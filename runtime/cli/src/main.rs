@@ -1,5 +1,6 @@
 //! `cocoon`: one binary for clients, node operators and auditors.
 
+mod access;
 mod chain;
 mod chat;
 mod counter;

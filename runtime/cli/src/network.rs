@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Access;
 use crate::error::{Explain, Failure};
 
 /// File name inside the state folder.
@@ -16,7 +17,8 @@ pub(crate) const FILE: &str = "network.toml";
 pub(crate) struct NetworkFile {
     /// TON global id. Negative numbers other than −239 and −3 are development networks.
     pub(crate) network: i32,
-    /// Where the chain is read and written: a toncenter v2 endpoint.
+    /// Where the chain is read and written: a toncenter endpoint (v3 when its address ends in `/api/v3`, else v2), or
+    /// `liteservers`.
     pub(crate) chain: String,
     /// The registry contract: which images and models this network allows, and its fee.
     pub(crate) registry: String,
@@ -29,6 +31,9 @@ pub(crate) struct NetworkFile {
     /// Whether the chain hands out coins for the asking. Only development networks do.
     #[serde(default)]
     pub(crate) faucet: bool,
+    /// What else is needed to reach the chain. Last: it is a table.
+    #[serde(default, skip_serializing_if = "Access::is_usual")]
+    pub(crate) access: Access,
 }
 
 impl NetworkFile {
@@ -117,6 +122,7 @@ mod tests {
             gateways: vec!["http://127.0.0.1:8082".into()],
             simulated_root: Some("simulated-root.der".into()),
             faucet: true,
+            access: Access { requests_per_second: Some(5), ..Access::default() },
         }
     }
 

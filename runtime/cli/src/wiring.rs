@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use cocoon_accounts::Store;
 use cocoon_attestation::{Policy, TrustAnchors};
-use cocoon_chain::{Chain, Toncenter, Wallet, read_registry};
+use cocoon_chain::{Chain, Wallet, read_registry};
 use cocoon_client::{ChannelOptions, Client, ClientOptions, PolicySource, policy_from_registry};
 use cocoon_contracts::registry::Registry;
 use cocoon_contracts::{Address, Nanotons, parse_address};
 
+use crate::access::connect;
 use crate::counter;
 use crate::error::{Explain, Failure};
 use crate::keys;
@@ -42,7 +43,7 @@ impl Joined {
     /// Reads the network file and meets the chain it names.
     pub(crate) async fn load(state: &Path) -> Result<Self, Failure> {
         let file = NetworkFile::load(state)?;
-        let chain: Arc<dyn Chain> = Arc::new(connect(&file).await?);
+        let chain: Arc<dyn Chain> = connect(state, &file).await?;
         let registry_address = parse_address(&file.registry)
             .explain(|| "the network file names no registry".into(), "start `cocoon chain` again")?;
         let registry = read_registry(chain.as_ref(), &registry_address).await.explain(
@@ -164,26 +165,6 @@ impl Default for ClientSettings {
 /// A client's error with its own remedy.
 pub(crate) fn explain_client(error: &cocoon_client::ClientError) -> Failure {
     Failure::new(error.to_string(), error.remedy())
-}
-
-/// Meets the chain of a network file.
-pub(crate) async fn connect(file: &NetworkFile) -> Result<Toncenter, Failure> {
-    let chain = Toncenter::connect(&file.chain).await.explain(
-        || "the chain cannot be reached".into(),
-        "start `cocoon chain`, or correct the network file",
-    )?;
-    if chain.network() != file.network {
-        return Err(Failure::new(
-            format!(
-                "the chain at {} is network {}, the network file says {}",
-                file.chain,
-                chain.network(),
-                file.network
-            ),
-            "this is another network: correct the network file",
-        ));
-    }
-    Ok(chain)
 }
 
 fn read_policy(path: &Path) -> Result<Policy, Failure> {

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use cocoon_chain::Chain;
 use cocoon_contracts::{Nanotons, parse_address};
 
 use super::journey::CHALLENGE_SECONDS;
+use crate::access::connect;
 use crate::error::{Explain, Failure};
 use crate::network::NetworkFile;
 use crate::part::Part;
 use crate::ui::Screen;
-use crate::wiring::connect;
 
 /// A running network in a folder of its own, gone with this value.
 pub(super) struct Stage {
@@ -83,7 +82,7 @@ impl Stage {
 /// What a wallet of the stage holds.
 pub(super) async fn balance(state: &Path, wallet: &str) -> Result<Nanotons, Failure> {
     let file = NetworkFile::load(state)?;
-    let chain = connect(&file).await?;
+    let chain = connect(state, &file).await?;
     let address = parse_address(wallet).explain(|| "a part announced no wallet".into(), "report this")?;
     let account = chain.account(&address).await;
     Ok(account.explain(|| "a balance cannot be read".into(), "look at the chain's log")?.balance)

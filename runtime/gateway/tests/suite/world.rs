@@ -89,7 +89,9 @@ fn content(root: &SimulatedRoot) -> Content {
     let Price { prompt, cached, completion, .. } = HOST_PRICE;
     let prices = Prices { prompt, cached, completion };
     let model = Model { name, status, weights: MODEL, prices };
-    Content { images: vec![image], models: vec![model], ..Content::empty(FEE_BPS, address(TREASURY)) }
+    let coefficients = registry::Coefficients { min_permille: 100, max_permille: 10_000 };
+    let (images, models) = (vec![image], vec![model]);
+    Content { coefficients, images, models, ..Content::empty(FEE_BPS, address(TREASURY)) }
 }
 
 impl World {

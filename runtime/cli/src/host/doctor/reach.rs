@@ -8,10 +8,10 @@ use cocoon_chain::{Chain, Wallet};
 use cocoon_fetch::{Service, ServiceUrl, Services};
 use cocoon_launch::doctor::{Network, Probe, Tee};
 
+use crate::access::connect;
 use crate::error::chain;
 use crate::keys;
 use crate::network::NetworkFile;
-use crate::wiring::connect;
 
 /// How long any service may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -98,7 +98,7 @@ async fn ledger(state: &Path) -> (Probe<String>, Probe<u64>) {
         Err(failure) => return failed(failure.what),
     };
     let met = tokio::time::timeout(LIMIT, async {
-        let chain = connect(&file).await.map_err(|failure| failure.what)?;
+        let chain = connect(state, &file).await.map_err(|failure| failure.what)?;
         let head = chain.head().await.map_err(|error| error.to_string())?;
         Ok::<_, String>((chain, head))
     });
@@ -108,7 +108,7 @@ async fn ledger(state: &Path) -> (Probe<String>, Probe<u64>) {
         Ok(Ok(met)) => met,
     };
     let found = format!("network {}, block {}", file.network, head.seqno);
-    (Probe::Answered(found), wallet(state, Arc::new(chain)).await)
+    (Probe::Answered(found), wallet(state, chain).await)
 }
 
 async fn wallet(state: &Path, chain: Arc<dyn Chain>) -> Probe<u64> {
