@@ -12,7 +12,7 @@ use crate::block::{Block, sha256};
 use crate::execute::{Draft, External, check_external, parameters};
 use crate::genesis::{Genesis, no_account};
 use crate::getter::{GetterError, GetterOutput, run_getter};
-use crate::store::{Changes, Store, Totals};
+use crate::store::{Changes, Loaded, Store, Totals};
 use crate::{LedgerError, SubmitError, config};
 
 /// Most messages from outside that wait for a block.
@@ -70,17 +70,33 @@ impl Ledger {
 
     /// The ledger in this file: begun with `genesis`, or reopened where it was.
     pub fn open(path: &Path, genesis: &Genesis) -> Result<Self, LedgerError> {
-        Self::on(Store::open(path, genesis.network)?, genesis)
+        let digest = genesis.digest().map_err(execution)?;
+        let Some(store) = Store::open(path, genesis.network)? else {
+            let beginning = Beginning::of(genesis)?;
+            let store = Store::create(path, genesis.network, &digest, &beginning.changes())?;
+            return Self::with(store, genesis, beginning.state());
+        };
+        // A file that is there and holds nothing is no ledger of ours: those have their first block before their name.
+        let nothing = || LedgerError::Broken { what: format!("{}: it holds no ledger", path.display()) };
+        let loaded = store.load(&digest)?.ok_or_else(nothing)?;
+        Self::with(store, genesis, State::from(loaded))
     }
 
     pub(crate) fn on(store: Store, genesis: &Genesis) -> Result<Self, LedgerError> {
         let digest = genesis.digest().map_err(execution)?;
-        let (head, totals, accounts, queue) = match store.load(&digest)? {
-            Some(loaded) => {
-                (loaded.head, loaded.totals, loaded.accounts.into_iter().collect(), loaded.queue.into())
+        let state = match store.load(&digest)? {
+            Some(loaded) => State::from(loaded),
+            None => {
+                let beginning = Beginning::of(genesis)?;
+                store.begin(&digest, &beginning.changes())?;
+                beginning.state()
             }
-            None => begin(&store, genesis, &digest)?,
         };
+        Self::with(store, genesis, state)
+    }
+
+    fn with(store: Store, genesis: &Genesis, state: State) -> Result<Self, LedgerError> {
+        let State { head, totals, accounts, queue } = state;
         let network = genesis.network;
         let config = config::parsed(network, genesis.schedule, head.time).map_err(execution)?;
         Ok(Self {
@@ -115,6 +131,11 @@ impl Ledger {
     /// A parameter of the configuration.
     pub fn config_parameter(&self, id: u32) -> Option<Cell> {
         self.config.raw.get_raw_cell(id).ok().flatten()
+    }
+
+    /// All accounts that ever were, in order of address.
+    pub fn accounts(&self) -> impl Iterator<Item = (&Address, &ShardAccount)> {
+        self.accounts.iter()
     }
 
     /// An account with its last transaction, if it ever had one or exists.
@@ -264,33 +285,58 @@ impl Ledger {
     }
 }
 
-type State = (Block, Totals, BTreeMap<Address, ShardAccount>, VecDeque<Cell>);
+/// What a ledger goes on from.
+struct State {
+    head: Block,
+    totals: Totals,
+    accounts: BTreeMap<Address, ShardAccount>,
+    queue: VecDeque<Cell>,
+}
 
-/// Writes the first block.
-fn begin(store: &Store, genesis: &Genesis, digest: &[u8; 32]) -> Result<State, LedgerError> {
-    let accounts: BTreeMap<_, _> = genesis.shard_accounts().map_err(execution)?.into_iter().collect();
-    let block = Block {
-        seqno: GENESIS_SEQNO,
-        root_hash: [0; 32],
-        previous: [0; 32],
-        time: genesis.time,
-        start_lt: 0,
-        end_lt: LT_ALIGN,
-        transactions: 0,
-        transactions_hash: sha256(&[]),
-        accounts_hash: accounts_hash(&accounts),
+impl From<Loaded> for State {
+    fn from(loaded: Loaded) -> Self {
+        let Loaded { head, totals, accounts, queue } = loaded;
+        Self { head, totals, accounts: accounts.into_iter().collect(), queue: queue.into() }
     }
-    .seal(genesis.network);
-    let totals = Totals::default();
-    let changes = Changes {
-        block: &block,
-        totals: &totals,
-        accounts: accounts.iter().collect(),
-        transactions: Vec::new(),
-        queue: Vec::new(),
-    };
-    store.begin(digest, &changes)?;
-    Ok((block, totals, accounts, VecDeque::new()))
+}
+
+/// The first block.
+struct Beginning {
+    block: Block,
+    totals: Totals,
+    accounts: BTreeMap<Address, ShardAccount>,
+}
+
+impl Beginning {
+    fn of(genesis: &Genesis) -> Result<Self, LedgerError> {
+        let accounts: BTreeMap<_, _> = genesis.shard_accounts().map_err(execution)?.into_iter().collect();
+        let block = Block {
+            seqno: GENESIS_SEQNO,
+            root_hash: [0; 32],
+            previous: [0; 32],
+            time: genesis.time,
+            start_lt: 0,
+            end_lt: LT_ALIGN,
+            transactions: 0,
+            transactions_hash: sha256(&[]),
+            accounts_hash: accounts_hash(&accounts),
+        };
+        Ok(Self { block: block.seal(genesis.network), totals: Totals::default(), accounts })
+    }
+
+    fn changes(&self) -> Changes<'_> {
+        Changes {
+            block: &self.block,
+            totals: &self.totals,
+            accounts: self.accounts.iter().collect(),
+            transactions: Vec::new(),
+            queue: Vec::new(),
+        }
+    }
+
+    fn state(self) -> State {
+        State { head: self.block, totals: self.totals, accounts: self.accounts, queue: VecDeque::new() }
+    }
 }
 
 fn seal(head: &Block, network: i32, time: u32, start_lt: u64, draft: &Draft<'_>) -> Block {
