@@ -9,6 +9,7 @@
 
 pub mod address;
 pub mod channel;
+pub mod decode;
 pub mod keys;
 pub mod message;
 pub mod registry;

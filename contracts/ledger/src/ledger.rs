@@ -9,7 +9,7 @@ use tycho_executor::ParsedConfig;
 use tycho_types::models::{Account, IntAddr, MsgInfo, OwnedMessage, ShardAccount};
 
 use crate::block::{Block, sha256};
-use crate::execute::{Draft, External, check_external, parameters};
+use crate::execute::{Draft, External, Fees, check_external, parameters};
 use crate::genesis::{Genesis, no_account};
 use crate::getter::{GetterError, GetterOutput, run_getter};
 use crate::store::{Changes, Loaded, Store, Totals};
@@ -164,6 +164,55 @@ impl Ledger {
         self.store.transactions(address, until, limit)
     }
 
+    /// The transactions of a block with their accounts, in the order in which they happened, from logical time `from`.
+    pub fn block_transactions(
+        &self,
+        block: &Block,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(Address, Cell)>, LedgerError> {
+        self.store.log(from.max(block.start_lt), block.end_lt, limit)
+    }
+
+    /// The first block for which `reached` holds. It must hold for all blocks after one for which it does.
+    pub fn find_block(&self, reached: impl Fn(&Block) -> bool) -> Result<Option<Block>, LedgerError> {
+        let (mut low, mut high) = (GENESIS_SEQNO, self.head.seqno + 1);
+        let mut found = None;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let block =
+                self.block(middle)?.ok_or(LedgerError::Broken { what: "a block is missing".into() })?;
+            if reached(&block) {
+                (high, found) = (middle, Some(block));
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The block in which logical time `lt` is.
+    pub fn block_of(&self, lt: u64) -> Result<Option<Block>, LedgerError> {
+        Ok(self.find_block(|block| lt < block.end_lt)?.filter(|block| block.start_lt <= lt))
+    }
+
+    /// The transaction that a message from outside caused, by the message's hash or its normalised one
+    /// ([`normalised_hash`](crate::normalised_hash)).
+    pub fn transaction_of(&self, message: &[u8; 32]) -> Result<Option<(Address, Cell)>, LedgerError> {
+        let Some(lt) = self.store.external(message)? else { return Ok(None) };
+        Ok(self.store.log(lt, lt.saturating_add(1), 1)?.pop())
+    }
+
+    /// What a message from outside would cost its account now. With `ignore_signature`, whoever signed it.
+    pub fn estimate(&self, message: &Cell, ignore_signature: bool) -> Result<Fees, SubmitError> {
+        let external = external(message.clone())?;
+        let mut params = parameters(self.head.time, self.head.end_lt, self.head.root_hash);
+        params.vm_modifiers.chksig_always_succeed = ignore_signature;
+        let account = self.accounts.get(&external.to).cloned().unwrap_or_else(no_account);
+        Fees::of(&params, &self.config, &account, &external)
+            .map_err(|_| SubmitError::NotAccepted(external.to.to_string()))
+    }
+
     /// The newest transactions of an account, read for what callers need.
     pub fn history(&self, address: &Address, limit: usize) -> Result<Vec<Transaction>, LedgerError> {
         let cells = self.transactions(address, u64::MAX, limit)?;
@@ -250,6 +299,7 @@ impl Ledger {
             queue: self.queue.clone(),
             changed: BTreeMap::new(),
             transactions: Vec::new(),
+            externals: Vec::new(),
         };
         draft.deliver()?;
         for (to, amount) in &self.grants {
@@ -271,6 +321,7 @@ impl Ledger {
             accounts: draft.changed.iter().collect(),
             transactions: draft.transactions.iter().map(|(to, lt, cell)| (to, *lt, cell)).collect(),
             queue: draft.queue.iter().collect(),
+            externals: &draft.externals,
         })?;
 
         let Draft { totals, queue, changed, .. } = draft;
@@ -331,6 +382,7 @@ impl Beginning {
             accounts: self.accounts.iter().collect(),
             transactions: Vec::new(),
             queue: Vec::new(),
+            externals: &[],
         }
     }
 
@@ -368,6 +420,11 @@ fn accounts_hash(accounts: &BTreeMap<Address, ShardAccount>) -> [u8; 32] {
 fn read_external(bytes: &[u8]) -> Result<External, SubmitError> {
     let malformed = |why: &dyn std::fmt::Display| SubmitError::Malformed(why.to_string());
     let cell = message::decode(bytes, message::MAX_MESSAGE_BYTES).map_err(|error| malformed(&error))?;
+    external(cell)
+}
+
+fn external(cell: Cell) -> Result<External, SubmitError> {
+    let malformed = |why: &dyn std::fmt::Display| SubmitError::Malformed(why.to_string());
     if cell.repr_depth() > MAX_MESSAGE_DEPTH {
         return Err(malformed(&format!("deeper than {MAX_MESSAGE_DEPTH} cells")));
     }

@@ -2,9 +2,12 @@
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tycho_types::boc::{Boc, BocRepr};
+use tycho_types::cell::Cell;
+use tycho_types::models::Transaction;
 
-use super::{ACCOUNTS, META, SCHEMA, account, address, broken, stored, write_log};
+use super::{ACCOUNTS, META, SCHEMA, account, address, broken, stored, write_externals, write_log};
 use crate::LedgerError;
+use crate::execute::normalised_hash;
 
 /// The oldest layout that is understood.
 pub(super) const OLDEST: u32 = 1;
@@ -34,7 +37,10 @@ pub(super) fn up(database: &Database) -> Result<(), LedgerError> {
     transactions.sort_unstable_by_key(|(_, lt, _)| *lt);
     drop(read);
 
+    let externals: Vec<_> = transactions.iter().flat_map(|(_, lt, cell)| names(cell, *lt)).collect();
+
     let write = database.begin_write().map_err(stored)?;
+    write_externals(&write, &externals)?;
     write.delete_table(OLD_TRANSACTIONS).map_err(stored)?;
     account::write(
         &write,
@@ -48,4 +54,11 @@ pub(super) fn up(database: &Database) -> Result<(), LedgerError> {
     meta.insert("schema", SCHEMA.to_be_bytes().as_slice()).map_err(stored)?;
     drop(meta);
     write.commit().map_err(stored)
+}
+
+/// The hashes by which a transaction's message from outside may be asked for.
+fn names(transaction: &Cell, lt: u64) -> Vec<([u8; 32], u64)> {
+    let message = transaction.parse::<Transaction>().ok().and_then(|transaction| transaction.in_msg);
+    let normalised = message.as_ref().and_then(|message| Some((message, normalised_hash(message)?)));
+    normalised.map_or_else(Vec::new, |(message, hash)| vec![(message.repr_hash().0, lt), (hash, lt)])
 }

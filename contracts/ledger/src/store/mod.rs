@@ -32,6 +32,8 @@ const BLOCKS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("blocks");
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 /// Account and logical time: an account's transactions.
 const HISTORY: TableDefinition<'_, ([u8; 33], u64), ()> = TableDefinition::new("history");
+/// Hash of a message from outside, as it came and normalised, to its transaction's logical time.
+const EXTERNALS: TableDefinition<'_, [u8; 32], u64> = TableDefinition::new("externals");
 /// Messages on their way, in order.
 const QUEUE: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("queue");
 /// Everything else, by name.
@@ -51,6 +53,7 @@ pub(crate) struct Changes<'a> {
     pub accounts: Vec<(&'a StdAddr, &'a ShardAccount)>,
     pub transactions: Vec<(&'a StdAddr, u64, &'a Cell)>,
     pub queue: Vec<&'a Cell>,
+    pub externals: &'a [([u8; 32], u64)],
 }
 
 /// Sums that every nanoton is in.
@@ -214,6 +217,7 @@ impl Store {
                 queue.insert(index, Boc::encode(message).as_slice()).map_err(stored)?;
             }
         }
+        write_externals(&write, changes.externals)?;
         account::write(&write, &changes.accounts)?;
         write_log(&write, &changes.transactions)?;
         write.commit().map_err(stored)
@@ -249,6 +253,15 @@ impl Store {
         })
     }
 
+    /// The logical time of the transaction that a message from outside caused.
+    pub(crate) fn external(&self, hash: &[u8; 32]) -> Result<Option<u64>, LedgerError> {
+        guarded(|| {
+            let read = self.database.begin_read().map_err(stored)?;
+            let table = read.open_table(EXTERNALS).map_err(stored)?;
+            Ok(table.get(hash).map_err(stored)?.map(|lt| lt.value()))
+        })
+    }
+
     /// All transactions with logical times from `from` to before `end`, in the order in which they happened.
     pub(crate) fn log(&self, from: u64, end: u64, limit: usize) -> Result<Vec<(StdAddr, Cell)>, LedgerError> {
         guarded(|| {
@@ -258,6 +271,16 @@ impl Store {
             range.map(|entry| entry_of_log(entry.map_err(stored)?.1.value())).collect()
         })
     }
+}
+
+fn write_externals(write: &redb::WriteTransaction, externals: &[([u8; 32], u64)]) -> Result<(), LedgerError> {
+    let mut table = write.open_table(EXTERNALS).map_err(stored)?;
+    let mut externals = externals.to_vec();
+    externals.sort_unstable();
+    for (hash, lt) in externals {
+        table.insert(hash, lt).map_err(stored)?;
+    }
+    Ok(())
 }
 
 fn write_log(

@@ -2,11 +2,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
 mod channel;
+mod clock;
 mod crash;
+mod damage;
 mod fees;
 mod http;
+mod limits;
+mod pages;
 mod properties;
 mod refusals;
 mod registry;
+mod v2;
+mod v3;
 mod wallet;
 mod world;
