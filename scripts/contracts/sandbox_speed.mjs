@@ -1,6 +1,6 @@
 // The loads of `xtask bench ledger` in @ton/sandbox: the C++ TVM as wasm, whole transactions, the same accounts,
 // configuration and messages.
-//   node sandbox_speed.mjs LOAD.json...    prints one line `NAME: TRANSACTIONS SECONDS` for each
+//   node sandbox_speed.mjs LOAD.json...    prints one line for each load
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { Address, Cell, loadShardAccount } from "@ton/core";
@@ -24,5 +24,5 @@ for (const file of process.argv.slice(2)) {
     }
     const seconds = Number(process.hrtime.bigint() - begun) / 1e9;
     assert.ok(transactions >= 1.9 * messages.length, `${load.name}: ${transactions} transactions`);
-    console.log(`${load.name}: ${transactions} ${seconds}`);
+    console.log(`${load.name}: ${Math.round(transactions / seconds)} transactions a second`);
 }

@@ -2,8 +2,7 @@
 //!
 //! Whole transactions through the library, block production, fsync and all, on two loads: wallets that pay each other,
 //! and payees that settle vouchers. With a folder as its argument it also writes the loads there, as files that
-//! `scripts/contracts/sandbox_speed.mjs` carries out in npm's `@ton/sandbox` (the C++ TVM), under the same
-//! configuration; `sandbox=…` lines of its output, handed back on stdin, become ratios.
+//! `scripts/contracts/sandbox_speed.mjs` carries out in npm's `@ton/sandbox` under the same configuration.
 
 use std::error::Error;
 use std::path::Path;

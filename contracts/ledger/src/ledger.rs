@@ -82,6 +82,14 @@ impl Ledger {
         Self::with(store, genesis, State::from(loaded))
     }
 
+    /// The network of the ledger in this file: `None` when there is no file, or an old one that does not say.
+    ///
+    /// # Errors
+    /// The file is there, and is no ledger that can be opened.
+    pub fn network_of(path: &Path) -> Result<Option<i32>, LedgerError> {
+        Store::open(path, 0)?.map_or(Ok(None), |store| store.written_network())
+    }
+
     pub(crate) fn on(store: Store, genesis: &Genesis) -> Result<Self, LedgerError> {
         let digest = genesis.digest().map_err(execution)?;
         let state = match store.load(&digest)? {

@@ -8,7 +8,7 @@ use tycho_types::cell::{Cell, CellBuilder, HashBytes, Lazy};
 use tycho_types::error::Error;
 use tycho_types::models::{AccountState, OptionalAccount, ShardAccount, StdAddr};
 
-use super::{ACCOUNTS, CODES, key, stored};
+use super::{ACCOUNTS, CODES, in_parallel, key, stored};
 use crate::LedgerError;
 
 /// The first byte of a kept account: whole, or with a cell of its code's hash where the code was.
@@ -22,8 +22,9 @@ pub(super) fn write(
     let mut table = write.open_table(ACCOUNTS).map_err(stored)?;
     let mut codes = write.open_table(CODES).map_err(stored)?;
     let mut seen = HashSet::new();
-    for (address, account) in accounts {
-        let (bytes, code) = encode(account).map_err(execution)?;
+    let encoded = in_parallel(accounts, |part| part.iter().map(|(_, account)| encode(account)).collect());
+    for ((address, _), encoded) in accounts.iter().zip(encoded) {
+        let (bytes, code) = encoded.map_err(execution)?;
         table.insert(key(address), bytes.as_slice()).map_err(stored)?;
         if let Some(code) = code
             && seen.insert(*code.repr_hash())

@@ -8,7 +8,7 @@ mod file;
 mod migrate;
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
 use redb::backends::InMemoryBackend;
@@ -43,6 +43,9 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const SCHEMA: u32 = 2;
 /// Bytes before the bag of cells in [`LOG`]: account and hash.
 const LOG_HEAD: usize = 33 + 32;
+/// From how many items on threads are worth their start, and how many at most.
+const WORTH_THREADS: usize = 256;
+const MAX_THREADS: usize = 8;
 /// How much memory redb may use to cache pages.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -74,8 +77,28 @@ pub(crate) struct Loaded {
 }
 
 pub(crate) struct Store {
-    database: Database,
+    database: Handle,
     network: i32,
+}
+
+/// The database, until it is dropped: redb writes once more then, and panics if what it finds is damaged.
+struct Handle(Option<Database>);
+
+impl std::ops::Deref for Handle {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        self.0.as_ref().expect("it is taken out only to be dropped")
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            tracing::error!("the ledger's file could not be closed in order: it is damaged");
+        }
+    }
 }
 
 impl Store {
@@ -86,12 +109,12 @@ impl Store {
     /// On another kind of storage: how the tests make a disk fail.
     pub(crate) fn on(backend: impl redb::StorageBackend, network: i32) -> Result<Self, LedgerError> {
         let database = guarded(|| builder().create_with_backend(backend).map_err(stored))?;
-        Ok(Self { database, network })
+        Ok(Self { database: Handle(Some(database)), network })
     }
 
     /// The ledger in this file, if there is the file.
     pub(crate) fn open(path: &Path, network: i32) -> Result<Option<Self>, LedgerError> {
-        Ok(file::open(path)?.map(|database| Self { database, network }))
+        Ok(file::open(path)?.map(|database| Self { database: Handle(Some(database)), network }))
     }
 
     /// A new file that holds a ledger's beginning: either there as a whole, or not at all.
@@ -101,11 +124,8 @@ impl Store {
         genesis: &[u8; 32],
         changes: &Changes<'_>,
     ) -> Result<Self, LedgerError> {
-        let begin = |database| {
-            let store = Self { database, network };
-            store.begin(genesis, changes)
-        };
-        file::create(path, begin).map(|database| Self { database, network })
+        let holding = |database| Self { database: Handle(Some(database)), network };
+        file::create(path, |database| holding(database).begin(genesis, changes)).map(holding)
     }
 
     /// What is stored, if anything is. `genesis` must be what it began with.
@@ -120,13 +140,19 @@ impl Store {
         }
         match schema.as_slice().try_into().map(u32::from_be_bytes) {
             Ok(SCHEMA) => {}
-            Ok(migrate::OLDEST..SCHEMA) => migrate::up(&self.database)?,
+            Ok(migrate::OLDEST..SCHEMA) => migrate::up(&self.database, self.network)?,
             Ok(newer) => return Err(LedgerError::Newer { found: newer, known: SCHEMA }),
             Err(_) => return Err(broken("its schema's number")),
         }
         let totals =
             self.field("totals")?.and_then(|bytes| Totals::decode(&bytes)).ok_or(broken("totals"))?;
         Ok(Some(Loaded { head: self.head()?, totals, accounts: self.accounts()?, queue: self.queue()? }))
+    }
+
+    /// The network that the file says it is of. Files of schema 1 did not say.
+    pub(crate) fn written_network(&self) -> Result<Option<i32>, LedgerError> {
+        let field = guarded(|| self.field("network"))?;
+        Ok(field.and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes))
     }
 
     fn field(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError> {
@@ -146,7 +172,7 @@ impl Store {
         let newest = blocks.iter().map_err(stored)?.rev().take(2);
         let newest = newest.map(|entry| {
             let (seqno, value) = entry.map_err(stored)?;
-            let block = Block::decode(value.value(), self.network).ok_or(broken("a block"))?;
+            let block = Block::read(value.value(), self.network).ok_or(broken("a block"))?;
             if block.seqno == seqno.value() { Ok(block) } else { Err(broken("a block's number")) }
         });
         let newest = newest.collect::<Result<Vec<_>, _>>()?;
@@ -207,10 +233,11 @@ impl Store {
             if let Some(genesis) = genesis {
                 meta.insert("schema", SCHEMA.to_be_bytes().as_slice()).map_err(stored)?;
                 meta.insert("genesis", genesis.as_slice()).map_err(stored)?;
+                meta.insert("network", self.network.to_be_bytes().as_slice()).map_err(stored)?;
             }
             meta.insert("totals", changes.totals.encode().as_slice()).map_err(stored)?;
             let mut blocks = write.open_table(BLOCKS).map_err(stored)?;
-            blocks.insert(changes.block.seqno, changes.block.encode().as_slice()).map_err(stored)?;
+            blocks.insert(changes.block.seqno, changes.block.stored().as_slice()).map_err(stored)?;
             let mut queue = write.open_table(QUEUE).map_err(stored)?;
             queue.retain(|_, _| false).map_err(stored)?;
             for (index, message) in (0..).zip(&changes.queue) {
@@ -228,7 +255,7 @@ impl Store {
             let read = self.database.begin_read().map_err(stored)?;
             let blocks = read.open_table(BLOCKS).map_err(stored)?;
             let Some(bytes) = blocks.get(seqno).map_err(stored)? else { return Ok(None) };
-            Block::decode(bytes.value(), self.network).map(Some).ok_or(broken("a block"))
+            Block::read(bytes.value(), self.network).map(Some).ok_or(broken("a block"))
         })
     }
 
@@ -287,24 +314,44 @@ fn write_log(
     write: &redb::WriteTransaction,
     transactions: &[(&StdAddr, u64, &Cell)],
 ) -> Result<(), LedgerError> {
+    let values = in_parallel(transactions, |part| {
+        let mut cache = BocHeaderCache::default();
+        let value = |(address, _, cell): &(&StdAddr, u64, &Cell)| {
+            let bag = Boc::encode_with_cache(*cell, &mut cache);
+            let mut value = Vec::with_capacity(LOG_HEAD + bag.len());
+            value.extend_from_slice(&key(address));
+            value.extend_from_slice(cell.repr_hash().as_slice());
+            value.extend_from_slice(&bag);
+            value
+        };
+        part.iter().map(value).collect()
+    });
     let mut log = write.open_table(LOG).map_err(stored)?;
-    let mut history = write.open_table(HISTORY).map_err(stored)?;
-    let mut cache = BocHeaderCache::default();
-    for (address, lt, cell) in transactions {
-        let bag = Boc::encode_with_cache(*cell, &mut cache);
-        let mut value = Vec::with_capacity(LOG_HEAD + bag.len());
-        value.extend_from_slice(&key(address));
-        value.extend_from_slice(cell.repr_hash().as_slice());
-        value.extend_from_slice(&bag);
+    for ((_, lt, _), value) in transactions.iter().zip(values) {
         log.insert(lt, value.as_slice()).map_err(stored)?;
     }
     // In order of their keys: neighbours share pages.
     let mut keys: Vec<_> = transactions.iter().map(|(address, lt, _)| (key(address), *lt)).collect();
     keys.sort_unstable();
+    let mut history = write.open_table(HISTORY).map_err(stored)?;
     for key in keys {
         history.insert(key, ()).map_err(stored)?;
     }
     Ok(())
+}
+
+/// Does a full block's work with all processors; the results are in the items' order.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> Vec<R> + Sync) -> Vec<R> {
+    if items.len() < WORTH_THREADS {
+        return work(items);
+    }
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(MAX_THREADS));
+    std::thread::scope(|scope| {
+        let parts = items.chunks(items.len().div_ceil(threads));
+        let parts: Vec<_> = parts.map(|part| scope.spawn(|| work(part))).collect();
+        let joined = parts.into_iter().map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        joined.flatten().collect()
+    })
 }
 
 fn entry_of_log(value: &[u8]) -> Result<(StdAddr, Cell), LedgerError> {

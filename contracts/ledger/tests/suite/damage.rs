@@ -48,7 +48,7 @@ fn all(file: &Path) -> Result<String, LedgerError> {
 
 fn assert_refused(outcome: &Result<String, LedgerError>, sound: &str, what: &str) {
     match outcome {
-        Ok(said) => assert_eq!(said, sound, "{what}: another state"),
+        Ok(said) => assert!(said == sound, "{what}: another state"),
         Err(LedgerError::Broken { .. } | LedgerError::Store { .. } | LedgerError::AnotherGenesis) => {}
         Err(LedgerError::Newer { .. }) => {}
         Err(other) => panic!("{what}: {other}"),
