@@ -9,7 +9,7 @@ use tycho_executor::ParsedConfig;
 use tycho_types::models::{Account, IntAddr, MsgInfo, OwnedMessage, ShardAccount};
 
 use crate::block::{Block, sha256};
-use crate::execute::{Draft, External, Fees, check_external, parameters};
+use crate::execute::{Draft, External, Fees, check_external, normalised_hash, parameters};
 use crate::genesis::{Genesis, no_account};
 use crate::getter::{GetterError, GetterOutput, run_getter};
 use crate::store::{Changes, Loaded, Store, Totals};
@@ -107,7 +107,7 @@ impl Ledger {
         let State { head, totals, accounts, queue } = state;
         let network = genesis.network;
         let config = config::parsed(network, genesis.schedule, head.time).map_err(execution)?;
-        Ok(Self {
+        let ledger = Self {
             network,
             config,
             store,
@@ -118,7 +118,12 @@ impl Ledger {
             pending: VecDeque::new(),
             known: HashSet::new(),
             grants: VecDeque::new(),
-        })
+        };
+        if ledger.supply().total() == genesis.supply() {
+            Ok(ledger)
+        } else {
+            Err(LedgerError::Broken { what: "there are more or fewer coins than it began with".into() })
+        }
     }
 
     /// The network's global id.
@@ -169,7 +174,21 @@ impl Ledger {
         until: u64,
         limit: usize,
     ) -> Result<Vec<Cell>, LedgerError> {
-        self.store.transactions(address, until, limit)
+        let cells = self.store.transactions(address, until, limit)?;
+        // Each names the one before it, and the account its last: a gap is no history.
+        let newest = self.accounts.get(address).filter(|account| account.last_trans_lt <= until && limit > 0);
+        let mut expected = newest.map(|account| (account.last_trans_lt, account.last_trans_hash));
+        for cell in &cells {
+            let tx = cell.parse::<tycho_types::models::Transaction>().map_err(execution)?;
+            if expected.is_some_and(|expected| expected != (tx.lt, *cell.repr_hash())) {
+                return Err(gap(address));
+            }
+            expected = Some((tx.prev_trans_lt, tx.prev_trans_hash));
+        }
+        if cells.len() < limit && expected.is_some_and(|(lt, _)| lt != 0) {
+            return Err(gap(address));
+        }
+        Ok(cells)
     }
 
     /// The transactions of a block with their accounts, in the order in which they happened, from logical time `from`.
@@ -206,9 +225,18 @@ impl Ledger {
 
     /// The transaction that a message from outside caused, by the message's hash or its normalised one
     /// ([`normalised_hash`](crate::normalised_hash)).
-    pub fn transaction_of(&self, message: &[u8; 32]) -> Result<Option<(Address, Cell)>, LedgerError> {
-        let Some(lt) = self.store.external(message)? else { return Ok(None) };
-        Ok(self.store.log(lt, lt.saturating_add(1), 1)?.pop())
+    pub fn transaction_of(&self, hash: &[u8; 32]) -> Result<Option<(Address, Cell)>, LedgerError> {
+        let Some(lt) = self.store.external(hash)? else { return Ok(None) };
+        let found = self.store.log(lt, lt.saturating_add(1), 1)?.pop();
+        let names = |cell: &Cell| -> Option<bool> {
+            let message = cell.parse::<tycho_types::models::Transaction>().ok()?.in_msg?;
+            Some(message.repr_hash().as_slice() == hash || normalised_hash(&message) == Some(*hash))
+        };
+        if found.as_ref().and_then(|(_, cell)| names(cell)) == Some(true) {
+            Ok(found)
+        } else {
+            Err(LedgerError::Broken { what: "the index of messages names another transaction".into() })
+        }
     }
 
     /// What a message from outside would cost its account now. With `ignore_signature`, whoever signed it.
@@ -444,6 +472,10 @@ fn external(cell: Cell) -> Result<External, SubmitError> {
         IntAddr::Std(to) if to.anycast.is_none() => Ok(External { to, message: cell }),
         _ => Err(malformed(&"its destination is not a standard address")),
     }
+}
+
+fn gap(address: &Address) -> LedgerError {
+    LedgerError::Broken { what: format!("the history of {address} has a gap") }
 }
 
 fn execution(error: impl std::fmt::Display) -> LedgerError {

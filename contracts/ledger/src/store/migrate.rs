@@ -5,7 +5,10 @@ use tycho_types::boc::{Boc, BocRepr};
 use tycho_types::cell::Cell;
 use tycho_types::models::Transaction;
 
-use super::{ACCOUNTS, BLOCKS, META, SCHEMA, account, address, broken, stored, write_externals, write_log};
+use super::{
+    ACCOUNTS, BLOCKS, META, QUEUE, SCHEMA, account, address, broken, stored, write_externals, write_log,
+    write_queue,
+};
 use crate::LedgerError;
 use crate::block::Block;
 use crate::execute::normalised_hash;
@@ -42,12 +45,18 @@ pub(super) fn up(database: &Database, network: i32) -> Result<(), LedgerError> {
         let (_, value) = entry.map_err(stored)?;
         blocks.push(Block::decode(value.value(), network).ok_or(broken("a block"))?);
     }
+    let mut queue = Vec::new();
+    for entry in read.open_table(QUEUE).map_err(stored)?.iter().map_err(stored)? {
+        let (_, value) = entry.map_err(stored)?;
+        queue.push(Boc::decode(value.value()).map_err(|_| broken("a message on its way"))?);
+    }
     drop(read);
 
     let externals: Vec<_> = transactions.iter().flat_map(|(_, lt, cell)| names(cell, *lt)).collect();
 
     let write = database.begin_write().map_err(stored)?;
     write_externals(&write, &externals)?;
+    write_queue(&write, &queue.iter().collect::<Vec<_>>())?;
     write.delete_table(OLD_TRANSACTIONS).map_err(stored)?;
     account::write(
         &write,

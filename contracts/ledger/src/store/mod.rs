@@ -34,7 +34,7 @@ const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const HISTORY: TableDefinition<'_, ([u8; 33], u64), ()> = TableDefinition::new("history");
 /// Hash of a message from outside, as it came and normalised, to its transaction's logical time.
 const EXTERNALS: TableDefinition<'_, [u8; 32], u64> = TableDefinition::new("externals");
-/// Messages on their way, in order.
+/// Messages on their way, in order: the hash, a bag of cells.
 const QUEUE: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("queue");
 /// Everything else, by name.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -211,7 +211,8 @@ impl Store {
         let mut queue = Vec::new();
         for entry in read.open_table(QUEUE).map_err(stored)?.iter().map_err(stored)? {
             let (_, value) = entry.map_err(stored)?;
-            queue.push(Boc::decode(value.value()).map_err(|_| broken("a message"))?);
+            let (hash, bag) = value.value().split_first_chunk().ok_or(broken("a message on its way"))?;
+            queue.push(verified(hash, bag, "a message on its way")?);
         }
         Ok(queue)
     }
@@ -238,12 +239,8 @@ impl Store {
             meta.insert("totals", changes.totals.encode().as_slice()).map_err(stored)?;
             let mut blocks = write.open_table(BLOCKS).map_err(stored)?;
             blocks.insert(changes.block.seqno, changes.block.stored().as_slice()).map_err(stored)?;
-            let mut queue = write.open_table(QUEUE).map_err(stored)?;
-            queue.retain(|_, _| false).map_err(stored)?;
-            for (index, message) in (0..).zip(&changes.queue) {
-                queue.insert(index, Boc::encode(message).as_slice()).map_err(stored)?;
-            }
         }
+        write_queue(&write, &changes.queue)?;
         write_externals(&write, changes.externals)?;
         account::write(&write, &changes.accounts)?;
         write_log(&write, &changes.transactions)?;
@@ -255,7 +252,8 @@ impl Store {
             let read = self.database.begin_read().map_err(stored)?;
             let blocks = read.open_table(BLOCKS).map_err(stored)?;
             let Some(bytes) = blocks.get(seqno).map_err(stored)? else { return Ok(None) };
-            Block::read(bytes.value(), self.network).map(Some).ok_or(broken("a block"))
+            let block = Block::read(bytes.value(), self.network).filter(|block| block.seqno == seqno);
+            block.map(Some).ok_or(broken("a block"))
         })
     }
 
@@ -298,6 +296,16 @@ impl Store {
             range.map(|entry| entry_of_log(entry.map_err(stored)?.1.value())).collect()
         })
     }
+}
+
+fn write_queue(write: &redb::WriteTransaction, messages: &[&Cell]) -> Result<(), LedgerError> {
+    let mut queue = write.open_table(QUEUE).map_err(stored)?;
+    queue.retain(|_, _| false).map_err(stored)?;
+    for (index, message) in (0..).zip(messages) {
+        let value = [message.repr_hash().as_slice(), &Boc::encode(*message)].concat();
+        queue.insert(index, value.as_slice()).map_err(stored)?;
+    }
+    Ok(())
 }
 
 fn write_externals(write: &redb::WriteTransaction, externals: &[([u8; 32], u64)]) -> Result<(), LedgerError> {
