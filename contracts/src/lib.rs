@@ -10,6 +10,7 @@
 pub mod address;
 pub mod bond;
 pub mod channel;
+pub mod decode;
 pub mod keys;
 pub mod liabilities;
 pub mod message;

@@ -59,6 +59,49 @@ const info = await client.getMasterchainInfo();
 assert.ok(info.latestSeqno > info.initSeqno);
 assert.equal((await client.getWorkchainShards(info.latestSeqno)).length, 1);
 
+// Twenty transfers, read page by page: each page goes on where the one before ended.
+for (let seqno = 1; seqno <= 20; seqno++) {
+    const message = internal({ to: friend, value: "0.01", bounce: false, body: `number ${seqno}` });
+    await wallet.sendTransfer({ seqno, secretKey: key.secretKey, sendMode: SendMode.PAY_GAS_SEPARATELY, messages: [message] });
+    await until(`transfer ${seqno}`, async () => (await wallet.getSeqno()) === seqno + 1);
+}
+const pages = [];
+for (let from = {}; ; ) {
+    const page = await client.getTransactions(wallet.address, { limit: 8, ...from });
+    pages.push(...page); // the client leaves the one that it goes on from out
+    if (page.length < 8) break;
+    const last = page[page.length - 1];
+    from = { lt: last.lt.toString(), hash: last.hash().toString("base64") };
+}
+assert.equal(pages.length, 22, "the faucet's money, the deployment and twenty transfers");
+for (let i = 1; i < pages.length; i++) {
+    assert.equal(pages[i - 1].prevTransactionLt, pages[i].lt, "no transaction is left out or said twice");
+    assert.equal(pages[i - 1].prevTransactionHash, BigInt(`0x${pages[i].hash().toString("hex")}`));
+}
+
+// What a transfer would cost, asked before it is sent and held against what one did cost.
+const planned = wallet.createTransfer({
+    seqno: 21, secretKey: key.secretKey, sendMode: SendMode.PAY_GAS_SEPARATELY,
+    messages: [internal({ to: friend, value: "0.01", bounce: false, body: "number 21" })],
+});
+const { source_fees: fees } = await client.estimateExternalMessageFee(wallet.address, {
+    body: planned, initCode: null, initData: null, ignoreSignature: true,
+});
+const estimated = BigInt(fees.in_fwd_fee + fees.gas_fee + fees.fwd_fee);
+const [paid] = pages[0].outMessages.values();
+const cost = pages[0].totalFees.coins + paid.info.forwardFee;
+assert.ok(estimated * 10n > cost * 9n && estimated * 9n < cost * 10n, `estimated ${estimated}, a like one cost ${cost}`);
+
+// The same in blocks: the shard's block that holds a transaction lists it.
+const shards = await client.getWorkchainShards((await client.getMasterchainInfo()).latestSeqno);
+assert.equal(shards[0].workchain, 0);
+let found = false;
+for (let seqno = shards[0].seqno; seqno > 0 && !found; seqno--) {
+    const listed = await client.getShardTransactions(0, seqno, shards[0].shard);
+    found = listed.some((tx) => tx.lt === pages[0].lt.toString() && tx.account.equals(wallet.address));
+}
+assert.ok(found, "the newest transfer is in a block");
+
 // A replay is refused, with the words of the network.
 const replay = wallet.createTransfer({ seqno: 0, secretKey: key.secretKey, messages: [internal({ to: friend, value: "1" })] });
 await assert.rejects(wallet.send(replay), (error) => error.response?.data?.error?.includes("External message") || error.response?.status === 500);

@@ -26,7 +26,7 @@ pub struct Block {
     pub accounts_hash: [u8; 32],
 }
 
-/// Bytes of an encoded block: everything but the root hash, which is recomputed.
+/// Bytes of an encoded block: everything but the root hash.
 const ENCODED_BYTES: usize = 4 + 32 + 4 + 8 + 8 + 4 + 32 + 32;
 
 impl Block {
@@ -39,8 +39,19 @@ impl Block {
         self
     }
 
-    /// The block as it is stored.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The block as it is stored: its fields and its hash.
+    pub(crate) fn stored(&self) -> Vec<u8> {
+        [self.encode(), self.root_hash.to_vec()].concat()
+    }
+
+    /// Reads a stored block; `None` when it is not one, or not as it was.
+    pub(crate) fn read(bytes: &[u8], network: i32) -> Option<Self> {
+        let (fields, hash) = bytes.split_last_chunk::<32>()?;
+        Self::decode(fields, network).filter(|block| block.root_hash == *hash)
+    }
+
+    /// The fields, which the hash is made of.
+    fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(ENCODED_BYTES);
         bytes.extend_from_slice(&self.seqno.to_be_bytes());
         bytes.extend_from_slice(&self.previous);
@@ -53,7 +64,7 @@ impl Block {
         bytes
     }
 
-    /// Reads a stored block; `None` when it is not one.
+    /// Reads a block from its fields alone.
     pub(crate) fn decode(bytes: &[u8], network: i32) -> Option<Self> {
         fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
             let (field, after) = rest.split_first_chunk()?;

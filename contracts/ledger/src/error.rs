@@ -5,7 +5,7 @@
 pub enum LedgerError {
     /// The file could not be read or written. Nothing of the block was kept.
     #[error(
-        "the ledger's file cannot be used: {why}: check that the disk has room and that no other process has it open, then start again"
+        "the ledger's file cannot be used: {why}: check that the disk has room and that the file may be written, then start again"
     )]
     Store {
         /// What the store said.
@@ -13,11 +13,27 @@ pub enum LedgerError {
     },
     /// The file is not what this program wrote.
     #[error(
-        "the ledger's file is damaged or foreign ({what}): restore it, or start a new ledger in another folder"
+        "the ledger's file is damaged or foreign ({what}): restore it from a copy, or start a new ledger in another folder; nothing was changed"
     )]
     Broken {
         /// What was unreadable.
         what: String,
+    },
+    /// Another process has the file open.
+    #[error("the ledger in {} is open in another process: end that `cocoon chain`, or use another folder", path.display())]
+    InUse {
+        /// The file.
+        path: std::path::PathBuf,
+    },
+    /// A later version of this program wrote the file.
+    #[error(
+        "the ledger's file has schema {found}, this program knows {known}: use the newer program, nothing was changed"
+    )]
+    Newer {
+        /// The file's schema.
+        found: u32,
+        /// The newest one known here.
+        known: u32,
     },
     /// The file holds another ledger.
     #[error(

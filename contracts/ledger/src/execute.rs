@@ -5,8 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cocoon_contracts::{Address, Cell, Nanotons};
 use tycho_executor::{Executor, ExecutorOutput, ExecutorParams, ParsedConfig, TxError};
-use tycho_types::cell::{CellBuilder, HashBytes};
-use tycho_types::models::{CurrencyCollection, IntAddr, IntMsgInfo, MsgInfo, OwnedMessage, ShardAccount};
+use tycho_types::cell::{CellBuilder, CellFamily as _, HashBytes, Store as _};
+use tycho_types::models::{
+    ComputePhase, CurrencyCollection, IntAddr, IntMsgInfo, MsgInfo, OwnedMessage, ShardAccount, TxInfo,
+};
 
 use crate::LedgerError;
 use crate::genesis::{debit, faucet_address, no_account};
@@ -31,6 +33,8 @@ pub(crate) struct Draft<'a> {
     pub queue: VecDeque<Cell>,
     pub changed: BTreeMap<Address, ShardAccount>,
     pub transactions: Vec<(Address, u64, Cell)>,
+    /// Hashes of messages from outside, with the logical times of their transactions.
+    pub externals: Vec<([u8; 32], u64)>,
 }
 
 impl Draft<'_> {
@@ -41,7 +45,12 @@ impl Draft<'_> {
     /// Carries out a message from outside and all that follows from it. One that is not accepted leaves no trace.
     pub(crate) fn external(&mut self, external: &External) -> Result<(), LedgerError> {
         match self.run(&external.to, true, external.message.clone()) {
-            Ok(output) => self.apply(&external.to, output)?,
+            Ok(output) => {
+                let lt = output.new_state.last_trans_lt;
+                self.externals.push((external.message.repr_hash().0, lt));
+                self.externals.extend(normalised_hash(&external.message).map(|hash| (hash, lt)));
+                self.apply(&external.to, output)?;
+            }
             Err(why) => tracing::debug!(to = %external.to, %why, "a message from outside was dropped"),
         }
         self.deliver()
@@ -144,6 +153,74 @@ pub(crate) fn check_external(
 ) -> Result<(), String> {
     let executor = Executor::new(params, config).with_min_lt(lt);
     guarded(|| executor.check_ordinary(&external.to, external.message.clone(), account))
+}
+
+/// What a message from outside costs its account, in nanotons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fees {
+    /// For taking the message in.
+    pub import: u64,
+    /// Rent until now.
+    pub storage: u64,
+    /// For the code that runs.
+    pub gas: u64,
+    /// For the messages that it sends, their delivery included.
+    pub forward: u64,
+}
+
+impl Fees {
+    /// Tries the message on the account.
+    pub(crate) fn of(
+        params: &ExecutorParams,
+        config: &ParsedConfig,
+        account: &ShardAccount,
+        external: &External,
+    ) -> Result<Self, String> {
+        let executor = Executor::new(params, config).with_min_lt(params.block_lt);
+        let output = guarded(|| {
+            let message = external.message.clone();
+            let transaction = executor.begin_ordinary(&external.to, true, message, account)?;
+            transaction.commit().map_err(TxError::Fatal)
+        })?;
+        let info =
+            output.transaction.load().and_then(|tx| tx.load_info()).map_err(|error| error.to_string())?;
+        let TxInfo::Ordinary(info) = info else { return Err("it is no ordinary transaction".into()) };
+        let storage = info.storage_phase.map_or(0, |phase| phase.storage_fees_collected.into_inner());
+        let gas = match info.compute_phase {
+            ComputePhase::Executed(phase) => phase.gas_fees.into_inner(),
+            ComputePhase::Skipped(_) => 0,
+        };
+        let action = info.action_phase.as_ref();
+        let taken = action.and_then(|phase| phase.total_action_fees).map_or(0, |fees| fees.into_inner());
+        let forward = action.and_then(|phase| phase.total_fwd_fees).map_or(0, |fees| fees.into_inner());
+        let total = output.transaction_meta.total_fees.into_inner();
+        let import = total.saturating_sub(storage).saturating_sub(gas).saturating_sub(taken);
+        let amount =
+            |value: u128| u64::try_from(value).map_err(|_| "more than all the coins there are".to_owned());
+        Ok(Self {
+            import: amount(import)?,
+            storage: amount(storage)?,
+            gas: amount(gas)?,
+            forward: amount(forward)?,
+        })
+    }
+}
+
+/// The hash of a message from outside without what relays may change: its state init and its layout, as TEP-467 defines
+/// it. `None` when it is no such message.
+pub fn normalised_hash(message: &Cell) -> Option<[u8; 32]> {
+    let message = message.parse::<OwnedMessage>().ok()?;
+    let MsgInfo::ExtIn(info) = message.info else { return None };
+    let mut body = CellBuilder::new();
+    body.store_slice(message.body.0.apply(&message.body.1).ok()?).ok()?;
+    let mut normal = CellBuilder::new();
+    normal.store_small_uint(0b10, 2).ok()?; // from outside
+    normal.store_small_uint(0b00, 2).ok()?; // by nobody
+    info.dst.store_into(&mut normal, Cell::empty_context()).ok()?;
+    normal.store_small_uint(0, 4).ok()?; // no import fee
+    normal.store_small_uint(0b01, 2).ok()?; // no state init, the body in a cell of its own
+    normal.store_reference(body.build().ok()?).ok()?;
+    Some(normal.build().ok()?.repr_hash().0)
 }
 
 /// The parameters of a block's transactions.

@@ -62,6 +62,12 @@ impl Genesis {
         Ok(sha256(&bytes))
     }
 
+    /// All coins that there ever are, in nanotons.
+    pub(crate) fn supply(&self) -> u128 {
+        let accounts = self.accounts.iter().map(|account| u128::from(account.balance));
+        accounts.sum::<u128>() + u128::from(FAUCET_BALANCE)
+    }
+
     /// The accounts as the executor has them.
     pub(crate) fn shard_accounts(&self) -> Result<Vec<(Address, ShardAccount)>, Error> {
         let faucet = GenesisAccount { address: faucet_address(), balance: FAUCET_BALANCE, state_init: None };

@@ -9,10 +9,10 @@ use tycho_executor::ParsedConfig;
 use tycho_types::models::{Account, IntAddr, MsgInfo, OwnedMessage, ShardAccount};
 
 use crate::block::{Block, sha256};
-use crate::execute::{Draft, External, check_external, parameters};
+use crate::execute::{Draft, External, Fees, check_external, normalised_hash, parameters};
 use crate::genesis::{Genesis, no_account};
 use crate::getter::{GetterError, GetterOutput, run_getter};
-use crate::store::{Changes, Store, Totals};
+use crate::store::{Changes, Loaded, Store, Totals};
 use crate::{LedgerError, SubmitError, config};
 
 /// Most messages from outside that wait for a block.
@@ -70,20 +70,44 @@ impl Ledger {
 
     /// The ledger in this file: begun with `genesis`, or reopened where it was.
     pub fn open(path: &Path, genesis: &Genesis) -> Result<Self, LedgerError> {
-        Self::on(Store::open(path, genesis.network)?, genesis)
+        let digest = genesis.digest().map_err(execution)?;
+        let Some(store) = Store::open(path, genesis.network)? else {
+            let beginning = Beginning::of(genesis)?;
+            let store = Store::create(path, genesis.network, &digest, &beginning.changes())?;
+            return Self::with(store, genesis, beginning.state());
+        };
+        // A file that is there and holds nothing is no ledger of ours: those have their first block before their name.
+        let nothing = || LedgerError::Broken { what: format!("{}: it holds no ledger", path.display()) };
+        let loaded = store.load(&digest)?.ok_or_else(nothing)?;
+        Self::with(store, genesis, State::from(loaded))
+    }
+
+    /// The network of the ledger in this file: `None` when there is no file, or an old one that does not say.
+    ///
+    /// # Errors
+    /// The file is there, and is no ledger that can be opened.
+    pub fn network_of(path: &Path) -> Result<Option<i32>, LedgerError> {
+        Store::open(path, 0)?.map_or(Ok(None), |store| store.written_network())
     }
 
     pub(crate) fn on(store: Store, genesis: &Genesis) -> Result<Self, LedgerError> {
         let digest = genesis.digest().map_err(execution)?;
-        let (head, totals, accounts, queue) = match store.load(&digest)? {
-            Some(loaded) => {
-                (loaded.head, loaded.totals, loaded.accounts.into_iter().collect(), loaded.queue.into())
+        let state = match store.load(&digest)? {
+            Some(loaded) => State::from(loaded),
+            None => {
+                let beginning = Beginning::of(genesis)?;
+                store.begin(&digest, &beginning.changes())?;
+                beginning.state()
             }
-            None => begin(&store, genesis, &digest)?,
         };
+        Self::with(store, genesis, state)
+    }
+
+    fn with(store: Store, genesis: &Genesis, state: State) -> Result<Self, LedgerError> {
+        let State { head, totals, accounts, queue } = state;
         let network = genesis.network;
         let config = config::parsed(network, genesis.schedule, head.time).map_err(execution)?;
-        Ok(Self {
+        let ledger = Self {
             network,
             config,
             store,
@@ -94,7 +118,12 @@ impl Ledger {
             pending: VecDeque::new(),
             known: HashSet::new(),
             grants: VecDeque::new(),
-        })
+        };
+        if ledger.supply().total() == genesis.supply() {
+            Ok(ledger)
+        } else {
+            Err(LedgerError::Broken { what: "there are more or fewer coins than it began with".into() })
+        }
     }
 
     /// The network's global id.
@@ -115,6 +144,11 @@ impl Ledger {
     /// A parameter of the configuration.
     pub fn config_parameter(&self, id: u32) -> Option<Cell> {
         self.config.raw.get_raw_cell(id).ok().flatten()
+    }
+
+    /// All accounts that ever were, in order of address.
+    pub fn accounts(&self) -> impl Iterator<Item = (&Address, &ShardAccount)> {
+        self.accounts.iter()
     }
 
     /// An account with its last transaction, if it ever had one or exists.
@@ -140,7 +174,79 @@ impl Ledger {
         until: u64,
         limit: usize,
     ) -> Result<Vec<Cell>, LedgerError> {
-        self.store.transactions(address, until, limit)
+        let cells = self.store.transactions(address, until, limit)?;
+        // Each names the one before it, and the account its last: a gap is no history.
+        let newest = self.accounts.get(address).filter(|account| account.last_trans_lt <= until && limit > 0);
+        let mut expected = newest.map(|account| (account.last_trans_lt, account.last_trans_hash));
+        for cell in &cells {
+            let tx = cell.parse::<tycho_types::models::Transaction>().map_err(execution)?;
+            if expected.is_some_and(|expected| expected != (tx.lt, *cell.repr_hash())) {
+                return Err(gap(address));
+            }
+            expected = Some((tx.prev_trans_lt, tx.prev_trans_hash));
+        }
+        if cells.len() < limit && expected.is_some_and(|(lt, _)| lt != 0) {
+            return Err(gap(address));
+        }
+        Ok(cells)
+    }
+
+    /// The transactions of a block with their accounts, in the order in which they happened, from logical time `from`.
+    pub fn block_transactions(
+        &self,
+        block: &Block,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(Address, Cell)>, LedgerError> {
+        self.store.log(from.max(block.start_lt), block.end_lt, limit)
+    }
+
+    /// The first block for which `reached` holds. It must hold for all blocks after one for which it does.
+    pub fn find_block(&self, reached: impl Fn(&Block) -> bool) -> Result<Option<Block>, LedgerError> {
+        let (mut low, mut high) = (GENESIS_SEQNO, self.head.seqno + 1);
+        let mut found = None;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let block =
+                self.block(middle)?.ok_or(LedgerError::Broken { what: "a block is missing".into() })?;
+            if reached(&block) {
+                (high, found) = (middle, Some(block));
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The block in which logical time `lt` is.
+    pub fn block_of(&self, lt: u64) -> Result<Option<Block>, LedgerError> {
+        Ok(self.find_block(|block| lt < block.end_lt)?.filter(|block| block.start_lt <= lt))
+    }
+
+    /// The transaction that a message from outside caused, by the message's hash or its normalised one
+    /// ([`normalised_hash`](crate::normalised_hash)).
+    pub fn transaction_of(&self, hash: &[u8; 32]) -> Result<Option<(Address, Cell)>, LedgerError> {
+        let Some(lt) = self.store.external(hash)? else { return Ok(None) };
+        let found = self.store.log(lt, lt.saturating_add(1), 1)?.pop();
+        let names = |cell: &Cell| -> Option<bool> {
+            let message = cell.parse::<tycho_types::models::Transaction>().ok()?.in_msg?;
+            Some(message.repr_hash().as_slice() == hash || normalised_hash(&message) == Some(*hash))
+        };
+        if found.as_ref().and_then(|(_, cell)| names(cell)) == Some(true) {
+            Ok(found)
+        } else {
+            Err(LedgerError::Broken { what: "the index of messages names another transaction".into() })
+        }
+    }
+
+    /// What a message from outside would cost its account now. With `ignore_signature`, whoever signed it.
+    pub fn estimate(&self, message: &Cell, ignore_signature: bool) -> Result<Fees, SubmitError> {
+        let external = external(message.clone())?;
+        let mut params = parameters(self.head.time, self.head.end_lt, self.head.root_hash);
+        params.vm_modifiers.chksig_always_succeed = ignore_signature;
+        let account = self.accounts.get(&external.to).cloned().unwrap_or_else(no_account);
+        Fees::of(&params, &self.config, &account, &external)
+            .map_err(|_| SubmitError::NotAccepted(external.to.to_string()))
     }
 
     /// The newest transactions of an account, read for what callers need.
@@ -229,6 +335,7 @@ impl Ledger {
             queue: self.queue.clone(),
             changed: BTreeMap::new(),
             transactions: Vec::new(),
+            externals: Vec::new(),
         };
         draft.deliver()?;
         for (to, amount) in &self.grants {
@@ -250,6 +357,7 @@ impl Ledger {
             accounts: draft.changed.iter().collect(),
             transactions: draft.transactions.iter().map(|(to, lt, cell)| (to, *lt, cell)).collect(),
             queue: draft.queue.iter().collect(),
+            externals: &draft.externals,
         })?;
 
         let Draft { totals, queue, changed, .. } = draft;
@@ -264,33 +372,59 @@ impl Ledger {
     }
 }
 
-type State = (Block, Totals, BTreeMap<Address, ShardAccount>, VecDeque<Cell>);
+/// What a ledger goes on from.
+struct State {
+    head: Block,
+    totals: Totals,
+    accounts: BTreeMap<Address, ShardAccount>,
+    queue: VecDeque<Cell>,
+}
 
-/// Writes the first block.
-fn begin(store: &Store, genesis: &Genesis, digest: &[u8; 32]) -> Result<State, LedgerError> {
-    let accounts: BTreeMap<_, _> = genesis.shard_accounts().map_err(execution)?.into_iter().collect();
-    let block = Block {
-        seqno: GENESIS_SEQNO,
-        root_hash: [0; 32],
-        previous: [0; 32],
-        time: genesis.time,
-        start_lt: 0,
-        end_lt: LT_ALIGN,
-        transactions: 0,
-        transactions_hash: sha256(&[]),
-        accounts_hash: accounts_hash(&accounts),
+impl From<Loaded> for State {
+    fn from(loaded: Loaded) -> Self {
+        let Loaded { head, totals, accounts, queue } = loaded;
+        Self { head, totals, accounts: accounts.into_iter().collect(), queue: queue.into() }
     }
-    .seal(genesis.network);
-    let totals = Totals::default();
-    let changes = Changes {
-        block: &block,
-        totals: &totals,
-        accounts: accounts.iter().collect(),
-        transactions: Vec::new(),
-        queue: Vec::new(),
-    };
-    store.begin(digest, &changes)?;
-    Ok((block, totals, accounts, VecDeque::new()))
+}
+
+/// The first block.
+struct Beginning {
+    block: Block,
+    totals: Totals,
+    accounts: BTreeMap<Address, ShardAccount>,
+}
+
+impl Beginning {
+    fn of(genesis: &Genesis) -> Result<Self, LedgerError> {
+        let accounts: BTreeMap<_, _> = genesis.shard_accounts().map_err(execution)?.into_iter().collect();
+        let block = Block {
+            seqno: GENESIS_SEQNO,
+            root_hash: [0; 32],
+            previous: [0; 32],
+            time: genesis.time,
+            start_lt: 0,
+            end_lt: LT_ALIGN,
+            transactions: 0,
+            transactions_hash: sha256(&[]),
+            accounts_hash: accounts_hash(&accounts),
+        };
+        Ok(Self { block: block.seal(genesis.network), totals: Totals::default(), accounts })
+    }
+
+    fn changes(&self) -> Changes<'_> {
+        Changes {
+            block: &self.block,
+            totals: &self.totals,
+            accounts: self.accounts.iter().collect(),
+            transactions: Vec::new(),
+            queue: Vec::new(),
+            externals: &[],
+        }
+    }
+
+    fn state(self) -> State {
+        State { head: self.block, totals: self.totals, accounts: self.accounts, queue: VecDeque::new() }
+    }
 }
 
 fn seal(head: &Block, network: i32, time: u32, start_lt: u64, draft: &Draft<'_>) -> Block {
@@ -322,6 +456,11 @@ fn accounts_hash(accounts: &BTreeMap<Address, ShardAccount>) -> [u8; 32] {
 fn read_external(bytes: &[u8]) -> Result<External, SubmitError> {
     let malformed = |why: &dyn std::fmt::Display| SubmitError::Malformed(why.to_string());
     let cell = message::decode(bytes, message::MAX_MESSAGE_BYTES).map_err(|error| malformed(&error))?;
+    external(cell)
+}
+
+fn external(cell: Cell) -> Result<External, SubmitError> {
+    let malformed = |why: &dyn std::fmt::Display| SubmitError::Malformed(why.to_string());
     if cell.repr_depth() > MAX_MESSAGE_DEPTH {
         return Err(malformed(&format!("deeper than {MAX_MESSAGE_DEPTH} cells")));
     }
@@ -333,6 +472,10 @@ fn read_external(bytes: &[u8]) -> Result<External, SubmitError> {
         IntAddr::Std(to) if to.anycast.is_none() => Ok(External { to, message: cell }),
         _ => Err(malformed(&"its destination is not a standard address")),
     }
+}
+
+fn gap(address: &Address) -> LedgerError {
+    LedgerError::Broken { what: format!("the history of {address} has a gap") }
 }
 
 fn execution(error: impl std::fmt::Display) -> LedgerError {

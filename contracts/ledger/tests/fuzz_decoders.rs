@@ -17,7 +17,8 @@ use cocoon_ledger::{Genesis, GenesisAccount, Ledger, Pace, STORAGE_2026_SINCE, S
 use fuzzing::{Random, iterations, timed};
 use serde_json::{Value, json};
 use tycho_types::cell::{CellBuilder, HashBytes};
-use tycho_types::models::{AccountState, StateInit};
+use tycho_types::models::{AccountState, ExtInMsgInfo, MsgInfo, OwnedMessage, StateInit};
+use tycho_types::num::Tokens;
 
 const NETWORK: i32 = -217;
 const START: u32 = STORAGE_2026_SINCE + 1_000_000;
@@ -165,6 +166,11 @@ fn requests(boc: &str) -> Vec<Value> {
         ("getBlockHeader", json!({ "workchain": -1, "shard": "0", "seqno": 1 })),
         ("shards", json!({ "seqno": 1 })),
         ("getConfigParam", json!({ "config_id": 19 })),
+        ("getExtendedAddressInformation", json!({ "address": address })),
+        ("detectAddress", json!({ "address": address })),
+        ("getBlockTransactions", json!({ "workchain": 0, "seqno": 2, "count": 9, "after_lt": "1" })),
+        ("lookupBlock", json!({ "workchain": 0, "shard": "0", "unixtime": 1 })),
+        ("estimateFee", json!({ "address": address, "body": boc, "init_code": "", "ignore_chksig": true })),
         ("runGetMethod", json!({ "address": address, "method": "seqno", "stack": stack })),
         ("sendBoc", json!({ "boc": boc })),
         ("sendBocReturnHash", json!({ "boc": boc })),
@@ -209,6 +215,140 @@ async fn requests_get_an_answer_and_the_ledger_lives_on() {
     client.post(format!("{url}/faucet")).json(&faucet).send().await.unwrap();
     assert!(head(&client, &rpc).await > before, "blocks are still made");
     task.abort();
+}
+
+/// What v3 is asked, with its values where they are damaged.
+fn v3_paths(address: &str) -> Vec<String> {
+    let hash = "A".repeat(43);
+    [
+        format!("masterchainInfo?x={hash}"),
+        "blocks?workchain=-1&seqno=1&limit=5&offset=0&sort=desc&start_utime=1".to_owned(),
+        format!("accountStates?address={address}&address={address}&include_boc=true"),
+        format!("addressInformation?address={address}"),
+        format!("walletStates?address={address}"),
+        format!("transactions?account={address}&limit=5&offset=1&sort=asc&start_lt=1&end_lt=99999999&lt=7"),
+        format!("transactions?mc_seqno=2&limit=5&hash={hash}="),
+        format!("transactionsByMessage?msg_hash={hash}=&direction=in"),
+        "transactionsByMasterchainBlock?seqno=2&limit=3".to_owned(),
+    ]
+    .to_vec()
+}
+
+#[tokio::test]
+async fn v3_and_the_pages_answer_whatever_is_asked() {
+    let mut ledger = ledger();
+    ledger.submit(&message::encode(&signed(&ledger, opening()).unwrap())).unwrap();
+    ledger.produce_block(START + 1).unwrap();
+    let boc = BASE64.encode(message::encode(&signed(&ledger, opening()).unwrap()));
+    let address = wallet_address().to_string();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let task = tokio::spawn(Server::with_clock(ledger, Box::new(|| START + 5)).run(listener));
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let paths = v3_paths(&address);
+    let pages = [format!("/account/{address}?lt=99"), "/block/2".to_owned(), format!("/search?q={address}")];
+    let deep = (0..40).fold(json!([]), |inner, _| json!([{ "type": "tuple", "value": inner }]));
+    let stack = json!([{ "type": "num", "value": "0x1" }, { "type": "cell", "value": boc }, { "type": "list", "value": [] }]);
+    let bodies = [
+        ("message", json!({ "boc": boc })),
+        ("runGetMethod", json!({ "address": address, "method": "seqno", "stack": stack })),
+        ("runGetMethod", json!({ "address": address, "method": "seqno", "stack": deep })),
+        (
+            "estimateFee",
+            json!({ "address": address, "body": boc, "init_code": boc, "init_data": boc, "ignore_chksig": true }),
+        ),
+    ];
+    let mut random = Random::seeded("v3 and pages");
+    for round in 0..iterations() / 20 {
+        let at = round as usize;
+        let answer = match round % 3 {
+            0 => {
+                let (path, body) = &bodies[at / 3 % bodies.len()];
+                let damaged = random.json(body);
+                client.post(format!("{url}/api/v3/{path}")).json(&damaged).send().await
+            }
+            1 => {
+                client
+                    .get(spoilt(&mut random, &url, &format!("/api/v3/{}", paths[at / 3 % paths.len()])))
+                    .send()
+                    .await
+            }
+            _ => client.get(spoilt(&mut random, &url, &pages[at / 3 % pages.len()])).send().await,
+        };
+        let answer = answer.unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        assert!(!text.contains("panic") && !text.contains("<script"), "round {round}: {text}");
+        // 500 is what toncenter says of a message that nobody accepts.
+        assert!(
+            status != 500 || text.contains("cannot apply external message"),
+            "round {round}: {status} {text}"
+        );
+    }
+    assert!(client.get(format!("{url}/api/v3/masterchainInfo")).send().await.unwrap().status().is_success());
+    task.abort();
+}
+
+/// The path with damage behind its first slashes, as far as it still can be asked for.
+fn spoilt(random: &mut Random, url: &str, path: &str) -> reqwest::Url {
+    let whole = format!("{url}{}", random.text(path).trim_start_matches(|c| c != '/'));
+    let sound = reqwest::Url::parse(&format!("{url}{path}")).unwrap();
+    match reqwest::Url::parse(&whole) {
+        Ok(changed) if changed.authority() == sound.authority() => changed,
+        _ => sound,
+    }
+}
+
+/// Bags whose headers lie about how many cells, roots and bytes there are, and trees as wide and deep as cells allow.
+#[test]
+fn bags_that_lie_and_trees_that_explode_cost_nothing() {
+    let mut ledger = ledger();
+    let honest = message::encode(&signed(&ledger, opening()).unwrap());
+    let mut random = Random::seeded("lying bags");
+    for round in 0..iterations() / 4 {
+        let mut lying = honest.clone();
+        // Magic, then flags, sizes and counts: twelve bytes of promises.
+        for _ in 0..=random.below(3) {
+            lying[4 + random.below(12)] = *random.pick(&[0, 1, 4, 8, 0x7f, 0x80, 0xc8, 0xff]);
+        }
+        let taken = timed(round, || ledger.submit(&lying));
+        assert!(taken.is_err() || lying == honest || message::decode(&lying, 65_535).is_ok());
+    }
+    // Four references to the same cell, again and again: few bytes, and 4^200 cells if each were visited.
+    let mut wide = Cell::default();
+    for _ in 0..200 {
+        let mut builder = CellBuilder::new();
+        for _ in 0..4 {
+            builder.store_reference(wide.clone()).unwrap();
+        }
+        wide = builder.build().unwrap();
+    }
+    let bytes = message::encode(&wide);
+    assert!(bytes.len() < 4096);
+    assert!(timed(0, || ledger.submit(&bytes)).is_err());
+    // In a message that is one: for the wallet, which refuses it.
+    let info =
+        MsgInfo::ExtIn(ExtInMsgInfo { src: None, dst: wallet_address().into(), import_fee: Tokens::ZERO });
+    let message = OwnedMessage { info, init: None, body: wide.into(), layout: None };
+    let message = message::encode(&CellBuilder::build_from(message).unwrap());
+    assert!(timed(1, || ledger.submit(&message)).is_err());
+    timed(2, || ledger.produce_block(START + 1).unwrap());
+}
+
+#[test]
+fn addresses_are_read_or_refused() {
+    let valid = [wallet_address().to_string(), cocoon_contracts::friendly(&wallet_address(), true)];
+    let mut random = Random::seeded("addresses");
+    for round in 0..iterations() {
+        let text = random.text(&valid[round as usize % 2]);
+        if let Ok(address) = timed(round, || cocoon_contracts::parse_address(&text)) {
+            let spelt = [address.to_string(), cocoon_contracts::friendly(&address, true)];
+            assert!(
+                spelt.iter().all(|text| cocoon_contracts::parse_address(text).as_ref() == Ok(&address)),
+                "{text}"
+            );
+        }
+    }
 }
 
 async fn head(client: &reqwest::Client, rpc: &str) -> u64 {

@@ -47,7 +47,7 @@ It makes, once, in the state folder: the ledger, a simulated platform with its o
 that the other commands read. Started again it goes on where it was; a changed guest or model is proposed to the registry
 and activated after its delay. The faucet gives coins for the asking: never use these keys elsewhere.")]
 pub(crate) struct Arguments {
-    /// Address to serve the toncenter v2 API on
+    /// Address to serve the toncenter API and the chain's page on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
     /// Folder of the network [default: cocoon/ in the user's state folder]
@@ -59,6 +59,9 @@ pub(crate) struct Arguments {
     /// Folder of a development image that the registry allows too [default: where `cocoon image build` puts it, if it is there]
     #[arg(long, value_name = "DIR")]
     image: Option<PathBuf>,
+    /// Let whoever reaches the address move the clock forward: POST /clock {"advance": SECONDS}
+    #[arg(long)]
+    adjustable_clock: bool,
     #[arg(long, hide = true)]
     lifeline: bool,
 }
@@ -69,15 +72,17 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let model = model_file(arguments.model)?;
     let image = allowed_image(arguments.image)?;
     let known = NetworkFile::load(&state).ok();
-    let network = known.as_ref().map_or_else(new_network_id, |file| file.network);
-    let ledger = open_ledger(&state, network)?;
+    let ledger = open_ledger(&state, known.as_ref())?;
+    let network = ledger.network();
     let listener = tokio::net::TcpListener::bind(arguments.listen).await.explain(
         || format!("cannot listen on {}", arguments.listen),
         "another program has this port: end it, or choose another with --listen 127.0.0.1:PORT",
     )?;
     let address = listener.local_addr().explain(|| "the socket has no address".into(), "try again")?;
     let url = format!("http://{address}");
-    let server = tokio::spawn(Server::new(ledger).run(listener));
+    let server = Server::new(ledger);
+    let server = if arguments.adjustable_clock { server.adjustable_clock() } else { server };
+    let server = tokio::spawn(server.run(listener));
 
     let found = Founder { state: &state, url: &url, network, known: known.as_ref() }
         .found(&model, image.as_deref())
@@ -86,7 +91,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     if arguments.lifeline {
         Ready { url: url.clone(), wallet: found.treasury.to_string() }.announce();
     }
-    screen.line(&format!("{} {url} (toncenter v2 API)", screen.bold("cocoon chain")));
+    screen.line(&format!("{} {url} (toncenter v2 and v3 API, and a page)", screen.bold("cocoon chain")));
     screen.detail("network", &format!("{network}, a development network: its coins are worth nothing"));
     screen.detail("registry", &format!("{} (version {})", found.registry, found.version));
     screen.detail("allows", &format!("{} with this build's guest", model.display()));
@@ -112,15 +117,30 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-fn open_ledger(state: &Path, network: i32) -> Result<Ledger, Failure> {
+fn open_ledger(state: &Path, known: Option<&NetworkFile>) -> Result<Ledger, Failure> {
     let path = role_folder(state, "ledger")?.join("ledger.redb");
+    let refused = || format!("the ledger {} cannot be opened", path.display());
+    if known.is_some() && !path.exists() {
+        return Err(Failure::new(
+            format!(
+                "the network in {} has lost its ledger: {} is not there",
+                state.display(),
+                path.display()
+            ),
+            "restore the file, or begin another network in another folder with --state DIR",
+        ));
+    }
+    // Before the network file there is the ledger: one that was begun and not finished is gone on with.
+    let begun = Ledger::network_of(&path).explain(refused, "")?;
+    let network = known.map(|file| file.network).or(begun).unwrap_or_else(new_network_id);
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let time = u32::try_from(time).unwrap_or(u32::MAX);
-    let genesis = Genesis { network, schedule: Schedule::Mainnet2026, time, accounts: Vec::new() };
-    Ledger::open(&path, &genesis).explain(
-        || format!("the ledger {} cannot be opened", path.display()),
-        "end the other `cocoon chain` that has it open, check the disk, or begin anew in another folder with --state DIR",
-    )
+    let genesis = Genesis {
+        network,
+        schedule: Schedule::Mainnet2026,
+        time: u32::try_from(time).unwrap_or(u32::MAX),
+        accounts: Vec::new(),
+    };
+    Ledger::open(&path, &genesis).explain(refused, "")
 }
 
 /// A random id below those of real networks, so that vouchers of one development network mean nothing on another.

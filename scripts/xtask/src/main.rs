@@ -1,5 +1,6 @@
 //! What a developer or CI runs, in Rust: `cargo run --release -p xtask -- COMMAND`.
 
+mod ledger;
 mod proof;
 mod reproduce;
 
@@ -21,6 +22,8 @@ usage: cargo run --release -p xtask -- COMMAND
   bench engine        tokens per second and the memory floor, on the demo model (or MODEL behind it)
   bench path          what sealing, gateway and host add to the same engine called in process
   bench verify        how long verification takes: TDX against dcap-qvl, SEV-SNP against sev, GPUs against their signatures
+  bench ledger        transactions a second of the embedded ledger against npm's @ton/sandbox, in turns on the same messages
+  bench vouchers      vouchers verified a second on one core
   bench seal          how long sealing, opening and metering take";
 
 fn main() -> ExitCode {
@@ -37,6 +40,10 @@ fn main() -> ExitCode {
         ["bench", "engine", model] => bench_engine(Path::new(model)),
         ["bench", "path"] => bench_path(),
         ["bench", "verify"] => bench_verify(),
+        ["bench", "ledger"] => bench_ledger(),
+        ["bench", "vouchers"] => {
+            cargo(&["run", "--release", "--quiet", "-p", "cocoon-contracts", "--example", "voucher_speed"])
+        }
         ["bench", "seal"] => {
             cargo(&["run", "--release", "--quiet", "-p", "cocoon-protocol", "--example", "seal_speed"])
         }
@@ -88,13 +95,19 @@ fn is_of_this_package(variable: &str) -> bool {
         .any(|begin| variable.starts_with(begin))
 }
 
-/// The compiler is an npm package, pinned by its lock file; `npm ci` installs exactly that, once.
-fn contracts(what: &str) -> Result<()> {
+/// Compiler, client and sandbox are npm packages, pinned by their lock file; `npm ci` installs exactly that, once.
+fn npm_packages() -> Result<&'static str> {
     let folder = "scripts/contracts";
-    if !root().join(folder).join("node_modules/@ton/tolk-js").is_dir() {
-        eprintln!("installing from npm into {folder}: @ton/tolk-js, as its lock file pins it");
+    let modules = root().join(folder).join("node_modules/@ton");
+    if !modules.join("tolk-js").is_dir() || !modules.join("sandbox").is_dir() {
+        eprintln!("installing from npm into {folder}: @ton/tolk-js and others, as its lock file pins them");
         run("npm", &["ci", "--prefix", folder, "--silent", "--no-audit", "--no-fund"])?;
     }
+    Ok(folder)
+}
+
+fn contracts(what: &str) -> Result<()> {
+    let folder = npm_packages()?;
     run("npm", &["run", "--prefix", folder, "--silent", what])
 }
 
@@ -189,6 +202,14 @@ fn bench_verify() -> Result<()> {
         println!();
     }
     Ok(())
+}
+
+fn bench_ledger() -> Result<()> {
+    npm_packages()?;
+    cargo(&["build", "--release", "--quiet", "-p", "cocoon-ledger", "--example", "ledger_speed"])?;
+    // xtask itself is not in a folder of examples, but beside it.
+    let folder = std::env::current_exe()?.parent().context("this program has a folder")?.join("examples");
+    ledger::run(&root(), &folder.join("ledger_speed"))
 }
 
 fn bench_path() -> Result<()> {

@@ -3,11 +3,17 @@
 
 mod bond;
 mod channel;
+mod clock;
 mod crash;
+mod damage;
 mod fees;
 mod http;
+mod limits;
+mod pages;
 mod properties;
 mod refusals;
 mod registry;
+mod v2;
+mod v3;
 mod wallet;
 mod world;

@@ -1,12 +1,19 @@
-//! The methods of toncenter v2: names and parameters in, JSON out. No HTTP here.
+//! The methods of toncenter v2 and v3: names and parameters in, JSON out. No HTTP here.
+
+mod find;
+pub(crate) mod v3;
+mod v3_views;
+mod views;
+
+pub(crate) use views::body as message_body;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use cocoon_chain::{stack_from_json, stack_to_json};
-use cocoon_contracts::{Address, message, parse_address};
+use cocoon_contracts::{Address, friendly, message, parse_address};
 use serde_json::{Map, Value, json};
 
-use crate::{Block, GetterError, Ledger, LedgerError, SubmitError, views};
+use crate::{Block, GetterError, Ledger, LedgerError, SubmitError, normalised_hash};
 
 /// Most transactions in one answer.
 const MAX_TRANSACTIONS: u64 = 100;
@@ -72,6 +79,29 @@ impl Parameters {
         self.number(name)?.ok_or_else(|| RpcError::parameter(name, "it is missing"))
     }
 
+    /// A bag of cells in base64, at most as long as a message; `None` when it is missing or empty.
+    fn bag(&self, name: &str) -> Result<Option<Vec<u8>>, RpcError> {
+        let text = match self.0.get(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value.as_str().ok_or_else(|| RpcError::parameter(name, "a text is needed"))?,
+        };
+        if text.len() > message::MAX_MESSAGE_BYTES * 4 / 3 + 4 {
+            return Err(RpcError::parameter(name, "it is too long for a message"));
+        }
+        let bytes = BASE64.decode(text).map_err(|error| RpcError::parameter(name, error))?;
+        Ok((!bytes.is_empty()).then_some(bytes))
+    }
+
+    /// A hash in base64, either alphabet, or in hex.
+    fn hash(&self, name: &str) -> Result<Option<[u8; 32]>, RpcError> {
+        match self.0.get(name).and_then(Value::as_str) {
+            None | Some("") => Ok(None),
+            Some(text) => {
+                parse_hash(text).map(Some).ok_or_else(|| RpcError::parameter(name, "it is no hash"))
+            }
+        }
+    }
+
     fn address(&self, name: &str) -> Result<Address, RpcError> {
         parse_address(self.text(name)?).map_err(|error| RpcError::parameter(name, error))
     }
@@ -87,6 +117,12 @@ pub(crate) fn call(ledger: &mut Ledger, method: &str, parameters: &Parameters) -
     match method {
         "getMasterchainInfo" => Ok(views::masterchain_info(ledger, &stored(ledger, 1)?)),
         "getAddressInformation" => Ok(views::address_information(ledger, &parameters.address("address")?)),
+        "getExtendedAddressInformation" => {
+            Ok(views::extended_information(ledger, &parameters.address("address")?))
+        }
+        "packAddress" => Ok(friendly(&parameters.address("address")?, true).into()),
+        "unpackAddress" => Ok(parameters.address("address")?.to_string().into()),
+        "detectAddress" => Ok(views::detected(&parameters.address("address")?)),
         "getWalletInformation" => Ok(views::wallet_information(ledger, &parameters.address("address")?)),
         "getAddressBalance" => {
             Ok(views::address_information(ledger, &parameters.address("address")?)["balance"].clone())
@@ -95,25 +131,45 @@ pub(crate) fn call(ledger: &mut Ledger, method: &str, parameters: &Parameters) -
             Ok(views::address_information(ledger, &parameters.address("address")?)["state"].clone())
         }
         "getTransactions" => transactions(ledger, parameters),
-        "lookupBlock" => Ok(views::block_id(&block(ledger, parameters)?, views::MASTERCHAIN)),
-        "getBlockHeader" => Ok(views::block_header(&block(ledger, parameters)?, ledger.network())),
+        "getConsensusBlock" => {
+            Ok(json!({ "consensus_block": ledger.head().seqno, "timestamp": ledger.head().time }))
+        }
+        "lookupBlock" => {
+            Ok(views::block_id(&find::lookup(ledger, parameters)?, find::workchain(parameters)?))
+        }
+        "getBlockTransactions" => find::block_transactions(ledger, parameters),
+        "getBlockHeader" => Ok(views::block_header(
+            &block(ledger, parameters)?,
+            find::workchain(parameters)?,
+            ledger.network(),
+        )),
         "shards" => shards(ledger, parameters),
         "getConfigParam" => config_parameter(ledger, parameters),
         "runGetMethod" => run_get_method(ledger, parameters),
+        "estimateFee" => find::estimate(ledger, parameters),
         "sendBoc" => send(ledger, parameters).map(|_| json!({ "@type": "ok" })),
-        "sendBocReturnHash" => send(ledger, parameters)
-            .map(|hash| json!({ "@type": "raw.extMessageInfo", "hash": BASE64.encode(hash) })),
+        "sendBocReturnHash" | "sendBocReturnHashNoError" => send(ledger, parameters).map(|sent| {
+            json!({
+                "@type": "raw.extMessageInfo",
+                "hash": BASE64.encode(sent.hash),
+                "hash_norm": BASE64.encode(sent.normalised),
+            })
+        }),
         other => Err(RpcError::new(404, format!("there is no method {:?}", clip(other)))),
     }
 }
 
-fn send(ledger: &mut Ledger, parameters: &Parameters) -> Result<[u8; 32], RpcError> {
-    let text = parameters.text("boc")?;
-    if text.len() > message::MAX_MESSAGE_BYTES * 4 / 3 + 4 {
-        return Err(RpcError::parameter("boc", "it is too long for a message"));
-    }
-    let bytes = BASE64.decode(text).map_err(|error| RpcError::parameter("boc", error))?;
-    Ok(ledger.submit(&bytes)?)
+/// A message that was taken, by both of its names.
+struct Sent {
+    hash: [u8; 32],
+    normalised: [u8; 32],
+}
+
+fn send(ledger: &mut Ledger, parameters: &Parameters) -> Result<Sent, RpcError> {
+    let bytes = parameters.bag("boc")?.ok_or_else(|| RpcError::parameter("boc", "it is missing"))?;
+    let hash = ledger.submit(&bytes)?;
+    let cell = message::decode(&bytes, message::MAX_MESSAGE_BYTES).ok();
+    Ok(Sent { hash, normalised: cell.as_ref().and_then(normalised_hash).unwrap_or(hash) })
 }
 
 fn transactions(ledger: &Ledger, parameters: &Parameters) -> Result<Value, RpcError> {
@@ -122,8 +178,13 @@ fn transactions(ledger: &Ledger, parameters: &Parameters) -> Result<Value, RpcEr
     let until = parameters.number("lt")?.unwrap_or(u64::MAX);
     let after = parameters.number("to_lt")?.unwrap_or(0);
     let limit = usize::try_from(limit).expect("at most a hundred");
+    let named = parameters.hash("hash")?;
     let mut list = Vec::new();
     for cell in ledger.transactions(&address, until, limit)? {
+        if list.is_empty() && named.is_some_and(|hash| hash != cell.repr_hash().0) {
+            // A client that pages names the transaction that it goes on from; of another chain it would get nonsense.
+            return Err(RpcError::new(500, "cannot locate transaction with this lt and hash"));
+        }
         let value = views::transaction(&address, &cell).map_err(|error| RpcError::new(500, error))?;
         let lt = value["transaction_id"]["lt"].as_str().and_then(|lt| lt.parse::<u64>().ok());
         if lt.is_some_and(|lt| lt <= after) {
@@ -185,6 +246,18 @@ fn run_get_method(ledger: &Ledger, parameters: &Parameters) -> Result<Value, Rpc
         "block_id": views::block_id(&head, views::MASTERCHAIN),
         "last_transaction_id": views::address_information(ledger, &address)["last_transaction_id"],
     }))
+}
+
+pub(crate) fn parse_hash(text: &str) -> Option<[u8; 32]> {
+    let bytes = match text.len() {
+        64 => hex::decode(text).ok()?,
+        43 | 44 => {
+            let standard = text.replace('-', "+").replace('_', "/");
+            BASE64.decode(format!("{:=<44}", standard.trim_end_matches('='))).ok()?
+        }
+        _ => return None,
+    };
+    bytes.try_into().ok()
 }
 
 fn method_id(name: &str) -> Result<u32, RpcError> {

@@ -36,10 +36,10 @@ pub(crate) fn masterchain_info(ledger: &Ledger, first: &Block) -> Value {
     })
 }
 
-pub(crate) fn block_header(block: &Block, network: i32) -> Value {
+pub(crate) fn block_header(block: &Block, workchain: i64, network: i32) -> Value {
     json!({
         "@type": "blocks.header",
-        "id": block_id(block, MASTERCHAIN),
+        "id": block_id(block, workchain),
         "global_id": network,
         "version": 0,
         "after_merge": false,
@@ -57,7 +57,7 @@ pub(crate) fn block_header(block: &Block, network: i32) -> Value {
         "gen_utime": block.time,
         "prev_blocks": [{
             "@type": "ton.blockIdExt",
-            "workchain": MASTERCHAIN,
+            "workchain": workchain,
             "shard": WHOLE_SHARD,
             "seqno": block.seqno.saturating_sub(1),
             "root_hash": BASE64.encode(block.previous),
@@ -110,6 +110,44 @@ pub(crate) fn wallet_information(ledger: &Ledger, address: &Address) -> Value {
     wallet
 }
 
+/// As tonlib's `getAccountState` says it, for accounts of any kind.
+pub(crate) fn extended_information(ledger: &Ledger, address: &Address) -> Value {
+    let info = address_information(ledger, address);
+    let state = match info["state"].as_str() {
+        Some("uninitialized") => json!({ "@type": "uninited.accountState", "frozen_hash": "" }),
+        _ => json!({
+            "@type": "raw.accountState",
+            "code": info["code"], "data": info["data"], "frozen_hash": info["frozen_hash"],
+        }),
+    };
+    json!({
+        "@type": "fullAccountState",
+        "address": { "@type": "accountAddress", "account_address": friendly(address, true) },
+        "balance": info["balance"],
+        "extra_currencies": [],
+        "last_transaction_id": info["last_transaction_id"],
+        "block_id": info["block_id"],
+        "sync_utime": info["sync_utime"],
+        "account_state": state,
+        "revision": 0,
+    })
+}
+
+/// Every spelling of an address.
+pub(crate) fn detected(address: &Address) -> Value {
+    let spellings = |bounceable| {
+        let url = friendly(address, bounceable);
+        json!({ "b64": url.replace('-', "+").replace('_', "/"), "b64url": url })
+    };
+    json!({
+        "raw_form": address.to_string(),
+        "bounceable": spellings(true),
+        "non_bounceable": spellings(false),
+        "given_type": "friendly_bounceable",
+        "test_only": false,
+    })
+}
+
 fn last_transaction(ledger: &Ledger, address: &Address) -> Value {
     let (lt, hash) = ledger
         .shard_account(address)
@@ -117,7 +155,7 @@ fn last_transaction(ledger: &Ledger, address: &Address) -> Value {
     transaction_id(lt, &hash)
 }
 
-fn transaction_id(lt: u64, hash: &[u8; 32]) -> Value {
+pub(super) fn transaction_id(lt: u64, hash: &[u8; 32]) -> Value {
     json!({ "@type": "internal.transactionId", "lt": lt.to_string(), "hash": BASE64.encode(hash) })
 }
 
@@ -191,7 +229,7 @@ fn message(message: &OwnedMessage) -> Result<Value, Error> {
 }
 
 /// A body that lies inside its message, as a cell of its own.
-fn body((range, cell): &CellSliceParts) -> Result<Cell, Error> {
+pub(crate) fn body((range, cell): &CellSliceParts) -> Result<Cell, Error> {
     let mut builder = CellBuilder::new();
     builder.store_slice(range.apply(cell)?)?;
     builder.build()
