@@ -8,5 +8,6 @@ mod http;
 mod properties;
 mod refusals;
 mod registry;
+mod sending;
 mod wallet;
 mod world;
