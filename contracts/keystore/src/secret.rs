@@ -38,6 +38,11 @@ impl Passphrase {
         }
     }
 
+    /// What was typed, as text: for words that were asked for without echo. Named loudly on purpose.
+    pub fn expose_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(String::from_utf8_lossy(&self.0).into_owned())
+    }
+
     pub(crate) fn expose(&self) -> &[u8] {
         &self.0
     }

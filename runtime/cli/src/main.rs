@@ -1,6 +1,7 @@
 //! `cocoon`: one binary for clients, node operators and auditors.
 
 mod chain;
+mod channel;
 mod chat;
 mod demo;
 mod error;
@@ -16,6 +17,7 @@ mod policy;
 mod proxy;
 mod ui;
 mod verify;
+mod wallet;
 mod wiring;
 
 use std::process::ExitCode;
@@ -40,6 +42,8 @@ A network of your own, each in its own terminal:
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    passphrase: keys::PassphraseOptions,
 }
 
 #[derive(Subcommand)]
@@ -65,11 +69,18 @@ enum Command {
     /// Run guests on this machine and earn
     #[command(subcommand)]
     Host(host::Commands),
+    /// Make a wallet, look at it, pay from it
+    #[command(subcommand)]
+    Wallet(wallet::Commands),
+    /// Open, watch, settle and close payment channels
+    #[command(subcommand)]
+    Channel(channel::Commands),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging();
+    cli.passphrase.install();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -88,6 +99,8 @@ fn main() -> ExitCode {
             Command::Gateway(arguments) => gateway::run(arguments).await,
             Command::Host(command) => host::run(command).await,
             Command::Image(command) => image::run(command).await,
+            Command::Wallet(command) => wallet::run(command).await,
+            Command::Channel(command) => channel::run(command).await,
         }
     });
     // A blocked read of standard input must not hold the exit.
