@@ -77,7 +77,7 @@ impl KeystoreError {
             }
             Self::AnotherKey(_) => "restore the file and its secret together".to_owned(),
             Self::Keyring(_) => {
-                "log in to a session with a Secret Service (GNOME Keyring, KWallet, KeePassXC), or keep the key in an encrypted file (--file)".to_owned()
+                "log in to a session with a Secret Service (GNOME Keyring, KWallet, KeePassXC), or keep the key in an encrypted file (without --keyring)".to_owned()
             }
             Self::NotInKeyring(_) => {
                 "unlock the keyring that it was put into, or restore the key from its words".to_owned()

@@ -200,6 +200,6 @@ fn a_session_without_a_keyring_is_told_what_to_do() {
     let outcome = KeyFile::create(&path, &key(), WalletVersion::V5R1, &Keep::Keyring);
     let error = outcome.err().expect("there is no keyring");
     assert!(matches!(error, KeystoreError::Keyring(_)), "{error}");
-    assert!(error.remedy().contains("--file"), "{}", error.remedy());
+    assert!(error.remedy().contains("encrypted file"), "{}", error.remedy());
     assert!(!path.exists(), "no file names what is not there");
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use cocoon_contracts::wallet::WalletVersion;
 use cocoon_contracts::{MAINNET, SigningKey, friendly_on};
-use cocoon_keystore::{Cost, Keep, KeyFile, Mnemonic, Passphrase, PassphraseSource};
+use cocoon_keystore::{Cost, Keep, KeyFile, Mnemonic, Passphrase, PassphraseSource, Protection};
 use zeroize::Zeroizing;
 
 use super::{Which, is_public, network_name};
@@ -100,6 +100,19 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             .detail("backup", "copy the key file, and remember its passphrase: there is no other way back"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What must not be lost.
+fn backup(protection: Protection) -> &'static str {
+    match protection {
+        Protection::Plain => "copy the key file: there is no other way back",
+        Protection::Passphrase => {
+            "copy the key file, and remember its passphrase: there is no other way back"
+        }
+        Protection::Keyring => {
+            "the keyring's own: there is no other way back (--words makes a key that has one)"
+        }
+    }
 }
 
 fn check(arguments: &Arguments, known: Option<&NetworkFile>) -> Result<(), Failure> {

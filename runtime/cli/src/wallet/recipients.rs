@@ -91,7 +91,7 @@ fn short(text: &str) -> String {
     crate::ui::abridge(&crate::ui::one_line(text), 60)
 }
 
-/// The sum of payments.
+/// The sum of payments, which must be an amount.
 pub(super) fn total(payments: &[Payment]) -> Result<Nanotons, Failure> {
     payments.iter().try_fold(0, |sum: Nanotons, payment| sum.checked_add(payment.amount)).ok_or_else(|| {
         Failure::usage("the amounts together are more than all the coins there are", "look at the list again")

@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let network = NetworkFile::load(&arguments.which.state()?)?.network;
     let payments = wanted(&arguments, network)?;
-    let total = recipients::total(&payments)?;
+    recipients::total(&payments)?;
     let (path, file) = arguments.which.look()?;
     let (_, chain) = arguments.which.network().await?;
     let desk = Desk::take(&path)?;
@@ -75,7 +75,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         // The interrupted command had paid; it only could not say so.
         return sender.report(&journal, arguments.json, true);
     }
-    sender.summary(&journal, total, file.wallet().max_transfers());
+    sender.summary(&journal, file.wallet().max_transfers());
     if !confirmed(&question(&journal, network), arguments.yes)? {
         sender.screen.line("nothing was sent");
         return Ok(ExitCode::FAILURE);
@@ -106,10 +106,20 @@ fn question(journal: &Journal, network: i32) -> String {
             format!("Send {} TON to {to}?", ton(only.amount))
         }
         many => {
-            let sum = many.iter().map(|payment| payment.amount).fold(0, Nanotons::saturating_add);
-            format!("Send {} TON to {} accounts?", ton(sum), grouped(many.len() as u64))
+            format!("Send {} TON to {}?", ton(sum(many)), counted(many.len(), "account"))
         }
     }
+}
+
+/// For display: that the whole is an amount was checked before.
+fn sum(payments: &[Payment]) -> Nanotons {
+    payments.iter().map(|payment| payment.amount).fold(0, Nanotons::saturating_add)
+}
+
+/// `1 account`, `1,200 accounts`.
+fn counted(number: usize, what: &str) -> String {
+    let many = if number == 1 { "" } else { "s" };
+    format!("{} {what}{many}", grouped(number as u64))
 }
 
 struct Sender {
@@ -190,8 +200,9 @@ impl Sender {
         ))
     }
 
-    fn summary(&self, journal: &Journal, total: Nanotons, in_one_message: usize) {
-        let rest = journal.payments.len() - journal.paid;
+    fn summary(&self, journal: &Journal, in_one_message: usize) {
+        let open = &journal.payments[journal.paid..];
+        let (rest, total) = (open.len(), sum(open));
         if journal.paid > 0 {
             let (paid, all) = (journal.paid, journal.payments.len());
             self.screen.line(&format!("an interrupted payment: {paid} of {all} were paid"));
@@ -241,11 +252,10 @@ impl Sender {
     }
 
     fn show(&self, journal: &Journal) {
-        let sum = journal.payments[..journal.paid].iter().map(|payment| payment.amount);
-        let sum = sum.fold(0, Nanotons::saturating_add);
+        let sum = sum(&journal.payments[..journal.paid]);
         let to = match journal.payments.as_slice() {
             [only] => friendly_on(&only.address(), only.bounce.unwrap_or(false), self.network),
-            many => format!("{} accounts", grouped(many.len() as u64)),
+            many => counted(many.len(), "account"),
         };
         self.screen.detail("paid", &format!("{} TON to {to}", ton(sum)));
         self.screen.detail("fees", &format!("{} TON", ton(journal.fees())));
