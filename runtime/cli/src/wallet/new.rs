@@ -96,8 +96,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     screen.detail("key", &format!("{}: {}", path.display(), file.protection().words()));
     match words {
         Some(words) => show_words(&screen, &words),
-        None => screen
-            .detail("backup", "copy the key file, and remember its passphrase: there is no other way back"),
+        None if arguments.restore => screen.detail("backup", "the words"),
+        None => screen.detail("backup", backup(file.protection())),
     }
     Ok(ExitCode::SUCCESS)
 }
