@@ -12,7 +12,7 @@ fn key() -> SigningKey {
 }
 
 fn passphrase(text: &str) -> Passphrase {
-    Passphrase::new(text).ok().expect("a passphrase")
+    Passphrase::new(text).expect("a passphrase")
 }
 
 fn nobody() -> Result<Passphrase, KeystoreError> {

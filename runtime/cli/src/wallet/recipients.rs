@@ -106,7 +106,7 @@ pub(super) async fn transfers(
     chain: &dyn Chain,
 ) -> Result<Vec<Transfer>, Failure> {
     let body = comment_text.map(comment).transpose().map_err(|error| {
-        Failure::usage(error.to_string(), &format!("a comment has at most {MAX_COMMENT} bytes"))
+        Failure::usage(error.to_string(), format!("a comment has at most {MAX_COMMENT} bytes"))
     })?;
     let mut all = Vec::with_capacity(payments.len());
     for payment in payments {
