@@ -8,7 +8,7 @@ use tycho_types::cell::{Cell, CellSlice};
 use tycho_types::error::Error;
 use tycho_types::models::StateInit;
 
-use crate::{Address, Nanotons, bond, channel, registry, wallet};
+use crate::{Address, Nanotons, bond, channel, registry, wallet, wallet::WalletVersion};
 
 /// The kind of a contract that we know by its code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,18 +25,12 @@ pub enum Kind {
     Bond,
 }
 
-/// The code of wallet v5r1, as `wallet_v5` of TON's repository publishes it.
-const WALLET_V5R1: [u8; 32] = [
-    0x20, 0x83, 0x4b, 0x7b, 0x72, 0xb1, 0x12, 0x14, 0x7e, 0x1b, 0x2f, 0xb4, 0x57, 0xb8, 0x4e, 0x74, 0xd1,
-    0xa3, 0x0f, 0x04, 0xf7, 0x37, 0xd4, 0xf6, 0x2a, 0x66, 0x8e, 0x95, 0x52, 0xd2, 0xb7, 0x2f,
-];
-
 impl Kind {
     /// The kind of contract that has this code.
     pub fn of(code_hash: &[u8; 32]) -> Option<Self> {
         let known = [
-            (wallet::code_hash(), Self::WalletV4R2),
-            (WALLET_V5R1, Self::WalletV5R1),
+            (wallet::v4r2::code_hash(), Self::WalletV4R2),
+            (wallet::v5r1::code_hash(), Self::WalletV5R1),
             (channel::code_hash(), Self::Channel),
             (registry::code_hash(), Self::Registry),
             (bond::code_hash(), Self::Bond),
@@ -91,8 +85,8 @@ pub fn state(init: &StateInit, balance: Nanotons) -> Option<(Kind, Vec<Field>)> 
     let kind = Kind::of(&init.code.as_ref()?.repr_hash().0)?;
     let data = init.data.as_ref()?;
     let fields = match kind {
-        Kind::WalletV4R2 => vec![("seqno", Value::Number(wallet::seqno(data).ok()?.into()))],
-        Kind::WalletV5R1 => Vec::new(),
+        Kind::WalletV4R2 => vec![("seqno", Value::Number(WalletVersion::V4R2.seqno(data).ok()?.into()))],
+        Kind::WalletV5R1 => vec![("seqno", Value::Number(WalletVersion::V5R1.seqno(data).ok()?.into()))],
         Kind::Channel => channel_state(&channel::State::parse(data, balance).ok()?),
         Kind::Registry => registry_state(&registry::Registry::parse(data).ok()?),
         Kind::Bond => bond_state(&bond::State::parse(data, balance).ok()?),

@@ -18,7 +18,10 @@ pub mod registry;
 pub mod voucher;
 pub mod wallet;
 
-pub use address::{Address, AddressError, friendly, parse_address};
+pub use address::{
+    Address, AddressError, MAINNET, Recipient, RecipientError, TESTNET, friendly, friendly_on, parse_address,
+    parse_recipient,
+};
 pub use keys::{KeyError, SigningKey, VerifyingKey, check_key, verify_signature};
 pub use tycho_types::cell::Cell;
 pub use voucher::{SignedVoucher, VerifiedVoucher, Voucher, VoucherError};

@@ -193,7 +193,9 @@ fn read_all(cell: &Cell) {
     let _ = State::parse(cell, 1);
     let _ = Content::parse(cell);
     let _ = Registry::parse(cell);
-    let _ = wallet::seqno(cell);
+    for version in wallet::WalletVersion::ALL {
+        let _ = version.seqno(cell);
+    }
 }
 
 /// A bag as a peer would write it by hand: `cells` cells of one root, each referring to the next `width` times.

@@ -11,6 +11,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("cocoon-simulated-tee", "attestation/simulated", &["cocoon-attestation"]),
     ("cocoon-contracts", "contracts", &[]),
     ("cocoon-chain", "contracts/chain", &["cocoon-contracts"]),
+    ("cocoon-keystore", "contracts/keystore", &["cocoon-contracts"]),
     ("cocoon-ledger", "contracts/ledger", &["cocoon-contracts", "cocoon-chain"]),
     ("cocoon-liteserver", "contracts/liteserver", &["cocoon-contracts", "cocoon-chain"]),
     ("cocoon-image", "guest-image", &["cocoon-attestation"]),

@@ -27,7 +27,7 @@ pub use registries::{activate, cancel, deploy_registry, propose, read_registry};
 pub use stack::{stack_from_json, stack_to_json};
 pub use toncenter::{ApiKey, Toncenter, ToncenterOptions, ToncenterV3};
 pub use transaction::Transaction;
-pub use wallet::Wallet;
+pub use wallet::{Fate, Prepared, Sent, Wallet};
 
 use cocoon_contracts::{Address, Cell, Nanotons};
 use futures_util::future::BoxFuture;

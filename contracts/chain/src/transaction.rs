@@ -1,7 +1,7 @@
 //! Transactions as the chain stores them, read for what callers need.
 
 use cocoon_contracts::{Address, Cell, Malformed, Nanotons};
-use tycho_types::cell::HashBytes;
+use tycho_types::cell::{CellBuilder, HashBytes};
 use tycho_types::error::Error;
 use tycho_types::models::{ComputePhase, IntAddr, MsgInfo, TxInfo};
 
@@ -18,6 +18,9 @@ pub struct Transaction {
     pub from: Option<Address>,
     /// The value that came with that message, in nanotons.
     pub value: Nanotons,
+    /// The hash of that message's body as a cell of its own: names a signed message, however it was wrapped. `None`
+    /// when no message caused the transaction.
+    pub body_hash: Option<[u8; 32]>,
     /// True when that message is one of the account's own, come back.
     pub bounced: bool,
     /// True when the contract refused the message or could not carry out what it wanted.
@@ -44,15 +47,16 @@ impl Transaction {
                 fees = fees.checked_add(info.fwd_fee.into_inner()).ok_or(Error::IntOverflow)?;
             }
         }
-        let (mut from, mut value, mut bounced) = (None, 0, false);
-        if let Some(message) = tx.load_in_msg()?
-            && let MsgInfo::Int(info) = message.info
-        {
-            if let IntAddr::Std(address) = info.src {
-                from = Some(address);
+        let (mut from, mut value, mut bounced, mut body_hash) = (None, 0, false, None);
+        if let Some(message) = tx.load_in_msg()? {
+            body_hash = Some(CellBuilder::build_from(message.body)?.repr_hash().0);
+            if let MsgInfo::Int(info) = message.info {
+                if let IntAddr::Std(address) = info.src {
+                    from = Some(address);
+                }
+                value = nanotons(info.value.tokens.into_inner())?;
+                bounced = info.bounced;
             }
-            value = nanotons(info.value.tokens.into_inner())?;
-            bounced = info.bounced;
         }
         let (compute, aborted) = match tx.load_info()? {
             TxInfo::Ordinary(info) => (info.compute_phase, info.aborted),
@@ -64,7 +68,19 @@ impl Transaction {
         };
         let HashBytes(hash) = *cell.repr_hash();
         let fees = nanotons(fees)?;
-        Ok(Self { lt: tx.lt, hash, time: tx.now, from, value, bounced, aborted, exit_code, gas, fees })
+        Ok(Self {
+            lt: tx.lt,
+            hash,
+            time: tx.now,
+            from,
+            value,
+            body_hash,
+            bounced,
+            aborted,
+            exit_code,
+            gas,
+            fees,
+        })
     }
 }
 

@@ -1,11 +1,21 @@
 //! A wallet that sends, and waits until what it sent has happened.
+//!
+//! **What cannot be paid twice, and what can.** A signed message counts once: the wallet's seqno guards it, so it is handed
+//! in again and again until it was taken or has expired. A *new* message after a crash carries a new seqno and could pay
+//! a second time. Callers that act on a contract look at the contract first (`open_channel`, `settle` and the others do);
+//! callers that pay people keep the [`Prepared`] message on disk before they send it, and ask [`Wallet::confirm`] for its
+//! fate before they sign another.
+
+mod sending;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocoon_contracts::wallet::{self, Transfer};
+use cocoon_contracts::wallet::{Transfer, Validity, WalletVersion};
 use cocoon_contracts::{Address, Nanotons, SigningKey, VerifyingKey, message};
 use tokio::time::Instant;
+
+pub use sending::{Fate, Prepared, Sent};
 
 use crate::{AccountState, AccountStatus, Chain, ChainError};
 
@@ -15,31 +25,42 @@ const VALID_SECONDS: u64 = 60;
 const PATIENCE: Duration = Duration::from_secs(75);
 /// How often to look.
 const POLL: Duration = Duration::from_millis(60);
-/// How often to hand the same message in again: a node may have lost it.
-const RESEND: Duration = Duration::from_secs(3);
 /// How many messages are tried when one expires unseen.
 const ATTEMPTS: u32 = 2;
-/// Kept in the wallet for its own fees, in addition to what it sends.
+/// Kept in the wallet for its own fees, in addition to what it sends: for a message with one transfer.
 const FEE_MARGIN: Nanotons = 10_000_000;
+/// And for each transfer beside the first: a third more than one of 255 costs under the older price list.
+const FEE_PER_TRANSFER: Nanotons = 1_300_000;
 
-/// A wallet (v4r2) on a chain. One message at a time: transfers wait for each other.
+/// A wallet on a chain. One message at a time: transfers wait for each other.
 pub struct Wallet {
     key: SigningKey,
+    version: WalletVersion,
     chain: Arc<dyn Chain>,
     address: Address,
     sending: tokio::sync::Mutex<()>,
 }
 
 impl Wallet {
-    /// The wallet of this key. Nothing is sent; the contract is deployed with its first transfer.
+    /// This key's wallet of version v4r2. Nothing is sent; the contract is deployed with its first transfer.
     pub fn new(key: SigningKey, chain: Arc<dyn Chain>) -> Self {
-        let address = wallet::address(&key.public());
-        Self { key, chain, address, sending: tokio::sync::Mutex::new(()) }
+        Self::of_version(key, WalletVersion::V4R2, chain)
+    }
+
+    /// This key's wallet of a version: each version has an address of its own.
+    pub fn of_version(key: SigningKey, version: WalletVersion, chain: Arc<dyn Chain>) -> Self {
+        let address = version.address(&key.public(), chain.network());
+        Self { key, version, chain, address, sending: tokio::sync::Mutex::new(()) }
     }
 
     /// Its address.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Its version.
+    pub fn version(&self) -> WalletVersion {
+        self.version
     }
 
     /// Its public key.
@@ -62,44 +83,82 @@ impl Wallet {
         self.seqno_of(&self.chain.account(&self.address).await?)
     }
 
-    /// Pays one to four transfers in one message, and returns once the wallet has sent them on (its seqno advanced).
-    /// Whether the destinations accepted is theirs to say: see [`Wallet::perform`].
+    /// The most that a message with so many transfers costs in fees, under either price list; the wallet must hold it
+    /// in addition to what it sends. It usually costs a tenth of it.
+    pub fn fee_bound(transfers: usize) -> Nanotons {
+        let more = Nanotons::try_from(transfers.saturating_sub(1)).unwrap_or(Nanotons::MAX);
+        FEE_PER_TRANSFER.saturating_mul(more).saturating_add(FEE_MARGIN)
+    }
+
+    /// Pays in one message, and returns once the wallet has sent the transfers on. Whether the destinations accepted is
+    /// theirs to say: see [`Wallet::perform`].
     ///
     /// # Errors
-    /// Too little balance, an unreachable chain, or no confirmation before the message expired: then it never happens.
-    pub async fn transfer(&self, transfers: &[Transfer]) -> Result<(), ChainError> {
+    /// More transfers than the version takes, too little balance, an unreachable chain, or no confirmation before the
+    /// message expired: then it never happens.
+    pub async fn transfer(&self, transfers: &[Transfer]) -> Result<Sent, ChainError> {
         let _one_at_a_time = self.sending.lock().await;
+        // A message can expire unseen: the chain's clock jumps, or a node loses it for a minute. And another process with
+        // the same key can take its number. It then never happens, and another one may be sent.
+        for attempt in 1..=ATTEMPTS {
+            let prepared = self.prepare(transfers).await?;
+            match self.confirm(&prepared).await? {
+                Fate::Taken(sent) => return Ok(sent),
+                Fate::Expired | Fate::Replaced if attempt < ATTEMPTS => {
+                    tracing::warn!(address = %self.address, "a message never happened; sending another");
+                }
+                Fate::Expired | Fate::Replaced => {}
+            }
+        }
+        Err(not_confirmed("transfer", &self.address, "the message will never happen; send again"))
+    }
+
+    /// Pays any number of transfers, in as many messages as the version needs, one after the other. `done` hears after
+    /// each message how many transfers were paid so far.
+    ///
+    /// # Errors
+    /// As [`Wallet::transfer`]: what `done` heard was paid, nothing after it was.
+    pub async fn transfer_all(
+        &self,
+        transfers: &[Transfer],
+        mut done: impl FnMut(usize, &Sent),
+    ) -> Result<(), ChainError> {
+        let mut paid = 0;
+        for batch in transfers.chunks(self.version.max_transfers()) {
+            let sent = self.transfer(batch).await?;
+            paid += batch.len();
+            done(paid, &sent);
+        }
+        Ok(())
+    }
+
+    /// Signs the next message without sending it.
+    ///
+    /// # Errors
+    /// As [`Wallet::transfer`]; nothing was sent.
+    pub async fn prepare(&self, transfers: &[Transfer]) -> Result<Prepared, ChainError> {
         let account = self.chain.account(&self.address).await?;
         let need = transfers
             .iter()
-            .try_fold(FEE_MARGIN, |sum, t| sum.checked_add(t.amount))
+            .try_fold(Self::fee_bound(transfers.len()), |sum, t| sum.checked_add(t.amount))
             .ok_or_else(|| ChainError::invalid("transfer", "the amounts overflow"))?;
         if account.balance < need {
             let address = Box::new(self.address.clone());
             return Err(ChainError::InsufficientBalance { address, need, have: account.balance });
         }
-        // A message can expire unseen: the chain's clock jumps, or a node loses it for a minute. It then never happens, and
-        // another one may be sent.
-        for attempt in 1..=ATTEMPTS {
-            match self.attempt(transfers).await {
-                Err(ChainError::NotConfirmed { .. }) if attempt < ATTEMPTS => {
-                    tracing::warn!(address = %self.address, "a message expired unseen; sending another");
-                }
-                outcome => return outcome,
-            }
-        }
-        unreachable!("the last attempt returns")
-    }
-
-    async fn attempt(&self, transfers: &[Transfer]) -> Result<(), ChainError> {
-        let account = self.chain.account(&self.address).await?;
-        let seqno = self.seqno_of(&account)?;
-        let valid_until = self.chain.head().await?.time + VALID_SECONDS;
+        let valid_until = self.chain.head().await?.time.saturating_add(VALID_SECONDS);
         let valid_until = u32::try_from(valid_until)
             .map_err(|_| ChainError::invalid("transfer", "the chain's clock is beyond 2106"))?;
         let deploy = account.status != AccountStatus::Active;
-        let message = wallet::external_message(&self.key, seqno, valid_until, deploy, transfers)?;
-        self.send_until_seqno_passes(&message::encode(&message), seqno, u64::from(valid_until)).await
+        let validity = Validity { seqno: self.seqno_of(&account)?, valid_until, deploy };
+        let signed = self.version.sign(&self.key, self.chain.network(), validity, transfers)?;
+        Ok(Prepared {
+            message: message::encode(&signed.message),
+            body_hash: signed.body_hash,
+            seqno: validity.seqno,
+            valid_until,
+            after_lt: account.last_lt,
+        })
     }
 
     /// Sends one message to a contract and waits until `done` says that its account shows the effect, or the contract's
@@ -166,79 +225,14 @@ impl Wallet {
         }))
     }
 
-    /// Returns when the wallet took the message, or when it is certain that it never will.
-    async fn send_until_seqno_passes(
-        &self,
-        message: &[u8],
-        seqno: u32,
-        valid_until: u64,
-    ) -> Result<(), ChainError> {
-        self.chain.send(message).await?;
-        let deadline = Instant::now() + PATIENCE;
-        let mut resend = Instant::now() + RESEND;
-        loop {
-            tokio::time::sleep(POLL).await;
-            match self.progress(seqno, valid_until).await {
-                Ok(Progress::Taken) => return Ok(()),
-                Ok(Progress::Waiting) if Instant::now() < deadline => {}
-                Ok(Progress::Expired) => {
-                    let remedy = "the message expired and will never happen; send again";
-                    return Err(not_confirmed("transfer", &self.address, remedy));
-                }
-                // A chain that is away for a moment does not end the wait: the message may already be on its way.
-                Err(error) if Instant::now() < deadline => {
-                    tracing::warn!(%error, "waiting for a wallet's message");
-                }
-                Ok(Progress::Waiting) | Err(_) => return Err(self.unknown()),
-            }
-            if Instant::now() >= resend {
-                resend = Instant::now() + RESEND;
-                // Refused now means at worst that it was carried out a moment ago; the next look tells.
-                if let Err(error) = self.chain.send(message).await {
-                    tracing::debug!(%error, "sending a wallet's message again");
-                }
-            }
-        }
-    }
-
-    async fn progress(&self, seqno: u32, valid_until: u64) -> Result<Progress, ChainError> {
-        // First the clock, then the account: a seqno read after a block past the message's end is final.
-        let expired = self.chain.head().await?.time > valid_until;
-        let account = self.chain.account(&self.address).await?;
-        if account.status == AccountStatus::Active && self.seqno_of(&account)? > seqno {
-            Ok(Progress::Taken)
-        } else if expired {
-            Ok(Progress::Expired)
-        } else {
-            Ok(Progress::Waiting)
-        }
-    }
-
-    /// The chain fell silent: the message may still happen until it expires. Not to be answered with another one.
-    fn unknown(&self) -> ChainError {
-        ChainError::Invalid {
-            action: "tell whether the transfer happened",
-            why: format!(
-                "the chain did not say within {} s; look at the wallet {} before sending again",
-                PATIENCE.as_secs(),
-                self.address
-            ),
-        }
-    }
-
     fn seqno_of(&self, account: &AccountState) -> Result<u32, ChainError> {
         let Some(data) = &account.data else { return Ok(0) };
-        if account.code_hash != Some(wallet::code_hash()) {
-            return Err(ChainError::wrong_account(&self.address, "wallet", "its code is not that of v4r2"));
+        if account.code_hash != Some(self.version.code_hash()) {
+            let why = format!("its code is not that of {}", self.version.name());
+            return Err(ChainError::wrong_account(&self.address, "wallet", why));
         }
-        wallet::seqno(data).map_err(|error| ChainError::wrong_account(&self.address, "wallet", error))
+        self.version.seqno(data).map_err(|error| ChainError::wrong_account(&self.address, "wallet", error))
     }
-}
-
-enum Progress {
-    Waiting,
-    Taken,
-    Expired,
 }
 
 fn not_confirmed(action: &'static str, address: &Address, remedy: &'static str) -> ChainError {

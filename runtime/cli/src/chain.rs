@@ -209,10 +209,9 @@ impl Founder<'_> {
                 .explain(|| "our own ledger cannot be asked".into(), "report this")?,
         );
         let wallet = |role: &str| -> Result<Wallet, Failure> {
-            Ok(Wallet::new(
-                keys::load_or_create(&role_folder(self.state, role)?.join("wallet.key"))?,
-                Arc::clone(&chain),
-            ))
+            let (key, version) =
+                keys::load_or_create_wallet(&role_folder(self.state, role)?.join("wallet.key"))?;
+            Ok(Wallet::of_version(key, version, Arc::clone(&chain)))
         };
         let (owner, treasury) = (wallet("owner")?, wallet("treasury")?);
         fill(&owner, self.url).await?;

@@ -2,6 +2,7 @@
 
 mod access;
 mod chain;
+mod channel;
 mod chat;
 mod counter;
 mod demo;
@@ -18,6 +19,7 @@ mod policy;
 mod proxy;
 mod ui;
 mod verify;
+mod wallet;
 mod wiring;
 
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ A network of your own, each in its own terminal:
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    passphrase: keys::PassphraseOptions,
 }
 
 #[derive(Subcommand)]
@@ -67,11 +71,18 @@ enum Command {
     /// Run guests on this machine and earn
     #[command(subcommand)]
     Host(host::Commands),
+    /// Make a wallet, look at it, pay from it
+    #[command(subcommand)]
+    Wallet(wallet::Commands),
+    /// Open, watch, settle and close payment channels
+    #[command(subcommand)]
+    Channel(channel::Commands),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging();
+    cli.passphrase.install();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -90,6 +101,8 @@ fn main() -> ExitCode {
             Command::Gateway(arguments) => gateway::run(arguments).await,
             Command::Host(command) => host::run(command).await,
             Command::Image(command) => image::run(command).await,
+            Command::Wallet(command) => wallet::run(command).await,
+            Command::Channel(command) => channel::run(command).await,
         }
     });
     // A blocked read of standard input must not hold the exit.

@@ -55,8 +55,9 @@ impl Joined {
 
     /// The wallet of a role, filled by the faucet where there is one.
     pub(crate) async fn wallet(&self, role: &str) -> Result<Arc<Wallet>, Failure> {
-        let key = keys::load_or_create(&role_folder(&self.state, role)?.join("wallet.key"))?;
-        let wallet = Arc::new(Wallet::new(key, Arc::clone(&self.chain)));
+        let (key, version) =
+            keys::load_or_create_wallet(&role_folder(&self.state, role)?.join("wallet.key"))?;
+        let wallet = Arc::new(Wallet::of_version(key, version, Arc::clone(&self.chain)));
         if self.file.faucet {
             fill(&wallet, &self.file.chain).await?;
         }

@@ -335,6 +335,14 @@ struct IndexedMessage {
     fwd_fee: Option<Number>,
     #[serde(default)]
     bounced: Option<bool>,
+    #[serde(default)]
+    message_content: Option<MessageContent>,
+}
+
+/// A message's body; its hash is that of the body as a cell of its own.
+#[derive(Deserialize)]
+struct MessageContent {
+    hash: String,
 }
 
 #[derive(Deserialize)]
@@ -367,6 +375,7 @@ impl IndexedTransaction {
             fees = fees.checked_add(fee).ok_or_else(|| Fault::nonsense("the fees overflow"))?;
         }
         let from = self.in_msg.as_ref().and_then(|message| message.source.as_deref());
+        let content = self.in_msg.as_ref().and_then(|message| message.message_content.as_ref());
         let executed = self.description.compute_ph.as_ref().filter(|phase| !phase.skipped);
         Ok(Transaction {
             lt: self.lt.unsigned()?,
@@ -374,6 +383,7 @@ impl IndexedTransaction {
             time: self.now,
             from: from.map(parse_address).transpose().map_err(Fault::nonsense)?,
             value: self.in_msg.as_ref().map_or(Ok(0), |message| amount(&message.value))?,
+            body_hash: content.map(|content| hash(&content.hash)).transpose()?,
             bounced: self.in_msg.as_ref().is_some_and(|message| message.bounced == Some(true)),
             aborted: self.description.aborted,
             exit_code: executed.and_then(|phase| phase.exit_code),

@@ -13,6 +13,7 @@ mod pages;
 mod properties;
 mod refusals;
 mod registry;
+mod sending;
 mod v2;
 mod v3;
 mod wallet;

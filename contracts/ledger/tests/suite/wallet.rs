@@ -1,73 +1,246 @@
-//! The official wallet code (v4r2) runs what ton-contracts builds.
+//! The official wallet codes (v4r2, v5r1) run what this repository builds.
 
-use cocoon_contracts::wallet::{self, MAX_TRANSFERS, Transfer};
-use cocoon_contracts::{TON, message};
-use cocoon_ledger::{SubmitError, faucet_address};
+use cocoon_contracts::wallet::{self, SignedMessage, Transfer, Validity, WalletVersion};
+use cocoon_contracts::{Address, Cell, Nanotons, SigningKey, TON, VerifyingKey, message};
+use cocoon_ledger::{Schedule, SubmitError, configuration, faucet_address};
+use tycho_executor::{Executor, ExecutorInspector, ExecutorParams, ParsedConfig};
+use tycho_types::models::AccountState;
 
-use super::world::{Actor, World};
+use super::world::{Actor, NETWORK, World};
 
-fn pay(to: &Actor, amount: u64) -> Transfer {
-    Transfer { to: to.address.clone(), amount, bounce: false, body: None, state_init: None }
+/// A wallet of one version, its seqno as the test counts it.
+struct Payer {
+    version: WalletVersion,
+    key: SigningKey,
+    address: Address,
+    seqno: u32,
+}
+
+impl Payer {
+    /// With 100 TON, and not deployed.
+    fn funded(world: &mut World, version: WalletVersion) -> Self {
+        let key = SigningKey::from_seed(&[9; 32]);
+        let address = version.address(&key.public(), NETWORK);
+        world.ledger.faucet(&address, 100 * TON).unwrap();
+        world.block();
+        Self { version, key, address, seqno: 0 }
+    }
+
+    fn sign(&self, now: u32, transfers: &[Transfer]) -> SignedMessage {
+        let validity = Validity { seqno: self.seqno, valid_until: now + 60, deploy: self.seqno == 0 };
+        self.version.sign(&self.key, NETWORK, validity, transfers).unwrap()
+    }
+
+    /// Pays, makes a block, and checks that the wallet counted.
+    fn pay(&mut self, world: &mut World, transfers: &[Transfer]) -> SignedMessage {
+        let signed = self.sign(world.now, transfers);
+        world.ledger.submit(&message::encode(&signed.message)).unwrap();
+        world.block();
+        self.seqno += 1;
+        assert_eq!(seqno(world, self), self.seqno);
+        signed
+    }
+}
+
+fn seqno(world: &World, payer: &Payer) -> u32 {
+    let AccountState::Active(init) = world.ledger.account(&payer.address).expect("it is there").state else {
+        panic!("the wallet is deployed")
+    };
+    assert_eq!(init.code.expect("code").repr_hash().0, payer.version.code_hash());
+    payer.version.seqno(&init.data.expect("data")).expect("wallet data")
+}
+
+fn to(address: Address, amount: u64) -> Transfer {
+    Transfer { to: address, amount, bounce: false, body: None, state_init: None }
+}
+
+/// People without wallets: addresses alone.
+fn people(count: u16) -> Vec<Address> {
+    (0..count)
+        .map(|i| {
+            let mut hash = [0x77; 32];
+            hash[..2].copy_from_slice(&i.to_be_bytes());
+            message::basechain(hash)
+        })
+        .collect()
+}
+
+/// The exit code with which the wallet refuses a message; the ledger must refuse it too.
+fn refused(world: &mut World, to: &Address, message: &Cell) -> Option<i32> {
+    let error = world.ledger.submit(&message::encode(message)).expect_err("it is refused");
+    assert!(matches!(error, SubmitError::NotAccepted(_)), "{error}");
+    let config = configuration(NETWORK, Schedule::Mainnet2026).expect("our configuration");
+    let config = ParsedConfig::parse(config, world.now).expect("our configuration");
+    let params = ExecutorParams { block_unixtime: world.now, block_lt: 1 << 40, ..Default::default() };
+    let account = world.ledger.shard_account(to).expect("the wallet is there");
+    let mut inspector = ExecutorInspector::default();
+    let outcome = Executor::new(&params, &config).check_ordinary_ext(
+        to,
+        message.clone(),
+        account,
+        Some(&mut inspector),
+    );
+    assert!(outcome.is_err());
+    inspector.exit_code
 }
 
 #[test]
 fn deploys_itself_pays_and_refuses_a_replay() {
-    let mut world = World::new();
-    let new = Actor::new(9);
-    world.ledger.faucet(&new.address, 10 * TON).unwrap();
-    world.block();
-    assert_eq!(world.balance(&new.address), 10 * TON);
+    for (version, code) in [(WalletVersion::V4R2, 33), (WalletVersion::V5R1, 133)] {
+        let mut world = World::new();
+        let mut payer = Payer::funded(&mut world, version);
+        let friend = people(1).remove(0);
+        let first = payer.pay(&mut world, &[to(friend.clone(), TON)]);
+        assert_eq!(world.balance(&friend), TON);
 
-    let first =
-        wallet::external_message(&new.key, 0, world.now + 60, true, &[pay(&world.stranger, TON)]).unwrap();
-    let first = message::encode(&first);
-    let before = world.balance(&world.stranger.address);
-    world.ledger.submit(&first).unwrap();
-    world.block();
-    assert!(world.balance(&world.stranger.address) - before > TON - 1_000_000);
-    assert_eq!(world.seqno(&new), 1);
-
-    assert!(matches!(world.ledger.submit(&first), Err(SubmitError::NotAccepted(_))), "a replay is refused");
-    let old =
-        wallet::external_message(&new.key, 0, world.now + 60, false, &[pay(&world.stranger, TON)]).unwrap();
-    assert!(matches!(world.ledger.submit(&message::encode(&old)), Err(SubmitError::NotAccepted(_))));
+        assert_eq!(
+            refused(&mut world, &payer.address, &first.message),
+            Some(code),
+            "a replay with {version:?}"
+        );
+        payer.seqno = 2;
+        let early = payer.sign(world.now, &[to(friend.clone(), TON)]);
+        assert_eq!(
+            refused(&mut world, &payer.address, &early.message),
+            Some(code),
+            "a number to come with {version:?}"
+        );
+        payer.seqno = 1;
+        payer.pay(&mut world, &[to(friend.clone(), TON)]);
+        assert_eq!(world.balance(&friend), 2 * TON);
+    }
 }
 
 #[test]
-fn refuses_expired_messages_and_other_signers() {
-    let mut world = World::new();
-    let late =
-        wallet::external_message(&world.payer.key, 0, world.now - 1, false, &[pay(&world.payee, 1)]).unwrap();
-    assert!(matches!(world.ledger.submit(&message::encode(&late)), Err(SubmitError::NotAccepted(_))));
-
-    // A good message whose signature has one flipped bit.
-    let good = wallet::external_message(&world.payer.key, 0, world.now + 60, false, &[pay(&world.payee, 1)])
-        .unwrap();
-    let bytes = message::encode(&good);
-    let mut refused = 0;
-    for at in 0..bytes.len() {
-        let mut flipped = bytes.clone();
-        flipped[at] ^= 1;
-        match world.ledger.submit(&flipped) {
-            Ok(_) => panic!("byte {at} may not be flipped"),
-            Err(_) => refused += 1,
+fn every_transfer_of_a_full_message_arrives_in_order() {
+    for (version, counts) in [(WalletVersion::V4R2, [1, 3, 4]), (WalletVersion::V5R1, [1, 50, 255])] {
+        for count in counts {
+            let mut world = World::new();
+            let mut payer = Payer::funded(&mut world, version);
+            let people = people(count);
+            let amounts = (1..).map(|i| 10_000_000 + i);
+            let transfers: Vec<_> = people.iter().cloned().zip(amounts).map(|(a, n)| to(a, n)).collect();
+            payer.pay(&mut world, &transfers);
+            let mut before = 0;
+            for transfer in &transfers {
+                assert_eq!(world.balance(&transfer.to), transfer.amount, "{count} with {version:?}");
+                let arrived = world.ledger.history(&transfer.to, 2).expect("history");
+                assert!(arrived[0].lt > before, "the first transfer is sent first");
+                before = arrived[0].lt;
+            }
         }
     }
-    assert_eq!(refused, bytes.len());
 }
 
 #[test]
-fn pays_four_at_once() {
-    let mut world = World::new();
-    let people: Vec<_> = (20..24).map(Actor::new).collect();
-    let transfers: Vec<_> = people.iter().map(|person| pay(person, TON)).collect();
-    assert_eq!(transfers.len(), MAX_TRANSFERS);
-    let message = wallet::external_message(&world.payer.key, 0, world.now + 60, false, &transfers).unwrap();
-    world.ledger.submit(&message::encode(&message)).unwrap();
-    world.block();
-    for person in &people {
-        assert_eq!(world.balance(&person.address), TON);
+fn refuses_expired_messages_other_signers_and_other_wallets() {
+    for (version, expired) in [(WalletVersion::V4R2, 36), (WalletVersion::V5R1, 136)] {
+        let mut world = World::new();
+        let mut payer = Payer::funded(&mut world, version);
+        let friend = to(people(1).remove(0), 1);
+        payer.pay(&mut world, std::slice::from_ref(&friend));
+
+        let late = payer.sign(world.now - 61, std::slice::from_ref(&friend));
+        assert_eq!(
+            refused(&mut world, &payer.address, &late.message),
+            Some(expired),
+            "an expired message with {version:?}"
+        );
+
+        // A good message whose signature or content has one flipped bit.
+        let good = message::encode(&payer.sign(world.now, &[friend]).message);
+        for at in 0..good.len() {
+            let mut flipped = good.clone();
+            flipped[at] ^= 1;
+            assert!(world.ledger.submit(&flipped).is_err(), "byte {at} may not be flipped");
+        }
     }
+}
+
+#[test]
+fn a_message_of_another_network_is_refused_by_the_wallet_itself() {
+    let mut world = World::new();
+    let mut payer = Payer::funded(&mut world, WalletVersion::V5R1);
+    let friend = to(people(1).remove(0), 1);
+    payer.pay(&mut world, std::slice::from_ref(&friend));
+    // Signed for the mainnet's wallet of this key, and sent to the one of this network.
+    let validity = Validity { seqno: 1, valid_until: world.now + 60, deploy: false };
+    let foreign = WalletVersion::V5R1.sign(&payer.key, -239, validity, &[friend]).unwrap();
+    let redirected = redirect(&foreign, &payer.address);
+    assert_eq!(refused(&mut world, &payer.address, &redirected), Some(134), "invalid wallet id");
+}
+
+/// The same signed body, addressed to another account: what a relayer can do.
+fn redirect(signed: &SignedMessage, address: &Address) -> Cell {
+    use tycho_types::models::{MsgInfo, OwnedMessage};
+    let mut message = signed.message.parse::<OwnedMessage>().expect("a message");
+    let MsgInfo::ExtIn(info) = &mut message.info else { panic!("it is external") };
+    info.dst = address.clone().into();
+    tycho_types::cell::CellBuilder::build_from(message).expect("a message")
+}
+
+#[test]
+fn the_wallet_keeps_what_one_unpayable_transfer_asks() {
+    // The second of three asks for more than there is: the others arrive.
+    for version in WalletVersion::ALL {
+        let mut world = World::new();
+        let mut payer = Payer::funded(&mut world, version);
+        let people = people(3);
+        let amounts = [TON, 1000 * TON, 2 * TON];
+        let transfers: Vec<_> = people.iter().cloned().zip(amounts).map(|(a, n)| to(a, n)).collect();
+        payer.pay(&mut world, &transfers);
+        let balances: Vec<Nanotons> = people.iter().map(|a| world.balance(a)).collect();
+        assert_eq!(balances, [TON, 0, 2 * TON], "{version:?}");
+    }
+}
+
+/// What the payer of a batch gives beyond what arrives, for each payout: nanotons under a price list.
+fn cost_per_payout(schedule: Schedule, version: WalletVersion, to_whom: &[Address]) -> Nanotons {
+    let mut world = World::under(schedule);
+    let mut payer = Payer::funded(&mut world, version);
+    payer.pay(&mut world, &[to(people(1).remove(0), TON)]);
+    let before = world.balance(&payer.address);
+    let transfers: Vec<_> = to_whom.iter().map(|a| to(a.clone(), 50_000_000)).collect();
+    payer.pay(&mut world, &transfers);
+    let count = u64::try_from(to_whom.len()).unwrap();
+    (before - count * 50_000_000 - world.balance(&payer.address)) / count
+}
+
+/// Of the 0.00016 TON for each recipient, 0.000067 is the forward fee's lump, 0.000049 the wallet's gas (733), 0.000044
+/// the import of its two cells: none of them can be saved. Equal transfers share a cell, and cost 0.000125.
+#[test]
+fn a_batched_payout_costs_what_the_network_asks_for_and_no_more() {
+    println!("\nfees of the wallet for each payout, in TON");
+    let cases = [
+        ("v4r2 x 1", WalletVersion::V4R2, people(1)),
+        ("v4r2 x 4", WalletVersion::V4R2, people(4)),
+        ("v5r1 x 1", WalletVersion::V5R1, people(1)),
+        ("v5r1 x 255", WalletVersion::V5R1, people(255)),
+        ("v5r1 x 255 equal", WalletVersion::V5R1, vec![people(1).remove(0); 255]),
+    ];
+    for schedule in [Schedule::Mainnet2026, Schedule::Mainnet2025] {
+        for (name, version, people) in &cases {
+            let cost = cost_per_payout(schedule, *version, people);
+            println!("  {:<14} {name:<18} 0.{cost:09}", schedule.name());
+            if schedule == Schedule::Mainnet2026 {
+                match *name {
+                    "v5r1 x 255" => assert!(cost <= 160_000, "{cost} nanotons"),
+                    "v5r1 x 255 equal" => assert!(cost <= 126_000, "{cost} nanotons"),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_address_of_a_key_depends_on_version_and_network() {
+    let key: VerifyingKey = SigningKey::from_seed(&[9; 32]).public();
+    let [five, four] = WalletVersion::ALL.map(|version| version.address(&key, NETWORK));
+    assert_ne!(five, four);
+    assert_ne!(five, WalletVersion::V5R1.address(&key, -239));
+    assert_eq!(four, WalletVersion::V4R2.address(&key, -239));
+    assert_eq!(four, wallet::address(&key));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cocoon_chain::{Chain, Wallet};
+use cocoon_chain::Chain;
 use cocoon_fetch::{Service, ServiceUrl, Services};
 use cocoon_launch::doctor::{Network, Probe, Tee};
 
@@ -112,13 +112,15 @@ async fn ledger(state: &Path) -> (Probe<String>, Probe<u64>) {
 }
 
 async fn wallet(state: &Path, chain: Arc<dyn Chain>) -> Probe<u64> {
-    let key = match keys::load_existing(&state.join("operator/wallet.key")) {
-        Ok(Some(key)) => key,
+    // Its public half: a doctor asks for no passphrase.
+    let file = match keys::look(&state.join("operator/wallet.key")) {
+        Ok(Some(file)) => file,
         Ok(None) => return Probe::NotAsked("there is no wallet yet: `cocoon host up` makes one".into()),
         Err(failure) => return Probe::Failed(failure.what),
     };
-    match tokio::time::timeout(LIMIT, Wallet::new(key, chain).balance()).await {
-        Ok(Ok(balance)) => Probe::Answered(balance),
+    let address = file.wallet().address(&file.public(), chain.network());
+    match tokio::time::timeout(LIMIT, chain.account(&address)).await {
+        Ok(Ok(account)) => Probe::Answered(account.balance),
         Ok(Err(error)) => Probe::Failed(error.to_string()),
         Err(_) => Probe::Failed("the chain gave no answer in time".into()),
     }

@@ -11,19 +11,17 @@ use tlb_ton::message::{CommonMsgInfo, Message};
 use tlb_ton::ser::CellSerializeExt;
 use tlb_ton::state_init::StateInit as TlbStateInit;
 use tlb_ton::{BagOfCellsArgs, BoC, MsgAddress};
-use ton_contracts::wallet::WalletVersion;
+use ton_contracts::wallet::WalletVersion as _;
 use ton_contracts::wallet::v4r2::V4R2;
 use tycho_types::boc::Boc;
-use tycho_types::cell::{Cell, CellBuilder, HashBytes};
-use tycho_types::models::{ExtInMsgInfo, MsgInfo, OwnedMessage, StateInit};
-use tycho_types::num::Tokens;
+use tycho_types::cell::Cell;
+use tycho_types::models::StateInit;
 
-use crate::{Address, Malformed, Nanotons, SigningKey, VerifyingKey};
+use super::{SEND_MODE, Transfer, Validity, WalletVersion, address_of};
+use crate::{Address, Malformed, SigningKey, VerifyingKey};
 
 /// Most transfers in one external message: each is a reference of the signed cell.
 pub const MAX_TRANSFERS: usize = 4;
-/// Pay forward fees apart from the value, and let one failing transfer not block the wallet.
-const SEND_MODE: u8 = 3;
 
 static CODE: LazyLock<Cell> = LazyLock::new(|| from_tlb(&V4R2::code()));
 
@@ -32,25 +30,9 @@ pub fn code_hash() -> [u8; 32] {
     CODE.repr_hash().0
 }
 
-/// One payment out of a wallet.
-#[derive(Debug, Clone)]
-pub struct Transfer {
-    /// To whom.
-    pub to: Address,
-    /// How much, in nanotons.
-    pub amount: Nanotons,
-    /// True when the money must come back if the destination cannot handle it: for contracts. False for people.
-    pub bounce: bool,
-    /// The message's body.
-    pub body: Option<Cell>,
-    /// Code and data, when the message deploys its destination.
-    pub state_init: Option<StateInit>,
-}
-
 /// The wallet's address.
 pub fn address(key: &VerifyingKey) -> Address {
-    let cell = CellBuilder::build_from(state_init(key)).expect("a wallet's state fits in a cell");
-    Address::new(0, *cell.repr_hash())
+    address_of(&state_init(key))
 }
 
 /// The wallet's code and first data.
@@ -65,7 +47,7 @@ pub fn state_init(key: &VerifyingKey) -> StateInit {
 /// the wallet refuses it; `deploy` attaches the wallet's code, for its first message.
 ///
 /// # Errors
-/// More than [`MAX_TRANSFERS`] transfers, or bodies too deep to be carried.
+/// As [`WalletVersion::sign`].
 pub fn external_message(
     key: &SigningKey,
     seqno: u32,
@@ -73,30 +55,24 @@ pub fn external_message(
     deploy: bool,
     transfers: &[Transfer],
 ) -> Result<Cell, Malformed> {
-    if transfers.len() > MAX_TRANSFERS {
-        let why = format!("{} transfers are more than {MAX_TRANSFERS}", transfers.len());
-        return Err(Malformed::new("wallet message", why));
-    }
+    let validity = Validity { seqno, valid_until, deploy };
+    // v4r2's address is the same on every network.
+    WalletVersion::V4R2.sign(key, 0, validity, transfers).map(|signed| signed.message)
+}
+
+/// The body of the external message: the signature, and behind it the request that it covers by its cell's hash.
+pub(crate) fn signed_body(
+    key: &SigningKey,
+    seqno: u32,
+    valid_until: u32,
+    transfers: &[Transfer],
+) -> Result<Cell, Malformed> {
     let malformed = |error: &dyn std::fmt::Display| Malformed::new("wallet message", error);
     let actions = transfers.iter().map(action).collect::<Result<Vec<_>, _>>()?;
     let body = V4R2::create_sign_body(V4R2::DEFAULT_WALLET_ID, valid_until, seqno, actions);
     let hash = body.to_cell(NoArgs::EMPTY).map_err(|error| malformed(&error))?.hash();
     let signed = V4R2::wrap_signed_external(body, key.sign(&hash));
-    let signed = from_tlb(&signed.to_cell(NoArgs::EMPTY).map_err(|error| malformed(&error))?);
-    let public = key.public();
-    // The outer message is laid out by tycho-types: tlb-ton 0.11 inlines a body by its bits alone, and so cannot place
-    // four references beside a state init.
-    let message = OwnedMessage {
-        info: MsgInfo::ExtIn(ExtInMsgInfo {
-            src: None,
-            dst: address(&public).into(),
-            import_fee: Tokens::ZERO,
-        }),
-        init: deploy.then(|| state_init(&public)),
-        body: signed.into(),
-        layout: None,
-    };
-    CellBuilder::build_from(message).map_err(|error| malformed(&error))
+    Ok(from_tlb(&signed.to_cell(NoArgs::EMPTY).map_err(|error| malformed(&error))?))
 }
 
 /// Reads the sequence number out of a wallet's data cell.
@@ -107,10 +83,6 @@ pub fn seqno(data: &Cell) -> Result<u32, Malformed> {
 }
 
 fn action(transfer: &Transfer) -> Result<tlb_ton::action::SendMsgAction, Malformed> {
-    // tlb-ton writes the zero address as "none", which makes the wallet's whole transaction fail, again and again.
-    if transfer.to.address == HashBytes::ZERO {
-        return Err(Malformed::new("wallet message", "nobody can be paid at the zero address"));
-    }
     let init = transfer.state_init.as_ref().map(|init| {
         Ok::<_, Malformed>(TlbStateInit {
             code: init.code.as_ref().map(to_tlb).transpose()?,
@@ -164,22 +136,15 @@ mod tests {
     }
 
     #[test]
-    fn the_address_is_what_ton_contracts_derives() {
+    fn the_address_is_what_ton_contracts_and_ton_ton_derive() {
         let key = SigningKey::from_seed(&[5; 32]);
+        // @ton/ton 16.3: `WalletContractV4.create({workchain: 0, publicKey}).address`.
+        assert_eq!(
+            address(&key.public()).to_string(),
+            "0:c407047cd223cc106d4aea6ed9b5b0b3180ff75c2365b60de873727fdf4c3836"
+        );
         let pair = ton_contracts::wallet::KeyPair::new([0; 64], key.public());
         let theirs = ton_contracts::wallet::Wallet::<V4R2>::derive_default(pair).unwrap().address();
         assert_eq!(theirs.to_hex(), address(&key.public()).to_string());
-    }
-
-    #[test]
-    fn refuses_a_fifth_transfer() {
-        let key = SigningKey::from_seed(&[5; 32]);
-        let to = crate::message::basechain([9; 32]);
-        let transfer = Transfer { to, amount: 1, bounce: false, body: None, state_init: None };
-        let five = vec![transfer; 5];
-        assert!(external_message(&key, 0, 0, true, &five).is_err());
-        assert!(external_message(&key, 0, 0, true, &five[..4]).is_ok());
-        let nobody = Transfer { to: Address::ZERO, ..five[0].clone() };
-        assert!(external_message(&key, 0, 0, true, &[nobody]).is_err());
     }
 }
