@@ -22,7 +22,7 @@ mod policy;
 mod routes;
 mod workers;
 
-use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use cocoon_accounts::{
     AgentOptions, PayeeAgent, PayeeBook, PayeeOptions, PayerBook, Settlement, Store, StoreError,
@@ -37,6 +37,10 @@ pub use policy::MAX_PRICE_FACTOR;
 pub use workers::{MAX_LISTED_MODELS, MAX_WORKER_ID};
 
 use crate::{channels::WorkerChannels, workers::Workers};
+
+/// How long settling may take at the end. Service managers wait 90 s by default, and other things end too; what is not
+/// settled then is settled at the next start.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -176,9 +180,9 @@ impl RunningGateway {
         &self.shared.payer
     }
 
-    /// Settles every voucher of clients that is worth anything.
+    /// Settles every voucher of clients that is worth anything, within a minute; what is left then is kept.
     pub async fn settle_all(&self) -> Vec<Settlement> {
-        self.shared.agent.settle_all().await
+        self.shared.agent.settle_all(SETTLE_LIMIT).await
     }
 
     /// Pays every host what it is owed by a last voucher. Hosts that do not answer keep what they hold.

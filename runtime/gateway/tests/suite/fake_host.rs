@@ -29,10 +29,12 @@ use cocoon_attestation::{
     Bundle, Endorsement, Measurements, Statement, Tee,
     statement::{Beacon, Freshness, Keys, ModelIdentity, digest, report_data},
 };
-use cocoon_contracts::Nanotons;
+use cocoon_contracts::{Address, Nanotons};
 use cocoon_protocol::{
     Answer, AnswerEvent, AnswerSealer, Ending, Expected, Meter, Outcome, ReceiptKey, ReplayGuard, Sampling,
-    SealKey, Usage, http::RegisterWorker, open,
+    SealKey, Usage,
+    http::{AccountStatus, RegisterWorker},
+    open,
 };
 use cocoon_simulated_tee::{Emulator, SimulatedRoot};
 use futures_util::{Stream, stream};
@@ -161,8 +163,8 @@ impl FakeHost {
         &self.shared.counts
     }
 
-    pub(crate) fn book(&self) -> &PayeeBook {
-        &self.shared.book
+    pub(crate) async fn status(&self, channel: &Address) -> Option<AccountStatus> {
+        self.shared.book.status(channel).await.expect("the store answers")
     }
 
     pub(crate) fn registers(&self) -> Measurements {
@@ -242,8 +244,8 @@ async fn answer(
     let script = script.expect("the test said what this answer is like");
     let expected = Expected { network: NETWORK, models: &[MODEL], guard: &shared.guest.guard };
     let opened = open(&shared.guest.seal, &expected, &bytes).expect("the client sealed it to this guest");
-    let channel = authorized_channel(&shared.book, &headers, &bytes)?;
-    let reservation = shared.book.reserve(&channel, HOST_PRICE.worst_case(&opened.header.budget))?;
+    let channel = authorized_channel(&shared.book, &headers, &bytes).await?;
+    let reservation = shared.book.reserve(&channel, HOST_PRICE.worst_case(&opened.header.budget)).await?;
     let options = RelayOptions {
         price: HOST_PRICE,
         patience: Duration::from_secs(30),
