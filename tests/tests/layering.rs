@@ -19,6 +19,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("cocoon-engine", "runtime/engine", &["cocoon-kernels"]),
     ("cocoon-guest", "runtime/guest", &["cocoon-attestation", "cocoon-protocol", "cocoon-engine"]),
     ("cocoon-accounts", "runtime/accounts", &["cocoon-chain", "cocoon-contracts", "cocoon-protocol"]),
+    ("cocoon-accounts-postgres", "runtime/accounts/postgres", &["cocoon-accounts", "cocoon-contracts"]),
     (
         "cocoon-client",
         "runtime/client",
@@ -27,7 +28,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     (
         "cocoon-gateway",
         "runtime/gateway",
-        &["cocoon-attestation", "cocoon-protocol", "cocoon-contracts", "cocoon-chain", "cocoon-accounts"],
+        &["cocoon-attestation", "cocoon-protocol", "cocoon-contracts", "cocoon-chain", "cocoon-accounts", "cocoon-accounts-postgres"],
     ),
     (
         "cocoon-host",

@@ -172,14 +172,18 @@ impl PayeeAgent {
     /// Answers closes, looks at every active channel once, and settles what is worth it.
     pub async fn watch_once(&self) {
         if let Err(error) = self.wallet.chain().head().await {
-            return self.chain.failed(&error);
+            self.chain.failed(&error);
+            return;
         }
         self.chain.answered();
         self.answer_closes(&HashSet::new()).await;
         // What a sibling has looked at just now need not be looked at again.
         let channels = match self.book.to_watch(self.options.watch_every / 2).await {
             Ok(channels) => channels,
-            Err(error) => return self.store.failed(&error),
+            Err(error) => {
+                self.store.failed(&error);
+                return;
+            }
         };
         let mut answered = HashSet::new();
         for some in channels.chunks(LOOKS_BETWEEN_ANSWERS) {
@@ -217,7 +221,8 @@ impl PayeeAgent {
     /// A chain that is away is asked again; a contract that is gone takes no more work.
     async fn not_read(&self, channel: &Address, error: &ChainError) {
         if !matches!(error, ChainError::WrongAccount { .. }) {
-            return self.chain.failed(error);
+            self.chain.failed(error);
+            return;
         }
         tracing::warn!(%error, %channel, "a channel could not be looked at");
         if let Err(error) = self.book.gone(channel).await {

@@ -92,16 +92,22 @@ impl PayerKeeper {
         done
     }
 
+    /// Whether a round would ask the chain about anything.
+    pub fn has_work(&self, in_use: &HashSet<Address>) -> bool {
+        let channels = self.book.channels();
+        channels.iter().any(|channel| self.needs(channel, in_use.contains(channel)).is_some())
+    }
+
+    /// The channel as we count it, and whether it is idle, if anything is to be done for it.
+    fn needs(&self, channel: &Address, in_use: bool) -> Option<(PayerState, bool)> {
+        // Without a deposit, it is noted and not on the chain yet.
+        let ours = self.book.state(channel).filter(|state| state.deposit > 0)?;
+        let idle = !in_use && self.policy.is_idle(&ours, unix_seconds());
+        (ours.closing || idle || self.policy.tops_up(&ours)).then_some((ours, idle))
+    }
+
     async fn keep(&self, channel: &Address, in_use: bool) -> Result<Option<Kept>, KeepError> {
-        let Some(ours) = self.book.state(channel) else { return Ok(None) };
-        if ours.deposit == 0 {
-            return Ok(None); // noted, and not on the chain yet
-        }
-        let now = unix_seconds();
-        let idle = !in_use && self.policy.is_idle(&ours, now);
-        if !ours.closing && !idle && !self.policy.tops_up(&ours) {
-            return Ok(None);
-        }
+        let Some((ours, idle)) = self.needs(channel, in_use) else { return Ok(None) };
         let chain = self.wallet.chain();
         match cocoon_chain::read_channel(&**chain, channel).await {
             Ok(state) if ours.closing || state.deadline.is_some() => self.go_on_closing(channel, state).await,

@@ -17,15 +17,17 @@ impl Outage {
         Self { what, since: Mutex::new(None) }
     }
 
-    /// It did not answer. The first time is a warning, the others are diagnostics.
-    pub(crate) fn failed(&self, error: &dyn Display) {
+    /// It did not answer. The first time is a warning, the others are diagnostics. Whether this was the first.
+    pub(crate) fn failed(&self, error: &dyn Display) -> bool {
         let mut since = self.since.lock().expect("no holder of this lock panics");
-        if since.is_none() {
+        let is_first = since.is_none();
+        if is_first {
             *since = Some(Instant::now());
             tracing::warn!(%error, "{} does not answer; it is asked again and again, and nothing is lost", self.what);
         } else {
             tracing::debug!(%error, "{} still does not answer", self.what);
         }
+        is_first
     }
 
     /// It answered; how long it was away, if it was.
@@ -33,5 +35,21 @@ impl Outage {
         let away = self.since.lock().expect("no holder of this lock panics").take()?.elapsed();
         tracing::info!(?away, "{} answers again", self.what);
         Some(away)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_said_once_and_so_is_its_end() {
+        let outage = Outage::new("the chain");
+        assert_eq!(outage.answered(), None, "it was never away");
+        let said: Vec<bool> = (0..3600).map(|_| outage.failed(&"refused")).collect();
+        assert_eq!(said.iter().filter(|said| **said).count(), 1);
+        assert!(outage.answered().is_some());
+        assert_eq!(outage.answered(), None);
+        assert!(outage.failed(&"refused"), "another outage is said again");
     }
 }

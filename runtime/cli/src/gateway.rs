@@ -39,6 +39,10 @@ pub(crate) struct Arguments {
     /// Shortest challenge period of clients' channels that is accepted
     #[arg(long, value_name = "SECONDS", default_value_t = Money::default().min_challenge_seconds)]
     min_challenge_seconds: u32,
+    /// A PostgreSQL database for what clients owe, shared by gateways of one wallet: its connection words, from the
+    /// environment alone, since they may hold a password [default: a file in the state folder]
+    #[arg(skip = std::env::var("COCOON_ACCOUNTS").ok())]
+    accounts: Option<String>,
     #[arg(long, hide = true)]
     lifeline: bool,
 }
@@ -52,6 +56,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let voucher_key = keys::load_or_create(&folder.join("session.key"))?;
     let mut options =
         GatewayOptions::new(arguments.listen, wallet, voucher_key, joined.registry_address.clone(), folder);
+    options.shared_accounts = arguments.accounts;
     options.anchors = joined.anchors()?;
     options.money = Money {
         margin_bps: arguments.margin_bps,

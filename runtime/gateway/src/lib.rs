@@ -28,6 +28,7 @@ use cocoon_accounts::{
     AgentOptions, PayeeAgent, PayeeBook, PayeeOptions, PayerBook, Settlement, Store, StoreError,
     server::{self, BindError, Server},
 };
+use cocoon_accounts_postgres::{PostgresAccounts, SharedOptions};
 use cocoon_chain::ChainError;
 use cocoon_contracts::Address;
 use cocoon_protocol::http::NetworkInfo;
@@ -95,20 +96,27 @@ impl Gateway {
         let chain = Arc::clone(options.wallet.chain());
         // An operator should hear now, not at the first client, that the chain or the registry is not there.
         cocoon_chain::read_registry(&*chain, &options.registry).await?;
-        let shared = Arc::new(shared(options, chain.network())?);
+        let shared = Arc::new(shared(options, chain.network()).await?);
         let router = routes::router(&shared);
         let limits = shared.options.limits;
         let server = Server::start(listener, router, limits)
             .map_err(|source| BindError::Refused { address: shared.options.listen, source })?;
-        let tasks = vec![shared.agent.spawn(), workers::spawn_probes(&shared)];
+        let tasks =
+            vec![shared.agent.spawn(), workers::spawn_probes(&shared), channels::spawn_keeper(&shared)];
         tracing::info!(address = %server.address(), wallet = %shared.options.wallet.address(), "gateway");
         Ok(RunningGateway { shared, server: Some(server), tasks })
     }
 }
 
-fn shared(options: GatewayOptions, network: i32) -> Result<Shared, GatewayError> {
+async fn shared(options: GatewayOptions, network: i32) -> Result<Shared, GatewayError> {
     let store = Store::open(&options.state_dir.join("accounts.redb"))?;
-    let payee = PayeeBook::open(store.clone(), PayeeOptions { network, window: options.money.window })?;
+    let payee_options = PayeeOptions { network, window: options.money.window };
+    let payee = match &options.shared_accounts {
+        None => PayeeBook::open(store.clone(), payee_options)?,
+        Some(words) => {
+            PostgresAccounts::connect(words, payee_options, SharedOptions::default()).await?.book()
+        }
+    };
     let payer = PayerBook::open(store.clone())?;
     let agent = AgentOptions {
         registry: options.registry.clone(),

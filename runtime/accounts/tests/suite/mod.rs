@@ -29,10 +29,10 @@ pub(crate) async fn status(book: &PayeeBook, channel: &Address) -> Option<Accoun
     book.status(channel).await.expect("the store answers")
 }
 
-/// One test for each sentence of [`payee`], over the fixture that the expression makes.
-macro_rules! payee_suite {
-    ($fixture:expr) => {
-        suite::payee_suite! { $fixture =>
+/// Gives the sentences of [`payee`] to a macro of this module.
+macro_rules! payee_sentences {
+    ($then:ident $fixture:expr) => {
+        suite::$then! { $fixture =>
             refuses_each_kind_of_wrong_voucher_and_keeps_the_account_as_it_was,
             acknowledges_the_voucher_it_holds_again,
             refuses_a_channel_of_another_network,
@@ -51,6 +51,11 @@ macro_rules! payee_suite {
             a_channel_that_is_gone_and_settled_leaves_the_book_and_one_with_a_voucher_does_not,
         }
     };
+}
+
+/// One test for each sentence, over the fixture that the expression makes.
+macro_rules! payee_suite {
+    ($fixture:expr) => { suite::payee_sentences! { payee_suite $fixture } };
     ($fixture:expr => $($sentence:ident,)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $sentence() {
@@ -58,4 +63,14 @@ macro_rules! payee_suite {
         }
     )*};
 }
-pub(crate) use payee_suite;
+
+/// All sentences one after another, each over a fixture of its own: where making one is dear.
+macro_rules! every_payee_sentence {
+    ($fixture:expr) => { suite::payee_sentences! { every_payee_sentence $fixture } };
+    ($fixture:expr => $($sentence:ident,)*) => {$(
+        println!("{}", stringify!($sentence));
+        suite::payee::$sentence($fixture.await).await;
+    )*};
+}
+
+pub(crate) use {every_payee_sentence, payee_sentences, payee_suite};
