@@ -43,6 +43,7 @@ mod schema;
 pub mod server;
 mod settle;
 mod slot;
+mod status;
 mod store;
 mod summary;
 
@@ -62,5 +63,6 @@ pub use reservation::Reservation;
 pub use row::{decode_terms, encode_terms};
 pub use schema::SCHEMA;
 pub use settle::SETTLEMENT_FEE;
+pub use status::{STATUS_SOCKET, Status, StatusSocket};
 pub use store::{MAX_PENDING_WRITES, Store, StoreError};
 pub use summary::{OfChannel, PayeeFigures, PayeeSummary, PayerFigures, PayerSummary};

@@ -72,6 +72,9 @@ enum Look {
 
 async fn look(chain: &dyn Chain, unsettled: Unsettled) -> (Unsettled, Result<Look, ChainError>) {
     let looked = async {
+        // Books hold verified vouchers only; one that changed on the way would cost a fee and bring nothing.
+        let verified = unsettled.voucher.verify_for(&unsettled.terms);
+        verified.map_err(|error| ChainError::Invalid { action: ACTION, why: error.to_string() })?;
         let last_lt = chain.account(&unsettled.channel).await?.last_lt;
         let state = cocoon_chain::read_channel(chain, &unsettled.channel).await?;
         let settled = state.paid >= unsettled.voucher.voucher.cumulative;

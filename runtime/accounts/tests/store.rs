@@ -2,7 +2,9 @@
 
 mod common;
 
-use cocoon_accounts::{PayeeSummary, PayerBook, PayerSummary, SCHEMA, Store, StoreError};
+use cocoon_accounts::{
+    PayeeSummary, PayerBook, PayerSummary, SCHEMA, Status, StatusSocket, Store, StoreError,
+};
 use common::{File, NETWORK, book, facts, key, voucher};
 use redb::{Database, TableDefinition};
 use serde::Serialize;
@@ -245,6 +247,19 @@ async fn the_books_of_a_stopped_process_can_be_read_and_are_not_written() {
     assert_eq!((payee.total.covered, payee.total.unsettled), (4_780, 4_780));
     assert_eq!((payer.total.signed, payer.total.unpaid), (2_780, 0));
     assert_eq!(std::fs::read(file.path()).expect("it is there"), before);
-    let _open = file.store().await;
+
+    let folder = file.path().parent().expect("it is in a folder").to_path_buf();
+    let of_file = Status::of(&folder).await.expect("nobody has it open");
+    assert_eq!(of_file, Status { payee: Some(payee.clone()), payer: Some(payer) });
+
+    let open = file.store().await;
     assert!(matches!(PayeeSummary::read(&file.path()), Err(StoreError::Locked { .. })));
+    assert!(Status::of(&folder).await.is_err(), "whoever has it open does not tell");
+    for _ in 0..2 {
+        let socket = StatusSocket::serve(&folder, book(&open), None).expect("the folder is ours");
+        let told = Status::of(&folder).await.expect("the process tells");
+        assert_eq!(told.payee.map(|payee| payee.total), Some(payee.total));
+        // As a crash would leave it: the next one takes its place.
+        std::mem::forget(socket);
+    }
 }

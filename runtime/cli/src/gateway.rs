@@ -17,6 +17,10 @@ use crate::ui::{Screen, grouped, ton};
 use crate::wiring::Joined;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Environment: COCOON_ACCOUNTS names a PostgreSQL database for what clients owe, where several gateways of one wallet serve
+the same clients: `host=/run/postgresql user=cocoon dbname=cocoon`. Each of them needs a --state folder of its own with the
+same wallet. Without it, a file in the state folder keeps what clients owe.")]
 pub(crate) struct Arguments {
     /// Address to serve on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8082")]
@@ -39,8 +43,7 @@ pub(crate) struct Arguments {
     /// Shortest challenge period of clients' channels that is accepted
     #[arg(long, value_name = "SECONDS", default_value_t = Money::default().min_challenge_seconds)]
     min_challenge_seconds: u32,
-    /// A PostgreSQL database for what clients owe, shared by gateways of one wallet: its connection words, from the
-    /// environment alone, since they may hold a password [default: a file in the state folder]
+    /// From the environment alone: connection words may hold a password.
     #[arg(skip = std::env::var("COCOON_ACCOUNTS").ok())]
     accounts: Option<String>,
     #[arg(long, hide = true)]

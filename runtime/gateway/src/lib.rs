@@ -25,7 +25,8 @@ mod workers;
 use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use cocoon_accounts::{
-    AgentOptions, PayeeAgent, PayeeBook, PayeeOptions, PayerBook, Settlement, Store, StoreError,
+    AgentOptions, PayeeAgent, PayeeBook, PayeeOptions, PayerBook, Settlement, StatusSocket, Store,
+    StoreError,
     server::{self, BindError, Server},
 };
 use cocoon_accounts_postgres::{PostgresAccounts, SharedOptions};
@@ -103,8 +104,11 @@ impl Gateway {
             .map_err(|source| BindError::Refused { address: shared.options.listen, source })?;
         let tasks =
             vec![shared.agent.spawn(), workers::spawn_probes(&shared), channels::spawn_keeper(&shared)];
+        let (payee, payer) = (shared.payee.clone(), shared.payer.clone());
+        let status = StatusSocket::serve(&shared.options.state_dir, payee, Some(payer))
+            .map_err(|source| GatewayError::StateFolder { path: shared.options.state_dir.clone(), source })?;
         tracing::info!(address = %server.address(), wallet = %shared.options.wallet.address(), "gateway");
-        Ok(RunningGateway { shared, server: Some(server), tasks })
+        Ok(RunningGateway { shared, server: Some(server), status: Some(status), tasks })
     }
 }
 
@@ -154,6 +158,7 @@ impl Shared {
 pub struct RunningGateway {
     shared: Arc<Shared>,
     server: Option<Server>,
+    status: Option<StatusSocket>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -207,6 +212,9 @@ impl RunningGateway {
     pub async fn shutdown(mut self) -> Vec<Settlement> {
         if let Some(server) = self.server.take() {
             server.shutdown().await;
+        }
+        if let Some(status) = self.status.take() {
+            status.end().await;
         }
         for task in &mut self.tasks {
             task.abort();

@@ -50,7 +50,7 @@ CREATE INDEX ON cocoon_shares (process);
 pub(crate) async fn prepare(client: &mut Client, name: &str) -> Result<(), StoreError> {
     let transaction = client.transaction().await.map_err(failed)?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&SCHEMA_LOCK]).await.map_err(failed)?;
-    let meta = "CREATE TABLE IF NOT EXISTS cocoon_meta (only boolean PRIMARY KEY DEFAULT true CHECK (only), schema integer NOT NULL)";
+    let meta = "CREATE TABLE IF NOT EXISTS cocoon_meta (single boolean PRIMARY KEY DEFAULT true CHECK (single), schema integer NOT NULL)";
     transaction.batch_execute(meta).await.map_err(failed)?;
     let found = transaction.query_opt("SELECT schema FROM cocoon_meta", &[]).await.map_err(failed)?;
     let found: i32 = found.map_or(0, |row| row.get(0));
@@ -60,7 +60,8 @@ pub(crate) async fn prepare(client: &mut Client, name: &str) -> Result<(), Store
     for step in steps {
         transaction.batch_execute(step).await.map_err(failed)?;
     }
-    let number = "INSERT INTO cocoon_meta (schema) VALUES ($1) ON CONFLICT (only) DO UPDATE SET schema = $1";
+    let number =
+        "INSERT INTO cocoon_meta (schema) VALUES ($1) ON CONFLICT (single) DO UPDATE SET schema = $1";
     transaction.execute(number, &[&SCHEMA]).await.map_err(failed)?;
     transaction.commit().await.map_err(failed)
 }

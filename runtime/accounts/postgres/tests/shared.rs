@@ -163,7 +163,9 @@ async fn a_gateway_that_was_thought_dead_ends_its_streams_and_forgets_no_charge(
     let mut held = book.reserve(&facts.address, 5_000).await.expect("the deposit covers it");
     held.charge(100, SOON).await.expect("within the window");
     // What another gateway does once the lease is over.
-    database.run("DELETE FROM cocoon_shares; DELETE FROM cocoon_processes").await;
+    let ended = "UPDATE cocoon_channels SET owed = owed + (SELECT coalesce(sum(charged), 0) FROM cocoon_shares); \
+        DELETE FROM cocoon_shares; DELETE FROM cocoon_processes";
+    database.run(ended).await;
     let lapsed = async {
         let mut charged = 100;
         loop {

@@ -158,7 +158,8 @@ async fn apply<F: Fixture>(step: &Step, model: &mut Model, real: &mut Real<'_, F
         }
         Step::Reopen => {
             model.streams.clear();
-            model.cut = false;
+            // A cut is remembered where looks are.
+            model.cut &= F::REMEMBERS_LOOKS;
             real.reopen().await;
             if !F::REMEMBERS_LOOKS {
                 // The chain is asked again before anything is taken.

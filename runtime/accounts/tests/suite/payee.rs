@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cocoon_accounts::{AnnounceError, ChannelFacts, ChargeError, PayeeBook, ReserveError, VoucherError};
+use cocoon_accounts::{
+    AnnounceError, ChannelFacts, ChargeError, PayeeBook, Reservation, ReserveError, VoucherError,
+};
 use cocoon_contracts::{Address, SigningKey};
 
 use super::{Fixture, status};
@@ -157,17 +159,19 @@ pub(crate) async fn a_single_charge_larger_than_the_window_never_passes_and_wait
 
 pub(crate) async fn many_streams_share_one_window<F: Fixture>(fixture: F) {
     let (book, facts) = opened(&fixture, 1_000_000).await;
-    let mut streams = Vec::new();
+    let mut reserved = Vec::new();
     for _ in 0..20 {
-        let mut held = book.reserve(&facts.address, 1_000).await.expect("the deposit covers it");
-        streams.push(tokio::spawn(async move {
-            let mut cumulative = 0;
-            while held.charge(cumulative + 50, SOON).await.is_ok() {
-                cumulative += 50;
-            }
-            cumulative
-        }));
+        reserved.push(book.reserve(&facts.address, 1_000).await.expect("the deposit covers it"));
     }
+    let stream = |mut held: Reservation| async move {
+        let mut cumulative = 0;
+        while held.charge(cumulative + 50, SOON).await.is_ok() {
+            cumulative += 50;
+        }
+        held.finish().await.expect("the disk takes it");
+        cumulative
+    };
+    let streams: Vec<_> = reserved.into_iter().map(|held| tokio::spawn(stream(held))).collect();
     let mut total = 0;
     for stream in streams {
         total += stream.await.expect("no stream panics");
@@ -240,12 +244,12 @@ pub(crate) async fn nothing_is_taken_on_a_channel_that_was_not_looked_at_for_a_q
 ) {
     let (book, _) = opened(&fixture, 10_000).await;
     let mut brief = facts(2, 10_000);
-    brief.terms.challenge_seconds = 1;
+    brief.terms.challenge_seconds = 4;
     brief.address = brief.terms.address();
     book.announce(brief.clone()).await.expect("a fresh channel is taken");
     book.reserve(&brief.address, 1).await.expect("it was looked at just now");
     book.accept_voucher(&brief.address, voucher(&brief, 1)).await.expect("it was looked at just now");
-    tokio::time::sleep(Duration::from_millis(260)).await;
+    tokio::time::sleep(Duration::from_millis(1_050)).await;
     assert_eq!(book.reserve(&brief.address, 1).await.err(), Some(ReserveError::Unchecked));
     let refused = book.accept_voucher(&brief.address, voucher(&brief, 2)).await;
     assert_eq!(refused, Err(VoucherError::Unchecked));
