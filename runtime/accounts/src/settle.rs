@@ -42,7 +42,7 @@ pub(crate) async fn settle_batch(wallet: &Wallet, batch: Vec<Unsettled>) -> Vec<
     for (unsettled, look) in looks {
         match look {
             Ok(Look::Open { last_lt }) => open.push((unsettled, last_lt)),
-            Ok(Look::Settled(state)) => fates.push((unsettled, Ok(state))),
+            Ok(Look::Settled(state)) => fates.push((unsettled, Ok(*state))),
             Err(error) => fates.push((unsettled, Err(error))),
         }
     }
@@ -67,7 +67,7 @@ pub(crate) async fn settle_batch(wallet: &Wallet, batch: Vec<Unsettled>) -> Vec<
 
 enum Look {
     Open { last_lt: u64 },
-    Settled(State),
+    Settled(Box<State>),
 }
 
 async fn look(chain: &dyn Chain, unsettled: Unsettled) -> (Unsettled, Result<Look, ChainError>) {
@@ -78,7 +78,7 @@ async fn look(chain: &dyn Chain, unsettled: Unsettled) -> (Unsettled, Result<Loo
         let last_lt = chain.account(&unsettled.channel).await?.last_lt;
         let state = cocoon_chain::read_channel(chain, &unsettled.channel).await?;
         let settled = state.paid >= unsettled.voucher.voucher.cumulative;
-        Ok(if settled { Look::Settled(state) } else { Look::Open { last_lt } })
+        Ok(if settled { Look::Settled(Box::new(state)) } else { Look::Open { last_lt } })
     };
     let looked = looked.await;
     (unsettled, looked)
