@@ -7,30 +7,26 @@ use std::{
 };
 
 use cocoon_accounts::{
-    Account, AnnounceError, ChainNews, ChannelFacts, ChargeError, Hold, MAX_CHANNELS, PayeeBackend,
-    PayeeBook, PayeeOptions, ReserveError, StoreError, VoucherError, WalletTurn, is_fresh,
+    Account, AnnounceError, ChainNews, ChannelFacts, Hold, MAX_CHANNELS, PayeeBackend, PayeeBook,
+    PayeeOptions, ReserveError, StoreError, VoucherError, WalletTurn, is_fresh,
 };
 use cocoon_contracts::{Address, Nanotons, SignedVoucher, channel::Terms};
-use futures_util::{FutureExt, future::BoxFuture, future::join};
-use tokio::sync::Notify;
-use tokio_postgres::Transaction;
+use futures_util::{FutureExt, future::BoxFuture};
 
 use crate::{
     convert::{self, Shares, amount, failed, key},
+    decide::{Then, lock},
+    hold::SharedHold,
     lease::{self, Lease},
     pool::{Connection, Pool},
     schema::Statements,
-    share::{Channel, Share, Tag},
+    share::{Channel, Share},
 };
 
 /// Advisory lock of the wallet's turn.
 const WALLET: i64 = 0x636f_636f_6f6e_0002;
 /// How often the wallet's turn is asked for.
 const WALLET_POLL: Duration = Duration::from_millis(100);
-/// How long the end of an answer waits for a database that is away. Afterwards it is told when the database is back.
-const FINISH: Duration = Duration::from_secs(15);
-const FINISH_POLL: Duration = Duration::from_millis(250);
-
 /// How the accounts are shared.
 #[derive(Clone, Copy, Debug)]
 pub struct SharedOptions {
@@ -54,10 +50,10 @@ pub struct PostgresAccounts {
 pub(crate) struct Inner {
     pub(crate) pool: Pool,
     pub(crate) lease: Lease,
-    options: PayeeOptions,
-    allowance: Nanotons,
+    pub(crate) options: PayeeOptions,
+    pub(crate) allowance: Nanotons,
     channels: RwLock<HashMap<String, Arc<Channel>>>,
-    runtime: tokio::runtime::Handle,
+    pub(crate) runtime: tokio::runtime::Handle,
 }
 
 impl PostgresAccounts {
@@ -100,20 +96,6 @@ impl PostgresAccounts {
     }
 }
 
-/// What a decision does to the channel's row, beside the share's.
-#[derive(Default)]
-struct Then {
-    /// The share has changed.
-    share: bool,
-    /// Work was taken.
-    work: bool,
-    /// A voucher and its amount.
-    voucher: Option<(Vec<u8>, Nanotons)>,
-}
-
-/// What is decided, and what follows from it.
-type Decided<T, E> = Result<(T, Then), E>;
-
 impl Inner {
     pub(crate) fn known(&self) -> Vec<Arc<Channel>> {
         self.channels.read().expect("no holder of this lock panics").values().cloned().collect()
@@ -147,7 +129,7 @@ impl Inner {
         Ok(account.map(|account| self.enter(address, &account.terms)))
     }
 
-    async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
+    pub(crate) async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         let (key, process) = (key(address), self.lease.last_process());
         let read = async |connection: &mut Connection| {
             let statements = Arc::clone(&connection.statements);
@@ -180,104 +162,8 @@ impl Inner {
         Ok(account)
     }
 
-    /// Decides something about a channel under its row's lock, with all shares added up. Nobody else decides meanwhile, in
-    /// no process; what is decided is on the disk when this returns. `None`: the channel is not there.
-    async fn decide<T, E: From<StoreError>>(
-        &self,
-        channel: &Channel,
-        decide: impl FnOnce(&mut Account, &mut Share) -> Decided<T, E>,
-    ) -> Result<Option<(T, Account)>, E> {
-        let process = self.lease.process()?;
-        let before = channel.freeze(process);
-        let mut after = before;
-        let decided = self.pool.run(async |connection: &mut Connection| {
-            let statements = Arc::clone(&connection.statements);
-            let transaction = connection.transaction().await.map_err(failed)?;
-            let Some(mut account) =
-                lock(&transaction, &statements, &channel.key, process, &mut after).await?
-            else {
-                return Ok(Ok(None));
-            };
-            let (told, then) = match decide(&mut account, &mut after) {
-                Ok(decided) => decided,
-                Err(refused) => return Ok(Err(refused)), // rolled back by dropping it
-            };
-            let with_share = then.share;
-            if write(&transaction, &statements, &channel.key, &after, then).await? {
-                transaction.commit().await.map_err(failed)?;
-            }
-            Ok(Ok(Some((told, account, with_share))))
-        });
-        match decided.await? {
-            Ok(Some((told, account, true))) => {
-                channel.decided(&before, &after);
-                Ok(Some((told, account)))
-            }
-            other => {
-                channel.thaw(&before);
-                Ok(other?.map(|(told, account, _)| (told, account)))
-            }
-        }
-    }
-
-    /// Draws what a charge of `by` needs, and an allowance beyond it. `false`: a voucher must come first.
-    async fn draw(&self, channel: &Channel, tag: Tag, by: Nanotons) -> Result<bool, ChargeError> {
-        let _turn = channel.turn.lock().await;
-        if channel.with(|share| share.tag != tag) {
-            return Err(StoreError::Lapsed.into());
-        }
-        if channel.with(|share| by <= share.allowed - share.charged) {
-            return Ok(true);
-        }
-        let (window, allowance) = (self.options.window, self.allowance);
-        let drawn = self.decide(channel, |account, share| {
-            // What is left of the last allowance goes into the next, or back.
-            let left = share.allowed - share.charged;
-            account.state.drawn -= left;
-            let extra = allowance.min(share.reserved.saturating_sub(by));
-            let granted = account.state.grant(by, extra, window)?;
-            share.allowed = share.charged + granted.unwrap_or(0);
-            let share = granted.is_some() || left > 0;
-            Ok::<_, ChargeError>((granted.is_some(), Then { share, ..Then::default() }))
-        });
-        let (drawn, _) = drawn.await?.ok_or(ChargeError::Closing)?;
-        Ok(drawn)
-    }
-
-    /// Writes the share as it is, and wakes who may wait for what it gives back.
-    pub(crate) async fn sync(&self, channel: &Channel) -> Result<(), StoreError> {
-        let _turn = channel.turn.lock().await;
-        let share = channel.share(self.lease.process()?);
-        if !share.is_dirty() {
-            return Ok(());
-        }
-        let written = async |connection: &mut Connection| {
-            let statements = Arc::clone(&connection.statements);
-            let transaction = connection.transaction().await.map_err(failed)?;
-            write_share(&transaction, &statements, &channel.key, &share).await?;
-            transaction.execute(&statements.notify, &[&channel.key]).await.map_err(failed)?;
-            transaction.commit().await.map_err(failed)
-        };
-        self.pool.run(written).await?;
-        channel.synced(&share);
-        Ok(())
-    }
-
-    /// [`Inner::sync`], again and again while the database is away, for a while.
-    async fn sync_patiently(&self, channel: &Channel) -> Result<(), StoreError> {
-        let began = Instant::now();
-        loop {
-            match self.sync(channel).await {
-                Err(error) if error.is_passing() && began.elapsed() < FINISH => {
-                    tokio::time::sleep(FINISH_POLL).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
     /// Runs one statement that changes a channel, and tells everybody.
-    async fn change(
+    pub(crate) async fn change(
         &self,
         key: &str,
         statement: impl Fn(&Statements) -> &tokio_postgres::Statement,
@@ -387,69 +273,6 @@ impl Inner {
     }
 }
 
-/// Locks a channel's row and adds all shares to it, `share` being ours.
-async fn lock(
-    transaction: &Transaction<'_>,
-    statements: &Statements,
-    key: &str,
-    process: i64,
-    share: &mut Share,
-) -> Result<Option<Account>, StoreError> {
-    // Sent together; the second sees what was committed until the first has its lock.
-    let (row, others) = join(
-        transaction.query_opt(&statements.lock, &[&key]),
-        transaction.query_one(&statements.others, &[&key, &process]),
-    )
-    .await;
-    let Some(row) = row.map_err(failed)? else { return Ok(None) };
-    let (mut account, life) = convert::account(&row)?;
-    share.live(life);
-    Shares::read(&others.map_err(failed)?)?.add_to(&mut account.state);
-    share.add_to(&mut account.state);
-    Ok(Some(account))
-}
-
-/// Writes what was decided; whether there was anything.
-async fn write(
-    transaction: &Transaction<'_>,
-    statements: &Statements,
-    key: &str,
-    share: &Share,
-    then: Then,
-) -> Result<bool, StoreError> {
-    let Then { share: with_share, work, voucher } = then;
-    let has_voucher = voucher.is_some();
-    if with_share {
-        write_share(transaction, statements, key, share).await?;
-    }
-    if work {
-        transaction.execute(&statements.work, &[&key]).await.map_err(failed)?;
-    }
-    if let Some((bytes, found)) = voucher {
-        let arguments: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&key, &bytes, &amount(found)?];
-        transaction.execute(&statements.take, &arguments).await.map_err(failed)?;
-        transaction.execute(&statements.notify, &[&key]).await.map_err(failed)?;
-    }
-    Ok(with_share || work || has_voucher)
-}
-
-async fn write_share(
-    transaction: &Transaction<'_>,
-    statements: &Statements,
-    key: &str,
-    share: &Share,
-) -> Result<(), StoreError> {
-    let Tag { process, life } = share.tag;
-    let streams = i32::try_from(share.streams).map_err(|e| StoreError::Write { why: e.to_string() })?;
-    let (charged, allowed, reserved) =
-        (amount(share.charged)?, amount(share.allowed)?, amount(share.reserved)?);
-    transaction
-        .execute(&statements.share, &[&key, &life, &process, &charged, &allowed, &reserved, &streams])
-        .await
-        .map(drop) // no row: the channel left, or came anew, and nothing of this share counts
-        .map_err(failed)
-}
-
 impl PayeeBackend for PostgresAccounts {
     fn learn<'a>(&'a self, facts: &'a ChannelFacts) -> BoxFuture<'a, Result<Account, AnnounceError>> {
         self.inner.learn(facts).boxed()
@@ -500,87 +323,5 @@ impl PayeeBackend for PostgresAccounts {
 
     fn wallet_turn(&self) -> BoxFuture<'_, Result<WalletTurn, StoreError>> {
         self.inner.wallet_turn().boxed()
-    }
-}
-
-/// What one answer has set aside, as part of its process's share.
-struct SharedHold {
-    inner: Arc<Inner>,
-    channel: Arc<Channel>,
-    tag: Tag,
-    left: Nanotons,
-    is_released: bool,
-}
-
-impl SharedHold {
-    fn release(&mut self) {
-        if !std::mem::replace(&mut self.is_released, true) {
-            self.channel.release(self.tag, self.left);
-        }
-    }
-}
-
-impl Hold for SharedHold {
-    fn charge(&mut self, by: Nanotons) -> BoxFuture<'_, Result<bool, ChargeError>> {
-        async move {
-            loop {
-                // From an allowance only while the lease surely runs: later, another may have it.
-                self.inner.lease.process()?;
-                match self.channel.charge(self.tag, by) {
-                    None => return Err(StoreError::Lapsed.into()),
-                    Some(true) => {
-                        self.left -= by;
-                        return Ok(true);
-                    }
-                    Some(false) => {}
-                }
-                if !self.inner.draw(&self.channel, self.tag, by).await? {
-                    return Ok(false);
-                }
-            }
-        }
-        .boxed()
-    }
-
-    fn signal(&self) -> Arc<Notify> {
-        Arc::clone(&self.channel.changed)
-    }
-
-    fn keep_up(&mut self) -> BoxFuture<'_, Result<(), StoreError>> {
-        // What is charged beyond what was reported is an allowance at most.
-        std::future::ready(Ok(())).boxed()
-    }
-
-    fn cut(&mut self) -> BoxFuture<'_, Result<(Nanotons, Nanotons), StoreError>> {
-        async move {
-            self.inner.change(&self.channel.key, |s| &s.cut, &[&self.channel.key]).await?;
-            let account = self.inner.account(&self.channel.address).await?;
-            Ok(account.map_or((0, 0), |account| (account.state.owed, account.state.covered())))
-        }
-        .boxed()
-    }
-
-    fn finish(mut self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
-        async move {
-            self.release();
-            self.inner.sync_patiently(&self.channel).await
-        }
-        .boxed()
-    }
-}
-
-impl Drop for SharedHold {
-    fn drop(&mut self) {
-        if self.is_released {
-            return;
-        }
-        self.release();
-        let (inner, channel) = (Arc::clone(&self.inner), Arc::clone(&self.channel));
-        self.inner.runtime.spawn(async move {
-            // What does not get through now is told with the next turn of the lease.
-            if let Err(error) = inner.sync_patiently(&channel).await {
-                tracing::debug!(%error, "what an answer gave back is not told yet");
-            }
-        });
     }
 }

@@ -37,6 +37,8 @@
 
 mod backend;
 mod convert;
+mod decide;
+mod hold;
 mod lease;
 mod pool;
 mod schema;
