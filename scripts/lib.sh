@@ -46,6 +46,13 @@ need_compiler() {
     install_packages "gcc libc6-dev" "the linker that Rust calls, and ring's and aws-lc's C and assembly"
 }
 
+# Accounts that gateways share are tested against a server of the test's own. Debian keeps its programs off the PATH.
+need_postgresql() {
+    command -v postgres >/dev/null 2>&1 && return
+    compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null && return
+    install_packages postgresql "accounts that several gateways share are tested on it"
+}
+
 # pinned_python NAME PACKAGE==VERSION: a virtual environment with that package in target/NAME; prints its Python.
 pinned_python() {
     local venv="${CARGO_TARGET_DIR:-$root/target}/$1"

@@ -22,6 +22,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("cocoon-engine", "runtime/engine", &["cocoon-kernels"]),
     ("cocoon-guest", "runtime/guest", &["cocoon-attestation", "cocoon-protocol", "cocoon-engine"]),
     ("cocoon-accounts", "runtime/accounts", &["cocoon-chain", "cocoon-contracts", "cocoon-protocol"]),
+    ("cocoon-accounts-postgres", "runtime/accounts/postgres", &["cocoon-accounts", "cocoon-contracts"]),
     (
         "cocoon-client",
         "runtime/client",
@@ -44,6 +45,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
             "cocoon-contracts",
             "cocoon-chain",
             "cocoon-accounts",
+            "cocoon-accounts-postgres",
         ],
     ),
     (

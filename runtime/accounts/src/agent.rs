@@ -1,5 +1,15 @@
 //! The payee's side of the chain: which channels are taken, when vouchers are settled, what a payer who starts to
 //! close is answered.
+//!
+//! | when | what is settled |
+//! | --- | --- |
+//! | a payer closes its channel | its voucher, before anything else, the nearest deadline first |
+//! | a voucher is worth `settle_at`, many times the fee | it, in batches, the best first |
+//! | the end of the process | every voucher, the same way, within a limit of time |
+//!
+//! Where the chain is away, nothing of it is: vouchers are kept, streams go on within the window and the vouchers, and new work
+//! stops on channels that were not looked at for a quarter of their challenge period. When it comes back, closes that
+//! were known are answered before anything is looked at, closes that are found are answered as they are found.
 
 use std::{
     collections::HashSet,
@@ -13,14 +23,25 @@ use cocoon_protocol::http::ApiError;
 use futures_util::StreamExt;
 
 use crate::{
+    StoreError,
+    account::ChannelFacts,
+    authorization::unix_seconds,
     http::{ApiRefusal, ChannelReader, ReadChannel},
-    payee::{ChannelFacts, PayeeBook, Unsettled},
+    outage::Outage,
+    payee::{PayeeBook, Unsettled},
+    settle::{self, SETTLEMENT_FEE},
 };
 
 /// How many channels are looked at on the chain at once.
 const LOOKS_AT_ONCE: usize = 8;
+/// How many are looked at before closes among them are answered.
+const LOOKS_BETWEEN_ANSWERS: usize = 64;
 /// How long the registry's fee and treasury are taken as read.
 const RULES_AGE: Duration = Duration::from_secs(60);
+/// A close that is not answered yet is tried again after this share of the time that is left, and not more often than
+/// every [`SHORTEST_PAUSE`].
+const SHARE_OF_THE_REST: u64 = 8;
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a payee asks of channels, and when it settles.
 #[derive(Clone, Debug)]
@@ -29,8 +50,8 @@ pub struct AgentOptions {
     pub registry: Address,
     /// The shortest challenge period that is taken: within it a last voucher must get onto the chain.
     pub min_challenge_seconds: u32,
-    /// Settle by itself once a voucher is worth this many nanotons more than was paid. Many times the fee of a
-    /// settlement (about 800 000).
+    /// Settle by itself once a voucher is worth this many nanotons more than was paid. Many times
+    /// [`SETTLEMENT_FEE`], and never taken as less than that.
     pub settle_at: Nanotons,
     /// How often active channels are looked at. A quarter of the shortest challenge period, or less.
     pub watch_every: Duration,
@@ -51,6 +72,8 @@ pub struct PayeeAgent {
     book: PayeeBook,
     options: AgentOptions,
     rules: Mutex<Option<(Instant, Rules)>>,
+    chain: Outage,
+    store: Outage,
 }
 
 /// The network's share, by the registry.
@@ -63,27 +86,73 @@ struct Rules {
 impl PayeeAgent {
     /// An agent that settles from `wallet`, the payee of the book's channels.
     pub fn new(wallet: Arc<Wallet>, book: PayeeBook, options: AgentOptions) -> Self {
-        Self { wallet, book, options, rules: Mutex::new(None) }
+        let (chain, store) = (Outage::new("the chain"), Outage::new("the account store"));
+        Self { wallet, book, options, rules: Mutex::new(None), chain, store }
     }
 
-    /// Settles every voucher that is worth anything, the best first.
-    pub async fn settle_all(&self) -> Vec<Settlement> {
-        self.settle_from(0).await
+    /// Settles every voucher that is worth anything: those of closing channels first, then the best. It takes no longer than
+    /// `limit`; what is not settled then is kept, and settled when the book is opened again.
+    pub async fn settle_all(&self, limit: Duration) -> Vec<Settlement> {
+        let all = self.unsettled(|_| true).await;
+        self.settle(all, limit).await
     }
 
-    async fn settle_from(&self, least: Nanotons) -> Vec<Settlement> {
+    async fn unsettled(&self, which: impl Fn(&Unsettled) -> bool) -> Vec<Unsettled> {
+        match self.book.unsettled().await {
+            Ok(mut all) => {
+                self.store.answered();
+                all.retain(which);
+                all
+            }
+            Err(error) => {
+                self.store.failed(&error);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Settles in the order given, a batch at a time.
+    async fn settle(&self, all: Vec<Unsettled>, limit: Duration) -> Vec<Settlement> {
+        if all.is_empty() {
+            return Vec::new();
+        }
+        let deadline = tokio::time::Instant::now() + limit;
+        // Siblings who share this account send from the same wallet.
+        let turn = tokio::time::timeout_at(deadline, self.book.wallet_turn()).await;
+        let turn =
+            turn.unwrap_or_else(|_| Err(StoreError::Unreachable { why: "no turn to send".to_owned() }));
+        let _turn = match turn {
+            Ok(turn) => turn,
+            Err(error) => {
+                let why = error.to_string();
+                let failed = |u: Unsettled| Settlement {
+                    channel: u.channel,
+                    result: Err(ChainError::Invalid { action: "settle now", why: why.clone() }),
+                };
+                return all.into_iter().map(failed).collect();
+            }
+        };
         let mut settled = Vec::new();
-        for unsettled in self.book.unsettled().into_iter().filter(|u| u.worth > least) {
-            settled.push(self.settle(unsettled).await);
+        for batch in all.chunks(self.wallet.version().max_transfers()) {
+            let done = settle::settle_batch(&self.wallet, batch.to_vec());
+            match tokio::time::timeout_at(deadline, done).await {
+                Ok(fates) => {
+                    for (unsettled, fate) in fates {
+                        settled.push(self.note(unsettled, fate).await);
+                    }
+                }
+                Err(_) => settled.extend(batch.iter().map(|unsettled| Settlement {
+                    channel: unsettled.channel.clone(),
+                    result: Err(settle::late(&unsettled.channel, limit)),
+                })),
+            }
         }
         settled
     }
 
-    async fn settle(&self, unsettled: Unsettled) -> Settlement {
-        let Unsettled { channel, voucher, worth } = unsettled;
-        let terms = self.book.terms(&channel).expect("its voucher is in the book");
-        let verified = voucher.verify_for(&terms).expect("the book holds verified vouchers only");
-        let result = match cocoon_chain::settle(&self.wallet, &verified).await {
+    async fn note(&self, unsettled: Unsettled, fate: Result<State, ChainError>) -> Settlement {
+        let Unsettled { channel, worth, .. } = unsettled;
+        let result = match fate {
             Ok(state) => {
                 // Not fatal when the disk refuses: the chain tells it again.
                 if let Err(error) = self.book.settled(&channel, state.paid).await {
@@ -100,48 +169,76 @@ impl PayeeAgent {
         Settlement { channel, result }
     }
 
-    /// Looks at every active channel once: the voucher of one that its payer closes is settled at once, others when
-    /// they are worth it.
+    /// Answers closes, looks at every active channel once, and settles what is worth it.
     pub async fn watch_once(&self) {
-        let looks = self.book.active().into_iter().map(|channel| self.look_at(channel));
-        let closing: HashSet<String> = futures_util::stream::iter(looks)
-            .buffer_unordered(LOOKS_AT_ONCE)
-            .filter_map(std::future::ready)
-            .collect()
-            .await;
-        for unsettled in self.book.unsettled() {
-            let urgent = closing.contains(&unsettled.channel.to_string());
-            if urgent || unsettled.worth >= self.options.settle_at {
-                self.settle(unsettled).await;
-            }
+        if let Err(error) = self.wallet.chain().head().await {
+            self.chain.failed(&error);
+            return;
         }
+        self.chain.answered();
+        self.answer_closes(&HashSet::new()).await;
+        // What a sibling has looked at just now need not be looked at again.
+        let channels = match self.book.to_watch(self.options.watch_every / 2).await {
+            Ok(channels) => channels,
+            Err(error) => {
+                self.store.failed(&error);
+                return;
+            }
+        };
+        let mut answered = HashSet::new();
+        for some in channels.chunks(LOOKS_BETWEEN_ANSWERS) {
+            let looks = some.iter().cloned().map(|channel| self.look_at(channel));
+            futures_util::stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE).collect::<Vec<()>>().await;
+            answered.extend(self.answer_closes(&answered).await);
+        }
+        let least = self.options.settle_at.max(SETTLEMENT_FEE);
+        let ordinary = self.unsettled(|unsettled| !unsettled.closing && unsettled.worth >= least).await;
+        // A batch at a time, so that a close which is found meanwhile does not wait for all of them.
+        self.settle(ordinary, self.options.watch_every.max(Duration::from_secs(120))).await;
     }
 
-    /// Notes what the chain says of a channel; its address if it is being closed.
-    async fn look_at(&self, channel: Address) -> Option<String> {
+    /// Settles on the channels that close, but for `tried` ones; returns which those were.
+    async fn answer_closes(&self, tried: &HashSet<String>) -> Vec<String> {
+        let urgent = |u: &Unsettled| u.closing && !tried.contains(&u.channel.to_string());
+        let urgent = self.unsettled(urgent).await;
+        let which = urgent.iter().map(|unsettled| unsettled.channel.to_string()).collect();
+        self.settle(urgent, Duration::from_secs(120)).await;
+        which
+    }
+
+    /// Notes what the chain says of a channel.
+    async fn look_at(&self, channel: Address) {
         match cocoon_chain::read_channel(&**self.wallet.chain(), &channel).await {
             Ok(state) => {
-                let closing = state.deadline.is_some();
                 if let Err(error) = self.book.announce(facts(&channel, state)).await {
                     tracing::warn!(%error, "what the chain says was not noted");
                 }
-                closing.then(|| channel.to_string())
             }
-            Err(error) => {
-                self.not_read(&channel, &error).await;
-                None
-            }
+            Err(error) => self.not_read(&channel, &error).await,
         }
     }
 
     /// A chain that is away is asked again; a contract that is gone takes no more work.
     async fn not_read(&self, channel: &Address, error: &ChainError) {
+        if !matches!(error, ChainError::WrongAccount { .. }) {
+            self.chain.failed(error);
+            return;
+        }
         tracing::warn!(%error, %channel, "a channel could not be looked at");
-        if matches!(error, ChainError::WrongAccount { .. })
-            && let Err(error) = self.book.gone(channel).await
-        {
+        if let Err(error) = self.book.gone(channel).await {
             tracing::warn!(%error, %channel, "that it is gone was not noted");
         }
+    }
+
+    /// How long until the next look: shorter while a close is not answered.
+    async fn pause(&self) -> Duration {
+        let (now, usual) = (unix_seconds(), self.options.watch_every);
+        let closing = self.unsettled(|unsettled| unsettled.closing).await;
+        let rest = closing.iter().filter_map(|unsettled| unsettled.deadline);
+        let rest = rest.map(|deadline| u64::from(deadline).saturating_sub(now)).min();
+        rest.map_or(usual, |rest| {
+            Duration::from_secs(rest / SHARE_OF_THE_REST).max(SHORTEST_PAUSE).min(usual)
+        })
     }
 
     /// Watches until the returned task is aborted.
@@ -149,7 +246,7 @@ impl PayeeAgent {
         let agent = Arc::clone(self);
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(agent.options.watch_every).await;
+                tokio::time::sleep(agent.pause().await).await;
                 agent.watch_once().await;
             }
         })
@@ -171,7 +268,7 @@ impl PayeeAgent {
             let (found, least) = (terms.challenge_seconds, self.options.min_challenge_seconds);
             return Err(unfit(format!("a challenge period of {found} s is too short; at least {least} s")));
         }
-        if self.book.terms(address).is_some() {
+        if self.book.terms(address).await?.is_some() {
             // It was taken under the rules of its day; a new fee counts for new channels.
             return Ok(facts(address, state));
         }
@@ -210,6 +307,7 @@ fn facts(address: &Address, state: State) -> ChannelFacts {
         deposit: state.deposit(),
         paid: state.paid,
         closing: state.deadline.is_some(),
+        deadline: state.deadline,
         terms: state.terms,
     }
 }

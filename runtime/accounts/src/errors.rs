@@ -115,6 +115,9 @@ pub enum ReserveError {
     /// The payer has started to close the channel.
     #[error("the channel is being closed; open another")]
     Closing,
+    /// The accounts could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Why an answer cannot go on.
@@ -193,6 +196,9 @@ pub enum PayError {
     /// The key is not the one that the channel names.
     #[error("this key is not the channel's payer key")]
     WrongSigner,
+    /// We close the channel.
+    #[error("the channel is being closed; open another")]
+    Closing,
     /// The disk refused: nothing was signed.
     #[error(transparent)]
     Store(#[from] StoreError),

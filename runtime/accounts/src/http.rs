@@ -19,10 +19,12 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use crate::{
+    account::ChannelFacts,
     authorization::{self, AuthorizationError, unix_seconds},
     errors::{AnnounceError, ReserveError, VoucherError},
-    payee::{ChannelFacts, PayeeBook},
+    payee::PayeeBook,
     reservation::Reservation,
+    store::StoreError,
 };
 
 /// How many announcements are checked on the chain at once.
@@ -81,6 +83,12 @@ impl From<AuthorizationError> for ApiRefusal {
     }
 }
 
+impl From<StoreError> for ApiRefusal {
+    fn from(error: StoreError) -> Self {
+        Self::unavailable("store_failed", error.to_string())
+    }
+}
+
 impl From<VoucherError> for ApiRefusal {
     fn from(error: VoucherError) -> Self {
         use VoucherError as E;
@@ -92,7 +100,7 @@ impl From<VoucherError> for ApiRefusal {
             E::WrongSigner => (StatusCode::FORBIDDEN, code::WRONG_SIGNER),
             E::Stale { .. } => (StatusCode::CONFLICT, code::STALE_VOUCHER),
             E::ExceedsDeposit { .. } => (StatusCode::BAD_REQUEST, code::EXCEEDS_DEPOSIT),
-            E::Store(store) => return Self::unavailable("store_failed", store.to_string()),
+            E::Store(store) => return store.clone().into(),
         };
         Self::new(status, code, &error)
     }
@@ -108,6 +116,7 @@ impl From<ReserveError> for ApiRefusal {
             E::VoucherRequired { .. } => Self::payment(code::VOUCHER_REQUIRED, message),
             E::Closing => Self::payment("channel_closing", message),
             E::Unchecked => Self::unavailable(UNVERIFIED, message),
+            E::Store(store) => store.into(),
             E::TooManyStreams => {
                 Self { status: StatusCode::TOO_MANY_REQUESTS, error: ApiError::server(code::BUSY, message) }
             }
@@ -122,7 +131,7 @@ impl From<AnnounceError> for ApiRefusal {
                 Self::new(StatusCode::FORBIDDEN, code::WRONG_NETWORK, &error)
             }
             AnnounceError::Full => Self::unavailable("full", error.to_string()),
-            AnnounceError::Store(store) => Self::unavailable("store_failed", store.to_string()),
+            AnnounceError::Store(store) => store.clone().into(),
         }
     }
 }
@@ -220,9 +229,13 @@ pub fn channel_header(headers: &HeaderMap) -> Result<Address, ApiRefusal> {
 ///
 /// # Errors
 /// As [`channel_header`], 404 for a channel that is not in the book, 401 `unauthorized` for anybody but its payer.
-pub fn authorized_channel(book: &PayeeBook, headers: &HeaderMap, body: &[u8]) -> Result<Address, ApiRefusal> {
+pub async fn authorized_channel(
+    book: &PayeeBook,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Address, ApiRefusal> {
     let channel = channel_header(headers)?;
-    authorized(book, headers, &channel, Some(body))?;
+    authorized(book, headers, &channel, Some(body)).await?;
     Ok(channel)
 }
 
@@ -236,10 +249,10 @@ pub async fn reserve(
     channel: &Address,
     amount: Nanotons,
 ) -> Result<Reservation, ApiRefusal> {
-    match book.reserve(channel, amount) {
+    match book.reserve(channel, amount).await {
         Err(ReserveError::Unchecked) => {
             check_again(book, reader, channel).await?;
-            Ok(book.reserve(channel, amount)?)
+            Ok(book.reserve(channel, amount).await?)
         }
         other => Ok(other?),
     }
@@ -257,20 +270,20 @@ async fn check_again(
         }
         // It is gone, or is not ours any more.
         Err(refusal) => {
-            book.close(channel).await.map_err(|e| ApiRefusal::unavailable("store_failed", e.to_string()))?;
+            book.close(channel).await?;
             return Err(refusal);
         }
     }
     Ok(())
 }
 
-fn authorized(
+async fn authorized(
     book: &PayeeBook,
     headers: &HeaderMap,
     channel: &Address,
     body: Option<&[u8]>,
 ) -> Result<(), ApiRefusal> {
-    let terms = book.terms(channel).ok_or_else(|| ReserveError::UnknownChannel(channel.clone()))?;
+    let terms = book.terms(channel).await?.ok_or_else(|| ReserveError::UnknownChannel(channel.clone()))?;
     let header = headers.get(AUTHORIZATION_HEADER).map(|value| value.to_str().unwrap_or_default());
     Ok(authorization::check(header, &terms.payer_key, channel, unix_seconds(), body)?)
 }
@@ -313,7 +326,7 @@ async fn status(
     headers: HeaderMap,
 ) -> Result<Json<AccountStatus>, ApiRefusal> {
     let channel = address(&channel)?;
-    authorized(&face.book, &headers, &channel, None)?;
+    authorized(&face.book, &headers, &channel, None).await?;
     let missing = || ReserveError::UnknownChannel(channel.clone());
-    Ok(Json(face.book.status(&channel).ok_or_else(missing)?))
+    Ok(Json(face.book.status(&channel).await?.ok_or_else(missing)?))
 }

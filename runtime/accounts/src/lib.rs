@@ -1,23 +1,39 @@
 //! The books of a channel's two ends: what is owed, what vouchers cover, what the chain has paid.
 //!
+//! ```text
+//!           AccountState: the rules of the money, pure
+//!                │
+//!  PayeeBook ─► PayeeBackend ─┬─ redb file of one process ───── Slot ─► Store (one writer, one fsync for all that wait)
+//!                             └─ PostgreSQL, shared by gateways (crate cocoon-accounts-postgres)
+//!  PayerBook ────────────────────────────────────────────────── Slot ─► Store
+//! ```
+//!
 //! - [`PayeeBook`]: for those who are paid (a gateway by clients, a host by gateways). It checks and keeps vouchers,
 //!   sets the worst case of a request aside before work, and makes an answer wait when a window is unpaid.
-//! - [`PayerBook`]: for those who pay. It remembers the highest amount ever signed.
-//! - [`PayerAgent`]: pays in step on one channel, and concedes only what broken answers explain.
-//! - [`Store`]: the redb file under both, with an fsync before anything is acknowledged.
+//! - [`PayerBook`]: for those who pay. It remembers the highest amount ever signed. It is never shared: each gateway
+//!   process has its own channels to hosts, with its own key, so that no two can sign for one channel.
+//! - [`PayerAgent`]: pays in step on one channel, and concedes only what broken answers explain. [`PayerKeeper`] tops its
+//!   channels up and closes them.
+//! - [`PayeeAgent`]: checks channels on the chain, settles, and answers a payer who closes.
+//! - [`Store`]: the redb file under both, with an fsync before anything is acknowledged, a schema and migrations.
+//! - [`PayeeSummary`] and [`PayerSummary`]: what is owed, paid and at risk, of books that are open or of a file.
 //! - [`authorization`]: the proof that a request on a channel comes from its payer.
 //! - [`prices`]: from the registry's words to what a bill is computed with.
 //! - [`relay()`]: meters a sealed answer on its way through, and charges for it.
 //! - [`http`] and [`server`]: the routes of a payee, and a server that bounds what its peers can take.
-//! - [`PayeeAgent`]: checks channels on the chain, settles, and answers a payer who closes.
 //!
 //! What survives a crash at any instruction: every acknowledged voucher, every amount signed, and what is owed up to
 //! one window.
 
+mod account;
 mod agent;
 pub mod authorization;
 mod errors;
+mod fresh;
 pub mod http;
+mod keeper;
+mod local;
+mod outage;
 mod payee;
 mod payer;
 mod paying;
@@ -25,16 +41,30 @@ pub mod prices;
 mod relay;
 mod reservation;
 mod row;
+mod schema;
 pub mod server;
+mod settle;
+mod slot;
+mod status;
 mod store;
+mod summary;
 
+pub use account::{Account, AccountState, ChannelFacts, MAX_STREAMS_PER_CHANNEL, check_voucher, is_fresh};
 pub use agent::{AgentOptions, PayeeAgent, Settlement};
 pub use authorization::{AuthorizationError, authorize, check, unix_seconds};
 pub use errors::{AnnounceError, ChargeError, PayError, ReserveError, VoucherError};
 pub use http::ApiRefusal;
-pub use payee::{ChannelFacts, MAX_CHANNELS, MAX_STREAMS_PER_CHANNEL, PayeeBook, PayeeOptions, Unsettled};
+pub use keeper::{KeepError, Kept, PayerKeeper, PayerPolicy};
+pub use payee::{
+    ChainNews, Hold, MAX_CHANNELS, PayeeBackend, PayeeBook, PayeeOptions, Unsettled, WalletTurn,
+};
 pub use payer::{PayerBook, PayerState, PayerStream, Quiet};
 pub use paying::{PayeeLink, PayerAgent, PayerOptions};
 pub use relay::{RelayError, RelayOptions, relay};
 pub use reservation::Reservation;
-pub use store::{MAX_PENDING_WRITES, SCHEMA, Store, StoreError};
+pub use row::{decode_terms, encode_terms};
+pub use schema::SCHEMA;
+pub use settle::SETTLEMENT_FEE;
+pub use status::{STATUS_SOCKET, Status, StatusSocket};
+pub use store::{MAX_PENDING_WRITES, Store, StoreError};
+pub use summary::{OfChannel, PayeeFigures, PayeeSummary, PayerFigures, PayerSummary};

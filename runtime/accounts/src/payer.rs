@@ -12,16 +12,18 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, RwLock},
+    sync::{Arc, RwLock},
 };
 
 use cocoon_contracts::{Address, Nanotons, SignedVoucher, SigningKey, Voucher, channel::Terms};
-use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::{
+    authorization::unix_seconds,
     errors::PayError,
-    row::PayerRow,
-    store::{Done, Job, Store, StoreError, Table, WeakStore},
+    row::{PayerRow, encode},
+    slot::{Row, Slot},
+    store::{Store, StoreError, Table},
+    summary::PayerSummary,
 };
 
 /// The payer's book. Clones share it.
@@ -37,11 +39,8 @@ struct Inner {
 
 struct Account {
     address: Address,
-    terms: Terms,
-    store: WeakStore,
-    writing: Arc<tokio::sync::Mutex<()>>,
-    inside: Mutex<Inside>,
-    changed: Notify,
+    terms: Arc<Terms>,
+    slot: Arc<Slot<Inside>>,
 }
 
 /// One channel as its payer sees it, in nanotons.
@@ -57,6 +56,10 @@ pub struct PayerState {
     pub signed: Nanotons,
     /// The highest amount that the payee is known to hold a voucher for, in this process.
     pub acknowledged: Nanotons,
+    /// The second (Unix time) in which work was last asked for, or the channel was taken into the book.
+    pub used: u64,
+    /// We close it: no new work.
+    pub closing: bool,
 }
 
 impl PayerState {
@@ -77,8 +80,9 @@ impl PayerState {
 }
 
 /// Everything that changes, under one lock.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone)]
 struct Inside {
+    terms: Arc<Terms>,
     state: PayerState,
     /// Answers under way, and how many ever began: together they tell a quiet moment.
     streams: usize,
@@ -94,8 +98,30 @@ struct Inside {
 }
 
 impl Inside {
-    fn to_mark(self) -> bool {
+    fn new(terms: &Arc<Terms>, state: PayerState, marked: bool) -> Self {
+        let (streams, begun, committed, forgiven) = (0, 0, 0, 0);
+        let terms = Arc::clone(terms);
+        Self { terms, state, streams, begun, committed, forgiven, unclean: marked, marked }
+    }
+
+    fn to_mark(&self) -> bool {
         self.streams > 0 || self.forgiven > 0 || self.unclean
+    }
+}
+
+impl Row for Inside {
+    const TABLE: Table = Table::Payer;
+
+    fn encode(&self) -> Vec<u8> {
+        encode(&PayerRow::new(&self.terms, &self.state, self.to_mark()))
+    }
+
+    fn stored(&mut self, written: &Self) {
+        self.marked = written.to_mark();
+    }
+
+    fn is_ahead(&self) -> bool {
+        false // what is owed goes with the next voucher
     }
 }
 
@@ -111,13 +137,11 @@ impl PayerBook {
     pub fn open(store: Store) -> Result<Self, StoreError> {
         let mut accounts = HashMap::new();
         for (key, bytes) in store.rows(Table::Payer) {
-            let damaged = |why: String| StoreError::Damaged { key: key.clone(), why };
-            let row = PayerRow::decode(bytes).map_err(damaged)?;
-            let address = cocoon_contracts::parse_address(key).map_err(|e| damaged(e.to_string()))?;
-            let inside =
-                Inside { state: row.state(), unclean: row.marked, marked: row.marked, ..Inside::default() };
-            let account = Account::new(&store, address, row.terms().map_err(damaged)?, inside);
-            accounts.insert(key.clone(), Arc::new(account));
+            let row = PayerRow::parse(&key, &bytes);
+            let (address, terms, state, marked) =
+                row.map_err(|why| StoreError::Damaged { key: key.clone(), why })?;
+            let account = Account::new(&store, address, terms, state, marked);
+            accounts.insert(key, Arc::new(account));
         }
         Ok(Self { inner: Arc::new(Inner { store, accounts: RwLock::new(accounts) }) })
     }
@@ -135,13 +159,21 @@ impl PayerBook {
         let account = {
             let mut accounts = self.inner.accounts.write().expect("no holder of this lock panics");
             let fresh = || {
-                let inside = Inside::default();
-                Arc::new(Account::new(&self.inner.store, address.clone(), terms.clone(), inside))
+                let (store, state) = (&self.inner.store, PayerState::default());
+                Arc::new(Account::new(store, address.clone(), terms.clone(), state, false))
             };
             Arc::clone(accounts.entry(address.to_string()).or_insert_with(fresh))
         };
-        account.write(move |state| state.deposit = state.deposit.max(deposit)).await?;
-        Ok(account.lock().state)
+        let now = unix_seconds();
+        let enter = move |inside: &mut Inside| {
+            let state = &mut inside.state;
+            state.deposit = state.deposit.max(deposit);
+            if state.used == 0 {
+                state.used = now;
+            }
+        };
+        account.slot.write(enter).await?;
+        Ok(account.state())
     }
 
     /// Says that an answer is about to be asked for that costs at most `worst`; the mark is on the disk when this
@@ -158,22 +190,11 @@ impl PayerBook {
         hold: bool,
         concession: Nanotons,
     ) -> Result<PayerStream, PayError> {
-        let account = self.find(channel)?;
-        let marked = {
-            let mut inside = account.lock();
-            let committed = inside.committed.saturating_add(worst);
-            if hold && committed > inside.state.free() {
-                let (deposit, wanted) = (inside.state.deposit, inside.state.owed.saturating_add(committed));
-                return Err(PayError::ExceedsDeposit { deposit, wanted });
-            }
-            inside.committed = committed;
-            inside.streams += 1;
-            inside.begun += 1;
-            inside.marked
-        };
+        let (account, now) = (self.find(channel)?, unix_seconds());
+        let marked = account.slot.with(|inside| inside.begin(worst, hold, now))?;
         let store = self.inner.store.clone();
         let stream = PayerStream { _store: store, account, worst, owed: 0, concession };
-        if !marked && let Err(error) = stream.account.write(|_| {}).await {
+        if !marked && let Err(error) = stream.account.slot.write(|_| {}).await {
             stream.finish();
             return Err(error.into());
         }
@@ -194,23 +215,20 @@ impl PayerBook {
     /// # Errors
     /// [`PayError`] when the channel is unknown or the disk refuses.
     pub async fn store_owed(&self, channel: &Address) -> Result<(), PayError> {
-        Ok(self.find(channel)?.write(|_| {}).await?)
+        Ok(self.find(channel)?.slot.write(|_| {}).await?)
     }
 
     /// The present moment if none of our answers is under way. What the payee says after it may be compared with our
     /// count, unless an answer has begun since.
     pub fn quiet(&self, channel: &Address) -> Option<Quiet> {
         let account = self.find(channel).ok()?;
-        let inside = account.lock();
-        (inside.streams == 0).then_some(Quiet(inside.begun))
+        account.slot.with(|inside| (inside.streams == 0).then_some(Quiet(inside.begun)))
     }
 
     /// Whether an answer has broken since the counts were last compared, or may have before a crash.
     pub fn has_broken(&self, channel: &Address) -> bool {
-        self.find(channel).is_ok_and(|account| {
-            let inside = account.lock();
-            inside.forgiven > 0 || inside.unclean
-        })
+        self.find(channel)
+            .is_ok_and(|account| account.slot.with(|inside| inside.forgiven > 0 || inside.unclean))
     }
 
     /// Compares the payee's own count, told after `since`, with ours, and takes over what broken answers explain: at
@@ -228,19 +246,20 @@ impl PayerBook {
         concession: Nanotons,
     ) -> Result<PayerState, PayError> {
         let account = self.find(channel)?;
-        let write = {
-            let mut inside = account.lock();
+        let write = account.slot.with(|inside| {
             if inside.streams > 0 || inside.begun != since.0 {
-                return Ok(inside.state);
+                return Ok(None);
             }
             inside.concede(claimed, concession)?;
-            inside.marked != inside.to_mark()
-        };
-        account.changed.notify_waiters();
-        if write {
-            account.write(|_| {}).await?;
+            Ok::<_, PayError>(Some(inside.marked != inside.to_mark()))
+        })?;
+        if write.is_some() {
+            account.slot.changed.notify_waiters();
         }
-        Ok(account.lock().state)
+        if write == Some(true) {
+            account.slot.write(|_| {}).await?;
+        }
+        Ok(account.state())
     }
 
     /// Signs a voucher for all that is owed, or for what was signed before if that is more. `None` while nothing
@@ -257,15 +276,15 @@ impl PayerBook {
         if key.public() != account.terms.payer_key {
             return Err(PayError::WrongSigner);
         }
-        let guard = Arc::clone(&account.writing).lock_owned().await;
-        let inside = *account.lock();
-        let state = inside.state;
+        let turn = account.slot.turn().await;
+        let (state, mark) = account.slot.with(|inside| (inside.state, inside.marked != inside.to_mark()));
         let cumulative = state.owed.max(state.signed);
         if cumulative > state.deposit {
             return Err(PayError::ExceedsDeposit { deposit: state.deposit, wanted: cumulative });
         }
-        if cumulative > state.signed || inside.marked != inside.to_mark() {
-            account.write_locked(guard, move |state| state.signed = state.signed.max(cumulative)).await?;
+        if cumulative > state.signed || mark {
+            let sign = move |inside: &mut Inside| inside.state.signed = inside.state.signed.max(cumulative);
+            account.slot.write_in(turn, sign).await?;
         }
         if cumulative == 0 {
             return Ok(None);
@@ -282,19 +301,57 @@ impl PayerBook {
     /// Notes that the payee holds a voucher for `cumulative`. More than we ever signed is not believed.
     pub fn acknowledge(&self, channel: &Address, cumulative: Nanotons) {
         let Ok(account) = self.find(channel) else { return };
-        let mut inside = account.lock();
-        let known = cumulative.min(inside.state.signed);
-        inside.state.acknowledged = inside.state.acknowledged.max(known);
+        account.slot.with(|inside| {
+            let known = cumulative.min(inside.state.signed);
+            inside.state.acknowledged = inside.state.acknowledged.max(known);
+        });
+    }
+
+    /// Takes no more work on a channel: we close it. `false` when answers are under way; nothing is noted then.
+    ///
+    /// # Errors
+    /// [`PayError`] when the channel is unknown or the disk refuses.
+    pub async fn close(&self, channel: &Address) -> Result<bool, PayError> {
+        let account = self.find(channel)?;
+        let idle = account.slot.with(|inside| {
+            let idle = inside.streams == 0;
+            inside.state.closing |= idle;
+            idle
+        });
+        if idle {
+            account.slot.write(|inside| inside.state.closing = true).await?;
+        }
+        Ok(idle)
+    }
+
+    /// Takes a channel out of the book whose contract is gone. What was signed for it can never count again, since its
+    /// address is never used again.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it did not reach the disk.
+    pub async fn forget(&self, channel: &Address) -> Result<(), StoreError> {
+        let Ok(account) = self.find(channel) else { return Ok(()) };
+        let turn = account.slot.turn().await;
+        self.inner.accounts.write().expect("no holder of this lock panics").remove(&channel.to_string());
+        let removed = self.inner.store.remove(Table::Payer, channel.to_string()).await;
+        drop(turn);
+        removed
+    }
+
+    /// What is owed, signed away and left, per channel and in total.
+    pub fn summary(&self) -> PayerSummary {
+        let accounts = self.inner.accounts.read().expect("no holder of this lock panics");
+        PayerSummary::of(accounts.values().map(|account| (account.address.clone(), account.state())))
     }
 
     /// The account as it stands, or `None` for a channel that is not in the book.
     pub fn state(&self, channel: &Address) -> Option<PayerState> {
-        self.find(channel).ok().map(|account| account.lock().state)
+        self.find(channel).ok().map(|account| account.state())
     }
 
     /// The terms of a channel of this book.
     pub fn terms(&self, channel: &Address) -> Option<Terms> {
-        self.find(channel).ok().map(|account| account.terms.clone())
+        self.find(channel).ok().map(|account| Terms::clone(&account.terms))
     }
 
     /// Every channel of the book.
@@ -314,9 +371,9 @@ impl PayerBook {
     ) -> Result<PayerState, PayError> {
         let account = self.find(channel)?;
         loop {
-            let mut changed = std::pin::pin!(account.changed.notified());
+            let mut changed = std::pin::pin!(account.slot.changed.notified());
             changed.as_mut().enable();
-            let state = account.lock().state;
+            let state = account.state();
             if state.unacknowledged() > threshold {
                 return Ok(state);
             }
@@ -332,6 +389,23 @@ impl PayerBook {
 }
 
 impl Inside {
+    /// Whether the mark is on the disk already.
+    fn begin(&mut self, worst: Nanotons, hold: bool, now: u64) -> Result<bool, PayError> {
+        if self.state.closing {
+            return Err(PayError::Closing);
+        }
+        let committed = self.committed.saturating_add(worst);
+        if hold && committed > self.state.free() {
+            let (deposit, wanted) = (self.state.deposit, self.state.owed.saturating_add(committed));
+            return Err(PayError::ExceedsDeposit { deposit, wanted });
+        }
+        self.committed = committed;
+        self.streams += 1;
+        self.begun += 1;
+        self.state.used = self.state.used.max(now);
+        Ok(self.marked)
+    }
+
     /// One comparison: whatever its outcome within the allowance, the broken answers before it are dealt with.
     fn concede(&mut self, claimed: Nanotons, concession: Nanotons) -> Result<(), PayError> {
         let (state, broken) = (self.state, if self.unclean { concession } else { self.forgiven });
@@ -376,8 +450,7 @@ impl PayerStream {
         let held = self.worst.saturating_sub(self.owed);
         self.owed = bill;
         let now = self.worst.saturating_sub(self.owed);
-        let mut inside = self.account.lock();
-        inside.committed = inside.committed.saturating_sub(held - now);
+        self.account.slot.with(|inside| inside.committed = inside.committed.saturating_sub(held - now));
         Ok(())
     }
 
@@ -390,81 +463,39 @@ impl PayerStream {
 impl Drop for PayerStream {
     fn drop(&mut self) {
         let left = self.worst.saturating_sub(self.owed);
-        let mut inside = self.account.lock();
-        inside.streams -= 1;
-        inside.committed = inside.committed.saturating_sub(left);
-        if self.concession > 0 {
-            let lost = left.min(self.concession);
-            inside.forgiven = inside.forgiven.saturating_add(lost).min(self.concession);
-        }
+        self.account.slot.with(|inside| {
+            inside.streams -= 1;
+            inside.committed = inside.committed.saturating_sub(left);
+            if self.concession > 0 {
+                let lost = left.min(self.concession);
+                inside.forgiven = inside.forgiven.saturating_add(lost).min(self.concession);
+            }
+        });
     }
 }
 
 impl Account {
-    fn new(store: &Store, address: Address, terms: Terms, inside: Inside) -> Self {
-        let store = store.downgrade();
-        Self {
-            address,
-            terms,
-            store,
-            writing: Arc::default(),
-            inside: Mutex::new(inside),
-            changed: Notify::new(),
-        }
+    fn new(store: &Store, address: Address, terms: Terms, state: PayerState, marked: bool) -> Self {
+        let terms = Arc::new(terms);
+        let slot = Slot::new(store, address.to_string(), Inside::new(&terms, state, marked));
+        Self { address, terms, slot }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().expect("no holder of this lock panics")
+    fn state(&self) -> PayerState {
+        self.slot.with(|inside| inside.state)
     }
 
     fn owe(&self, by: Nanotons) -> Result<PayerState, PayError> {
-        let after = {
-            let mut inside = self.lock();
+        let after = self.slot.with(|inside| {
             let state = &mut inside.state;
             let wanted = state.owed.saturating_add(by);
             if wanted > state.deposit {
                 return Err(PayError::ExceedsDeposit { deposit: state.deposit, wanted });
             }
             state.owed = wanted;
-            *state
-        };
-        self.changed.notify_waiters();
+            Ok(*state)
+        })?;
+        self.slot.changed.notify_waiters();
         Ok(after)
-    }
-
-    async fn write(
-        self: &Arc<Self>,
-        change: impl Fn(&mut PayerState) + Send + 'static,
-    ) -> Result<(), StoreError> {
-        let guard = Arc::clone(&self.writing).lock_owned().await;
-        self.write_locked(guard, change).await
-    }
-
-    /// Writes the row with `change` in it; memory follows on the writer's thread when the disk has it, whether or
-    /// not the caller still waits.
-    async fn write_locked(
-        self: &Arc<Self>,
-        guard: OwnedMutexGuard<()>,
-        change: impl Fn(&mut PayerState) + Send + 'static,
-    ) -> Result<(), StoreError> {
-        let (row, marked) = {
-            let mut next = *self.lock();
-            change(&mut next.state);
-            (PayerRow::new(&self.terms, &next.state, next.to_mark()).encode(), next.to_mark())
-        };
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let account = Arc::clone(self);
-        let done: Done = Box::new(move |result| {
-            if result.is_ok() {
-                let mut inside = account.lock();
-                change(&mut inside.state);
-                inside.marked = marked;
-            }
-            drop(guard);
-            drop(sender.send(result));
-            None
-        });
-        self.store.submit(Job { table: Table::Payer, key: self.address.to_string(), row, done });
-        receiver.await.unwrap_or(Err(StoreError::Closed))
     }
 }

@@ -3,30 +3,29 @@
 use std::{sync::Arc, time::Duration};
 
 use cocoon_contracts::{Address, Nanotons};
+use tokio::time::{Instant, timeout_at};
 
-use crate::{
-    errors::ChargeError,
-    payee::{Account, Change, State},
-    store::{Store, StoreError},
-};
+use crate::{errors::ChargeError, payee::Hold, store::StoreError};
+
+/// How often a database that is away is asked again while a stream waits.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// The worst case of one request, set aside. Dropping it gives back what was not charged.
 pub struct Reservation {
-    /// Keeps the store open until what was charged is written.
-    _store: Store,
-    account: Arc<Account>,
+    hold: Box<dyn Hold>,
+    channel: Address,
     amount: Nanotons,
     charged: Nanotons,
 }
 
 impl Reservation {
-    pub(crate) fn new(store: Store, account: Arc<Account>, amount: Nanotons) -> Self {
-        Self { _store: store, account, amount, charged: 0 }
+    pub(crate) fn new(hold: Box<dyn Hold>, channel: Address, amount: Nanotons) -> Self {
+        Self { hold, channel, amount, charged: 0 }
     }
 
     /// The channel it is on.
     pub fn channel(&self) -> &Address {
-        &self.account.address
+        &self.channel
     }
 
     /// What this request was charged so far, in nanotons.
@@ -35,12 +34,8 @@ impl Reservation {
     }
 
     /// Charges this request up to `cumulative` nanotons, once the exposure allows it: at most one window may be
-    /// owed beyond the vouchers, counted over all answers of the channel. Over it, this waits for a voucher,
-    /// and no longer than `patience`.
-    ///
-    /// So that a payer that pays for all it has seen always gets on, a charge that is larger than what is left
-    /// of the window passes when no more than half a window is open. One charge is never larger than the window:
-    /// at most one and a half windows are ever unpaid, whatever a worker says that one frame cost.
+    /// owed beyond the vouchers, counted over all answers of the channel (see [`crate::AccountState::grant`]). Over it, this
+    /// waits for a voucher, and no longer than `patience`; so it does for a shared database that is away.
     ///
     /// # Errors
     /// [`ChargeError`]; on all but [`ChargeError::Store`] nothing was charged. The stream must end.
@@ -51,61 +46,36 @@ impl Reservation {
         if cumulative > self.amount {
             return Err(ChargeError::OverReservation { wanted: cumulative, reserved: self.amount });
         }
-        let by = cumulative - self.charged;
-        if by == 0 {
+        if cumulative == self.charged {
             return Ok(());
         }
-        let account = Arc::clone(&self.account);
-        if by > account.window {
-            return Err(ChargeError::Jump { by, window: account.window });
-        }
-        let covered = tokio::time::timeout(patience, async {
-            loop {
-                // Registered before the look, so that a voucher in between is not missed.
-                let mut changed = std::pin::pin!(account.changed.notified());
-                changed.as_mut().enable();
-                if self.charge_now(by)? {
-                    return Ok::<_, ChargeError>(());
+        self.charge_by(cumulative - self.charged, patience).await?;
+        Ok(self.hold.keep_up().await?)
+    }
+
+    async fn charge_by(&mut self, by: Nanotons, patience: Duration) -> Result<(), ChargeError> {
+        let (signal, deadline) = (self.hold.signal(), Instant::now() + patience);
+        loop {
+            // Registered before the look, so that a voucher in between is not missed.
+            let mut changed = std::pin::pin!(Arc::clone(&signal).notified_owned());
+            changed.as_mut().enable();
+            let again = match self.hold.charge(by).await {
+                Ok(true) => {
+                    self.charged += by;
+                    return Ok(());
                 }
-                changed.await;
+                Ok(false) => deadline,
+                Err(ChargeError::Store(error)) if error.is_passing() && Instant::now() < deadline => {
+                    tracing::debug!(%error, "a stream waits for the accounts");
+                    deadline.min(Instant::now() + RETRY)
+                }
+                Err(error) => return Err(error),
+            };
+            if timeout_at(again, changed).await.is_err() && again == deadline {
+                let (owed, voucher) = self.hold.cut().await?;
+                return Err(ChargeError::VoucherRequired { owed, voucher, waited: patience });
             }
-        });
-        let Ok(charged) = covered.await else {
-            let mut state = account.lock();
-            state.cut = true;
-            let (owed, voucher) = (state.owed, state.covered());
-            return Err(ChargeError::VoucherRequired { owed, voucher, waited: patience });
-        };
-        charged?;
-        self.keep_up().await?;
-        Ok(())
-    }
-
-    /// The look and the charge are one step: two answers of one channel cannot both take the last of the window.
-    fn charge_now(&mut self, by: Nanotons) -> Result<bool, ChargeError> {
-        let mut state = self.account.lock();
-        if state.closing {
-            return Err(ChargeError::Closing);
         }
-        if !within_window(&state, by, self.account.window) {
-            return Ok(false);
-        }
-        state.owed += by;
-        state.reserved -= by;
-        self.charged += by;
-        Ok(true)
-    }
-
-    /// Writes `owed` when the disk is a window behind.
-    async fn keep_up(&self) -> Result<(), StoreError> {
-        let behind = {
-            let state = self.account.lock();
-            state.owed - state.stored_owed.min(state.owed)
-        };
-        if behind < self.account.window.max(1) {
-            return Ok(());
-        }
-        self.account.write(Change::Owed).await
     }
 
     /// Ends the reservation, and returns when what it charged is on the disk.
@@ -113,22 +83,6 @@ impl Reservation {
     /// # Errors
     /// [`StoreError`] when it is not; the charge stands in memory and goes with the next row.
     pub async fn finish(self) -> Result<(), StoreError> {
-        let account = Arc::clone(&self.account);
-        if self.charged > 0 {
-            account.write(Change::Owed).await?;
-        }
-        drop(self);
-        Ok(())
-    }
-}
-
-fn within_window(state: &State, by: Nanotons, window: Nanotons) -> bool {
-    let open = state.uncovered();
-    open <= window / 2 || open.saturating_add(by) <= window
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.account.release(self.amount - self.charged);
+        self.hold.finish().await
     }
 }

@@ -1,17 +1,18 @@
-//! The rows on the disk: CBOR maps, schema 1. The key of a row is the channel's address.
+//! The rows on the disk: CBOR maps, schema 2. The key of a row is the channel's address. Older rows are
+//! [`crate::schema`]'s.
 
 use cocoon_contracts::{Address, Nanotons, SignedVoucher, channel::Terms};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    payee::{ChannelFacts, State},
+    account::{Account, AccountState},
     payer::PayerState,
 };
 
 /// The terms of a channel, in this schema's own words.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TermsRow {
+pub(crate) struct TermsRow {
     payer: String,
     payee: String,
     payer_key: [u8; 32],
@@ -23,7 +24,7 @@ struct TermsRow {
 }
 
 impl TermsRow {
-    fn new(terms: &Terms) -> Self {
+    pub(crate) fn new(terms: &Terms) -> Self {
         Self {
             payer: terms.payer.to_string(),
             payee: terms.payee.to_string(),
@@ -36,7 +37,7 @@ impl TermsRow {
         }
     }
 
-    fn terms(&self) -> Result<Terms, String> {
+    pub(crate) fn terms(&self) -> Result<Terms, String> {
         Ok(Terms {
             payer: address(&self.payer)?,
             payee: address(&self.payee)?,
@@ -54,20 +55,44 @@ fn address(text: &str) -> Result<Address, String> {
     cocoon_contracts::parse_address(text).map_err(|e| e.to_string())
 }
 
+/// A row's bytes.
+pub(crate) fn encode<T: Serialize>(row: &T) -> Vec<u8> {
+    serde_cbor::to_vec(row).expect("plain data always encodes")
+}
+
+/// A row from its bytes, or what is wrong with them.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    serde_cbor::from_slice(bytes).map_err(|e| e.to_string())
+}
+
+/// The terms of a channel as bytes, for backends that keep them as one value.
+pub fn encode_terms(terms: &Terms) -> Vec<u8> {
+    encode(&TermsRow::new(terms))
+}
+
+/// The terms from [`encode_terms`]'s bytes.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn decode_terms(bytes: &[u8]) -> Result<Terms, String> {
+    decode::<TermsRow>(bytes)?.terms()
+}
+
 /// A channel that pays us.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PayeeRow {
-    terms: TermsRow,
-    deposit: Nanotons,
-    paid: Nanotons,
-    voucher: Option<Vec<u8>>,
+    pub(crate) terms: TermsRow,
+    pub(crate) deposit: Nanotons,
+    pub(crate) paid: Nanotons,
+    pub(crate) voucher: Option<Vec<u8>>,
     pub(crate) owed: Nanotons,
-    closing: bool,
+    pub(crate) closing: bool,
+    pub(crate) deadline: Option<u32>,
 }
 
 impl PayeeRow {
-    pub(crate) fn new(terms: &Terms, state: &State) -> Self {
+    pub(crate) fn new(terms: &Terms, state: &AccountState) -> Self {
         Self {
             terms: TermsRow::new(terms),
             deposit: state.deposit,
@@ -75,30 +100,24 @@ impl PayeeRow {
             voucher: state.voucher.as_ref().map(SignedVoucher::encode),
             owed: state.owed,
             closing: state.closing,
+            deadline: state.deadline,
         }
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        serde_cbor::to_vec(self).expect("plain data always encodes")
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
-        serde_cbor::from_slice(bytes).map_err(|e| e.to_string())
-    }
-
-    pub(crate) fn facts(&self, key: &str) -> Result<ChannelFacts, String> {
-        Ok(ChannelFacts {
-            address: address(key)?,
-            terms: self.terms.terms()?,
-            deposit: self.deposit,
-            paid: self.paid,
-            closing: self.closing,
-        })
-    }
-
-    pub(crate) fn voucher(&self) -> Result<Option<SignedVoucher>, String> {
-        let decode = |bytes: &Vec<u8>| SignedVoucher::decode(bytes).map_err(|e| e.to_string());
-        self.voucher.as_ref().map(decode).transpose()
+    /// The account of a row. Its voucher was verified before it was written, and is again: a damaged one would be found
+    /// out by the chain only.
+    pub(crate) fn account(key: &str, bytes: &[u8]) -> Result<Account, String> {
+        let row: Self = decode(bytes)?;
+        let (channel, terms) = (address(key)?, row.terms.terms()?);
+        let voucher = row.voucher.as_deref().map(SignedVoucher::decode).transpose();
+        let voucher = voucher.map_err(|e| e.to_string())?;
+        if let Some(signed) = &voucher {
+            crate::check_voucher(&channel, &terms, signed).map_err(|e| e.to_string())?;
+        }
+        let Self { deposit, paid, owed, closing, deadline, .. } = row;
+        let state =
+            AccountState { deposit, paid, voucher, owed, closing, deadline, ..AccountState::default() };
+        Ok(Account { address: channel, terms, state, looked: None, used: None })
     }
 }
 
@@ -106,37 +125,30 @@ impl PayeeRow {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PayerRow {
-    terms: TermsRow,
-    deposit: Nanotons,
-    owed: Nanotons,
-    signed: Nanotons,
-    #[serde(default)]
-    conceded: Nanotons,
+    pub(crate) terms: TermsRow,
+    pub(crate) deposit: Nanotons,
+    pub(crate) owed: Nanotons,
+    pub(crate) signed: Nanotons,
+    pub(crate) conceded: Nanotons,
     /// Answers were under way, or one had broken, when this was written.
-    #[serde(default)]
     pub(crate) marked: bool,
+    /// The second (Unix time) in which work was last asked for.
+    pub(crate) used: u64,
+    /// We close it: no new work.
+    pub(crate) closing: bool,
 }
 
 impl PayerRow {
     pub(crate) fn new(terms: &Terms, state: &PayerState, marked: bool) -> Self {
-        let PayerState { deposit, owed, conceded, signed, acknowledged: _ } = *state;
-        Self { terms: TermsRow::new(terms), deposit, owed, signed, conceded, marked }
+        let PayerState { deposit, owed, conceded, signed, acknowledged: _, used, closing } = *state;
+        Self { terms: TermsRow::new(terms), deposit, owed, signed, conceded, marked, used, closing }
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        serde_cbor::to_vec(self).expect("plain data always encodes")
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
-        serde_cbor::from_slice(bytes).map_err(|e| e.to_string())
-    }
-
-    pub(crate) fn terms(&self) -> Result<Terms, String> {
-        self.terms.terms()
-    }
-
-    pub(crate) fn state(&self) -> PayerState {
-        let Self { deposit, owed, signed, conceded, .. } = *self;
-        PayerState { deposit, owed, conceded, signed, acknowledged: 0 }
+    /// Address, terms, state and mark of a row.
+    pub(crate) fn parse(key: &str, bytes: &[u8]) -> Result<(Address, Terms, PayerState, bool), String> {
+        let row: Self = decode(bytes)?;
+        let Self { deposit, owed, signed, conceded, marked, used, closing, terms } = row;
+        let state = PayerState { deposit, owed, conceded, signed, acknowledged: 0, used, closing };
+        Ok((address(key)?, terms.terms()?, state, marked))
     }
 }

@@ -4,6 +4,9 @@
 //! one (group commit), and each is acknowledged only after the commit that holds it has reached the disk. A
 //! write that fails acknowledges nothing; the file is reopened for the next one, so that work goes on by itself
 //! when the disk has room again.
+//!
+//! A file that is there is a book, or an error: an empty one was cut short, and every page's checksum is compared when
+//! it is opened. A fresh file gets its name once it holds its schema, so that no crash leaves an empty one.
 
 use std::{
     fmt,
@@ -12,16 +15,21 @@ use std::{
     thread,
 };
 
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition,
+};
 
-/// The schema of the rows that this build reads and writes.
-pub const SCHEMA: u32 = 1;
+use crate::{
+    fresh,
+    schema::{self, SCHEMA},
+};
+
 /// How many rows may wait for the disk at once.
 pub const MAX_PENDING_WRITES: usize = 4096;
 /// How many rows go into one commit at most.
 const MAX_BATCH: usize = 512;
 
-const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
 const PAYEE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("payee_channels");
 const PAYER: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("payer_channels");
 const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
@@ -47,13 +55,23 @@ pub enum StoreError {
     },
     /// The file was written by another version of this program.
     #[error(
-        "the account store {path} has schema {found}, this build reads schema {SCHEMA}; use the build that wrote it"
+        "the account store {path} has schema {found}, this build writes schema {SCHEMA} and reads none that is newer; use the build that wrote it"
     )]
     Schema {
         /// The file.
         path: String,
         /// The version found in it.
         found: u32,
+    },
+    /// The file was cut short, or bytes of it have changed.
+    #[error(
+        "the account store {path} is damaged ({why}); restore it from a copy, or take the disk's word for nothing: vouchers can be handed in again by their payers"
+    )]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// What does not hold.
+        why: String,
     },
     /// A row does not parse.
     #[error("the account store holds a damaged row for {key}: {why}; restore the file from a copy")]
@@ -77,6 +95,26 @@ pub enum StoreError {
     /// The store is shutting down.
     #[error("the account store is closed")]
     Closed,
+    /// A shared database does not answer.
+    #[error(
+        "the account database does not answer ({why}); nothing of it was acknowledged. It is asked again"
+    )]
+    Unreachable {
+        /// What was tried, and what came of it.
+        why: String,
+    },
+    /// A shared database gave away what this process had set aside, since it was not heard from for too long.
+    #[error(
+        "this process was not heard from by the account database for longer than its lease, and what it had set aside was given back; ask again"
+    )]
+    Lapsed,
+}
+
+impl StoreError {
+    /// Whether the same may succeed a moment later, without anybody doing anything.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
 }
 
 /// Which table a row is in.
@@ -88,7 +126,9 @@ pub(crate) enum Table {
 }
 
 impl Table {
-    fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
+    pub(crate) const ALL: [Self; 3] = [Self::Payee, Self::Payer, Self::Notes];
+
+    pub(crate) fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
         match self {
             Table::Payee => PAYEE,
             Table::Payer => PAYER,
@@ -138,10 +178,11 @@ impl WeakStore {
 struct Inner {
     jobs: Option<mpsc::SyncSender<Job>>,
     writer: Option<thread::JoinHandle<()>>,
-    payee: Vec<(String, Vec<u8>)>,
-    payer: Vec<(String, Vec<u8>)>,
-    notes: Vec<(String, Vec<u8>)>,
+    rows: [Rows; Table::ALL.len()],
 }
+
+/// A table's rows: key and bytes.
+pub(crate) type Rows = Vec<(String, Vec<u8>)>;
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,11 +194,15 @@ impl Store {
     /// Opens the file, or creates it. `path` is the file itself; its folder must exist.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] when another process has it, [`StoreError::Schema`] when another version wrote
-    /// it, else [`StoreError::Open`].
+    /// [`StoreError::Locked`] when another process has it, [`StoreError::Schema`] when a later version wrote
+    /// it, [`StoreError::Corrupt`] when it is not as it was written, else [`StoreError::Open`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let file = PathBuf::from(path);
-        Self::open_with(&path.display().to_string(), move || Database::create(&file))
+        let (file, name) = (PathBuf::from(path), path.display().to_string());
+        if !fresh::exists(path)? {
+            fresh::create(path)?;
+        }
+        // Never `create`: a file that is gone between two writes is an error, not a fresh book.
+        Self::open_with(&name, move || Database::open(&file))
     }
 
     /// Opens a store over whatever `opener` returns, for storage other than a plain file. The opener is called
@@ -169,26 +214,28 @@ impl Store {
         name: &str,
         opener: impl Fn() -> Result<Database, DatabaseError> + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let database = opener().map_err(|e| open_error(name, &e))?;
-        prepare(name, &database)?;
+        let mut database = opener().map_err(|e| open_error(name, &e))?;
+        let corrupt = |why: String| StoreError::Corrupt { path: name.to_owned(), why };
+        match database.check_integrity() {
+            Ok(true) => {}
+            Ok(false) => return Err(corrupt("its newest state does not match its checksums".to_owned())),
+            Err(error) => return Err(corrupt(error.to_string())),
+        }
+        schema::prepare(name, &database)?;
         let read = |table| read_all(name, &database, table);
-        let (payee, payer, notes) = (read(Table::Payee)?, read(Table::Payer)?, read(Table::Notes)?);
+        let rows = [read(Table::Payee)?, read(Table::Payer)?, read(Table::Notes)?];
         let (jobs, queue) = mpsc::sync_channel(MAX_PENDING_WRITES);
         let writer = thread::Builder::new()
             .name("account-store".to_owned())
             .spawn(move || Writer { database: Some(database), opener: Box::new(opener) }.run(&queue))
             .map_err(|e| StoreError::Open { path: name.to_owned(), why: e.to_string() })?;
-        let inner = Inner { jobs: Some(jobs), writer: Some(writer), payee, payer, notes };
+        let inner = Inner { jobs: Some(jobs), writer: Some(writer), rows };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The rows that were in `table` when the store was opened.
-    pub(crate) fn rows(&self, table: Table) -> &[(String, Vec<u8>)] {
-        match table {
-            Table::Payee => &self.inner.payee,
-            Table::Payer => &self.inner.payer,
-            Table::Notes => &self.inner.notes,
-        }
+    pub(crate) fn rows(&self, table: Table) -> Rows {
+        self.inner.rows[table as usize].clone()
     }
 
     pub(crate) fn downgrade(&self) -> WeakStore {
@@ -232,7 +279,8 @@ impl Store {
 
     /// The notes as they were when the store was opened.
     pub fn notes(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.rows(Table::Notes).iter().map(|(key, value)| (key.as_str(), value.as_slice()))
+        let notes = &self.inner.rows[Table::Notes as usize];
+        notes.iter().map(|(key, value)| (key.as_str(), value.as_slice()))
     }
 }
 
@@ -249,33 +297,29 @@ impl Drop for Inner {
     }
 }
 
-fn open_error(name: &str, error: &DatabaseError) -> StoreError {
+pub(crate) fn open_error(name: &str, error: &DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path: name.to_owned() },
+        DatabaseError::Storage(StorageError::Corrupted(why)) => {
+            StoreError::Corrupt { path: name.to_owned(), why: why.clone() }
+        }
         other => StoreError::Open { path: name.to_owned(), why: other.to_string() },
     }
 }
 
-/// Creates the tables of a new file, and refuses a file of another schema.
-fn prepare(name: &str, database: &Database) -> Result<(), StoreError> {
-    let failed = |why: &dyn fmt::Display| StoreError::Open { path: name.to_owned(), why: why.to_string() };
-    let transaction = database.begin_write().map_err(|e| failed(&e))?;
-    {
-        let mut meta = transaction.open_table(META).map_err(|e| failed(&e))?;
-        let found = meta.get("schema").map_err(|e| failed(&e))?.map(|value| value.value());
-        match found {
-            Some(SCHEMA) => {}
-            Some(found) => return Err(StoreError::Schema { path: name.to_owned(), found }),
-            None => drop(meta.insert("schema", SCHEMA).map_err(|e| failed(&e))?),
-        }
-        for table in [PAYEE, PAYER, NOTES] {
-            transaction.open_table(table).map_err(|e| failed(&e))?;
-        }
-    }
-    transaction.commit().map_err(|e| failed(&e))
+/// The rows of a file that no process has open. Nothing is written.
+///
+/// # Errors
+/// As [`Store::open`]; a file that a crash left to be repaired must be opened by its program first.
+pub(crate) fn read_only(path: &Path, table: Table) -> Result<Rows, StoreError> {
+    let name = path.display().to_string();
+    fresh::exists(path)?;
+    let database = ReadOnlyDatabase::open(path).map_err(|e| open_error(&name, &e))?;
+    schema::check(&name, &database)?;
+    read_all(&name, &database, table)
 }
 
-fn read_all(name: &str, database: &Database, table: Table) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+fn read_all(name: &str, database: &impl ReadableDatabase, table: Table) -> Result<Rows, StoreError> {
     let failed = |why: &dyn fmt::Display| StoreError::Open { path: name.to_owned(), why: why.to_string() };
     let transaction = database.begin_read().map_err(|e| failed(&e))?;
     let table = transaction.open_table(table.definition()).map_err(|e| failed(&e))?;

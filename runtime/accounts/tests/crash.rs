@@ -43,15 +43,25 @@ async fn work_forever(file: &Path) {
         tasks.spawn(async move {
             payee.announce(facts.clone()).await.expect("the channel is taken");
             payer.open_channel(&facts.address, &facts.terms, DEPOSIT).await.expect("the channel is taken");
-            let mut amount = payee.status(&facts.address).expect("the channel is known").voucher;
+            let mut amount = payee
+                .status(&facts.address)
+                .await
+                .expect("the store answers")
+                .expect("the channel is known")
+                .voucher;
             loop {
                 amount += 1;
                 payee.accept_voucher(&facts.address, voucher(&facts, amount)).await.expect("a good voucher");
                 say(&format!("taken {number} {amount}"));
-                let mut held = payee.reserve(&facts.address, 1).expect("the deposit covers it");
+                let mut held = payee.reserve(&facts.address, 1).await.expect("the deposit covers it");
                 held.charge(1, Duration::from_secs(30)).await.expect("vouchers cover it");
                 held.finish().await.expect("the disk takes it");
-                let owed = payee.status(&facts.address).expect("the channel is known").owed;
+                let owed = payee
+                    .status(&facts.address)
+                    .await
+                    .expect("the store answers")
+                    .expect("the channel is known")
+                    .owed;
                 say(&format!("charged {number} {owed}"));
                 let mut stream = payer.begin(&facts.address, 1, true, 1).await.expect("within the deposit");
                 stream.owe_up_to(1).expect("within the deposit");
@@ -124,8 +134,17 @@ async fn check(file: &Path, known: &HashMap<(String, u64), u64>, round: u64) {
     for ((what, channel), amount) in known {
         let address = facts(*channel, DEPOSIT).address;
         let held = match what.as_str() {
-            "taken" => payee.status(&address).expect("the channel is known").voucher,
-            "charged" => payee.status(&address).expect("the channel is known").owed,
+            "taken" => {
+                payee
+                    .status(&address)
+                    .await
+                    .expect("the store answers")
+                    .expect("the channel is known")
+                    .voucher
+            }
+            "charged" => {
+                payee.status(&address).await.expect("the store answers").expect("the channel is known").owed
+            }
             _ => payer.state(&address).expect("the channel is known").signed,
         };
         assert!(held >= *amount, "round {round}: {what} {amount} on channel {channel}, found {held}");

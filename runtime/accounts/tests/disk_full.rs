@@ -78,13 +78,18 @@ async fn a_full_disk_acknowledges_no_voucher_loses_none_and_goes_on_when_it_has_
             let refused = book.accept_voucher(&facts.address, voucher(&facts, 200)).await;
             assert!(matches!(refused, Err(VoucherError::Store(StoreError::Write { .. }))), "{refused:?}");
         }
-        let status = book.status(&facts.address).expect("the channel is known");
+        let status =
+            book.status(&facts.address).await.expect("the store answers").expect("the channel is known");
         assert_eq!(status.voucher, 100, "memory does not run ahead of the disk");
 
         disk.full.store(false, Ordering::SeqCst);
         book.accept_voucher(&facts.address, voucher(&facts, 300)).await.expect("there is room again");
     }
-    let status = book(&disk.store()).status(&facts.address).expect("the channel is known");
+    let status = book(&disk.store())
+        .status(&facts.address)
+        .await
+        .expect("the store answers")
+        .expect("the channel is known");
     assert_eq!(status.voucher, 300);
 }
 

@@ -17,6 +17,10 @@ use crate::ui::{Screen, grouped, ton};
 use crate::wiring::Joined;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Environment: COCOON_ACCOUNTS names a PostgreSQL database for what clients owe, where several gateways of one wallet serve
+the same clients: `host=/run/postgresql user=cocoon dbname=cocoon`. Each of them needs a --state folder of its own with the
+same wallet. Without it, a file in the state folder keeps what clients owe.")]
 pub(crate) struct Arguments {
     /// Address to serve on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8082")]
@@ -39,6 +43,9 @@ pub(crate) struct Arguments {
     /// Shortest challenge period of clients' channels that is accepted
     #[arg(long, value_name = "SECONDS", default_value_t = Money::default().min_challenge_seconds)]
     min_challenge_seconds: u32,
+    /// From the environment alone: connection words may hold a password.
+    #[arg(skip = std::env::var("COCOON_ACCOUNTS").ok())]
+    accounts: Option<String>,
     #[arg(long, hide = true)]
     lifeline: bool,
 }
@@ -52,6 +59,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let voucher_key = keys::load_or_create(&folder.join("session.key"))?;
     let mut options =
         GatewayOptions::new(arguments.listen, wallet, voucher_key, joined.registry_address.clone(), folder);
+    options.shared_accounts = arguments.accounts;
     options.anchors = joined.anchors()?;
     options.money = Money {
         margin_bps: arguments.margin_bps,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocoon_launch::control::{BootPhase, Control, GuestStatus, HostStatus, Lifecycle, Money, Phase};
+use cocoon_launch::control::{Amounts, BootPhase, Control, GuestStatus, HostStatus, Lifecycle, Money, Phase};
 use cocoon_launch::logbook::{HOST, LogBook};
 use common::{cocoon, exit, stderr, stdout};
 use tokio::sync::watch;
@@ -34,7 +34,10 @@ impl Lifecycle for Played {
                 BootPhase { name: "kernel".into(), millis: 2250 },
             ],
         };
-        let money = Some(Money { owed: 14_250, paid: 1_000_000_000 });
+        let money = Some(Money {
+            total: Amounts { owed: 14_250, paid: 1_000_000_000, ..Amounts::default() },
+            channels: Vec::new(),
+        });
         HostStatus { pid: 42, uptime_seconds: 4000, ending: false, guests: vec![guest], money }
     }
 

@@ -34,7 +34,7 @@ pub(crate) async fn answer(
     let worker = shared.workers.find(&id).ok_or_else(unknown_worker)?;
     let header = sealed.header().clone();
     check_header(&shared, &worker, &header)?;
-    let channel = http::authorized_channel(&shared.payee, &headers, sealed.as_bytes())?;
+    let channel = http::authorized_channel(&shared.payee, &headers, sealed.as_bytes()).await?;
     let reservation =
         http::reserve(&shared.payee, &*shared.agent, &channel, worker.listed.worst_case(&header.budget))
             .await?;

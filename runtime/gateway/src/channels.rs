@@ -1,8 +1,11 @@
 //! The channels that the gateway opens to workers: one per worker id, the same one again after a restart.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
-use cocoon_accounts::{ApiRefusal, Store};
+use cocoon_accounts::{ApiRefusal, PayerKeeper, PayerPolicy, Store};
 use cocoon_chain::ChainError;
 use cocoon_contracts::{Address, Nanotons, channel::Terms, parse_address};
 
@@ -80,6 +83,7 @@ pub(crate) async fn to_worker(
         }
     };
     let wallet = &shared.options.wallet;
+    let _turn = shared.payee.wallet_turn().await?;
     // No limit below the deposit: the wallet, which could raise it, lies beside the session key in this process.
     let deposit = shared.options.money.worker_deposit;
     let state = cocoon_chain::open_channel(wallet, &terms, deposit, Nanotons::MAX).await?;
@@ -116,6 +120,45 @@ async fn still_open(
         // Closed meanwhile, by us or by hand, or never opened.
         Ok(_) | Err(ChainError::WrongAccount { .. }) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// When channels to workers are topped up and closed.
+pub(crate) fn policy(shared: &Shared) -> PayerPolicy {
+    let one = shared.options.money.worker_deposit;
+    PayerPolicy {
+        close_idle: Some(shared.options.timing.close_idle),
+        top_up_below: one / 4 + 1,
+        top_up_by: one,
+        most: shared.options.money.worker_most,
+    }
+}
+
+/// Closes channels to workers that are gone, and brings their rest home. Lanes top theirs up themselves.
+pub(crate) fn spawn_keeper(shared: &Arc<Shared>) -> tokio::task::JoinHandle<()> {
+    let shared = Arc::downgrade(shared);
+    tokio::spawn(async move {
+        while let Some(every) = shared.upgrade().map(|shared| shared.options.timing.watch_every) {
+            tokio::time::sleep(every).await;
+            let Some(shared) = shared.upgrade() else { return };
+            keep_once(&shared).await;
+        }
+    })
+}
+
+async fn keep_once(shared: &Shared) {
+    let in_use = shared.workers.all().iter().map(|worker| worker.lane.channel().clone()).collect();
+    let policy = PayerPolicy { top_up_below: 0, ..policy(shared) };
+    let keeper = PayerKeeper::new(Arc::clone(&shared.options.wallet), shared.payer.clone(), policy);
+    if !keeper.has_work(&in_use) {
+        return;
+    }
+    let Ok(_turn) = shared.payee.wallet_turn().await else { return };
+    for (channel, kept) in keeper.keep_once(&in_use).await {
+        match kept {
+            Ok(kept) => tracing::info!(%channel, ?kept, "a channel to a worker"),
+            Err(error) => tracing::warn!(%channel, %error, "a channel to a worker was not closed yet"),
+        }
     }
 }
 

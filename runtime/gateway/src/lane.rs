@@ -12,7 +12,7 @@ use cocoon_accounts::{PayError, PayeeLink, PayerAgent, PayerOptions, PayerStream
 use cocoon_contracts::{Address, Nanotons, SignedVoucher, SigningKey};
 use cocoon_protocol::http::{AUTHORIZATION_HEADER, AccountStatus, ApiError, ChannelAnnouncement, code};
 
-use crate::Shared;
+use crate::{Shared, channels};
 
 /// Small debts wait this long for more, so that not every token costs an fsync at both ends.
 const GATHER: Duration = Duration::from_millis(100);
@@ -173,9 +173,8 @@ pub(crate) async fn read(mut response: reqwest::Response, limit: usize) -> Resul
 /// Adds a deposit, in the background, when a quarter of one is left, and half of the last one went for answers that we
 /// counted ourselves: no host talks its way to another deposit.
 pub(crate) fn top_up_when_low(shared: &Arc<Shared>, lane: &Arc<Lane>) {
-    let (state, one) = (lane.agent.state(), shared.options.money.worker_deposit);
-    let earned = state.counted().saturating_add(one / 2) >= state.deposit;
-    if state.free() > one / 4 || !earned || lane.topping_up.swap(true, Ordering::SeqCst) {
+    if !channels::policy(shared).tops_up(&lane.agent.state()) || lane.topping_up.swap(true, Ordering::SeqCst)
+    {
         return;
     }
     let (shared, lane) = (Arc::clone(shared), Arc::clone(lane));
@@ -189,6 +188,7 @@ pub(crate) fn top_up_when_low(shared: &Arc<Shared>, lane: &Arc<Lane>) {
 
 async fn top_up(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<(), String> {
     let (wallet, amount) = (&shared.options.wallet, shared.options.money.worker_deposit);
+    let _turn = shared.payee.wallet_turn().await.map_err(|e| e.to_string())?;
     let state = cocoon_chain::top_up(wallet, lane.channel(), amount).await.map_err(|e| e.to_string())?;
     let entered = shared.payer.open_channel(lane.channel(), &state.terms, state.deposit()).await;
     entered.map_err(|e| e.to_string())?;

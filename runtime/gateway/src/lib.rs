@@ -21,12 +21,14 @@ mod options;
 mod routes;
 mod workers;
 
-use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use cocoon_accounts::{
-    AgentOptions, PayeeAgent, PayeeBook, PayeeOptions, PayerBook, Settlement, Store, StoreError,
+    AgentOptions, PayeeAgent, PayeeBook, PayeeOptions, PayerBook, Settlement, StatusSocket, Store,
+    StoreError,
     server::{self, BindError, Server},
 };
+use cocoon_accounts_postgres::{PostgresAccounts, SharedOptions};
 use cocoon_chain::ChainError;
 use cocoon_contracts::Address;
 use cocoon_protocol::http::NetworkInfo;
@@ -35,6 +37,10 @@ pub use options::{GatewayOptions, Money, Timing};
 pub use workers::{MAX_LISTED_MODELS, MAX_WORKER_ID};
 
 use crate::{channels::WorkerChannels, workers::Workers};
+
+/// How long settling may take at the end. Service managers wait 90 s by default, and other things end too; what is not
+/// settled then is settled at the next start.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -89,20 +95,30 @@ impl Gateway {
         let chain = Arc::clone(options.wallet.chain());
         // An operator should hear now, not at the first client, that the chain or the registry is not there.
         cocoon_chain::read_registry(&*chain, &options.registry).await?;
-        let shared = Arc::new(shared(options, chain.network())?);
+        let shared = Arc::new(shared(options, chain.network()).await?);
         let router = routes::router(&shared);
         let limits = shared.options.limits;
         let server = Server::start(listener, router, limits)
             .map_err(|source| BindError::Refused { address: shared.options.listen, source })?;
-        let tasks = vec![shared.agent.spawn(), workers::spawn_probes(&shared)];
+        let tasks =
+            vec![shared.agent.spawn(), workers::spawn_probes(&shared), channels::spawn_keeper(&shared)];
+        let (payee, payer) = (shared.payee.clone(), shared.payer.clone());
+        let status = StatusSocket::serve(&shared.options.state_dir, payee, Some(payer))
+            .map_err(|source| GatewayError::StateFolder { path: shared.options.state_dir.clone(), source })?;
         tracing::info!(address = %server.address(), wallet = %shared.options.wallet.address(), "gateway");
-        Ok(RunningGateway { shared, server: Some(server), tasks })
+        Ok(RunningGateway { shared, server: Some(server), status: Some(status), tasks })
     }
 }
 
-fn shared(options: GatewayOptions, network: i32) -> Result<Shared, GatewayError> {
+async fn shared(options: GatewayOptions, network: i32) -> Result<Shared, GatewayError> {
     let store = Store::open(&options.state_dir.join("accounts.redb"))?;
-    let payee = PayeeBook::open(store.clone(), PayeeOptions { network, window: options.money.window })?;
+    let payee_options = PayeeOptions { network, window: options.money.window };
+    let payee = match &options.shared_accounts {
+        None => PayeeBook::open(store.clone(), payee_options)?,
+        Some(words) => {
+            PostgresAccounts::connect(words, payee_options, SharedOptions::default()).await?.book()
+        }
+    };
     let payer = PayerBook::open(store.clone())?;
     let agent = AgentOptions {
         registry: options.registry.clone(),
@@ -140,6 +156,7 @@ impl Shared {
 pub struct RunningGateway {
     shared: Arc<Shared>,
     server: Option<Server>,
+    status: Option<StatusSocket>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -174,9 +191,9 @@ impl RunningGateway {
         &self.shared.payer
     }
 
-    /// Settles every voucher of clients that is worth anything.
+    /// Settles every voucher of clients that is worth anything, within a minute; what is left then is kept.
     pub async fn settle_all(&self) -> Vec<Settlement> {
-        self.shared.agent.settle_all().await
+        self.shared.agent.settle_all(SETTLE_LIMIT).await
     }
 
     /// Pays every host what it is owed by a last voucher. Hosts that do not answer keep what they hold.
@@ -193,6 +210,9 @@ impl RunningGateway {
     pub async fn shutdown(mut self) -> Vec<Settlement> {
         if let Some(server) = self.server.take() {
             server.shutdown().await;
+        }
+        if let Some(status) = self.status.take() {
+            status.end().await;
         }
         for task in &mut self.tasks {
             task.abort();

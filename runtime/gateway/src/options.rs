@@ -19,6 +19,10 @@ pub struct GatewayOptions {
     pub registry: Address,
     /// Where its accounts are kept.
     pub state_dir: PathBuf,
+    /// The database that keeps what clients owe, where several gateways of this wallet serve the same clients: the words of a
+    /// connection. `None`: the file in the state folder keeps it. What this gateway owes hosts is always in that file, and
+    /// each gateway needs a voucher key of its own.
+    pub shared_accounts: Option<String>,
     /// Whose hardware it takes. Clients decide for themselves.
     pub anchors: TrustAnchors,
     /// TCB levels that it takes beside those in date, by name.
@@ -51,6 +55,8 @@ pub struct Money {
     pub min_challenge_seconds: u32,
     /// Settle by itself when a voucher is worth this much, in nanotons.
     pub settle_at: Nanotons,
+    /// The most that the channel to one worker may hold in all its life, in nanotons.
+    pub worker_most: Nanotons,
 }
 
 /// A gateway's times.
@@ -70,6 +76,8 @@ pub struct Timing {
     pub probe_every: Duration,
     /// How often channels with unsettled vouchers are looked at.
     pub watch_every: Duration,
+    /// A channel to a worker that is not listed and had no work for this long is closed; its rest comes home.
+    pub close_idle: Duration,
 }
 
 impl Default for Money {
@@ -82,6 +90,7 @@ impl Default for Money {
             challenge_seconds: 3600,
             min_challenge_seconds: 600,
             settle_at: TON / 10,
+            worker_most: 1_000 * TON,
         }
     }
 }
@@ -96,6 +105,7 @@ impl Default for Timing {
             bundle_age: Duration::from_secs(600),
             probe_every: Duration::from_secs(10),
             watch_every: Duration::from_secs(60),
+            close_idle: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }
@@ -115,6 +125,7 @@ impl GatewayOptions {
             voucher_key,
             registry,
             state_dir,
+            shared_accounts: None,
             anchors: TrustAnchors::hardware(),
             exceptions: Exceptions::default(),
             money: Money::default(),

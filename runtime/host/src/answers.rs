@@ -33,7 +33,7 @@ pub(crate) async fn answer(
     let bytes = http::body(bytes, MAX_REQUEST)?;
     let sealed = SealedRequest::from_wire(bytes.into()).map_err(|e| ApiRefusal::malformed(e.to_string()))?;
     let header = sealed.header().clone();
-    let channel = http::authorized_channel(&shared.payee, &headers, sealed.as_bytes())?;
+    let channel = http::authorized_channel(&shared.payee, &headers, sealed.as_bytes()).await?;
     let current = routes::current(&shared)?;
     let named = headers.get(PRICE_HEADER).and_then(|value| value.to_str().ok());
     let price = shared.pricing.agree(named, Instant::now())?;

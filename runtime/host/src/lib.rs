@@ -52,6 +52,10 @@ use crate::{
     supervisor::{Current, Supervisor},
 };
 
+/// How long settling may take at the end. Service managers wait 90 s by default, and other things end too; what is not
+/// settled then is settled at the next start.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
 /// The parts that requests share.
 pub(crate) struct Shared {
     pub(crate) options: HostOptions,
@@ -207,9 +211,9 @@ impl RunningHost {
         self.registrations.wait(patience)
     }
 
-    /// Settles every voucher of gateways that is worth anything.
+    /// Settles every voucher of gateways that is worth anything, within a minute; what is left then is kept.
     pub async fn settle_all(&self) -> Vec<Settlement> {
-        self.shared.agent.settle_all().await
+        self.shared.agent.settle_all(SETTLE_LIMIT).await
     }
 
     /// Ends in order: no new requests, answers under way get the limit's grace, the guest ends, vouchers are settled.

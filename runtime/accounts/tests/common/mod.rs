@@ -1,7 +1,9 @@
 //! A payer with a key, and channels of it as the chain would show them.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use cocoon_accounts::{ChannelFacts, PayeeBook, PayeeOptions, Store};
+use std::path::PathBuf;
+
+use cocoon_accounts::{ChannelFacts, PayeeBook, PayeeOptions, Store, StoreError};
 use cocoon_contracts::{Address, Nanotons, SignedVoucher, SigningKey, Voucher, channel::Terms};
 
 pub(crate) const NETWORK: i32 = -217;
@@ -28,7 +30,7 @@ pub(crate) fn facts(nonce: u64, deposit: Nanotons) -> ChannelFacts {
         fee_bps: 100,
         treasury: account(3),
     };
-    ChannelFacts { address: terms.address(), terms, deposit, paid: 0, closing: false }
+    ChannelFacts { address: terms.address(), terms, deposit, paid: 0, closing: false, deadline: None }
 }
 
 pub(crate) fn voucher(facts: &ChannelFacts, cumulative: Nanotons) -> SignedVoucher {
@@ -43,4 +45,31 @@ pub(crate) fn unsigned(facts: &ChannelFacts, cumulative: Nanotons) -> Voucher {
 pub(crate) fn book(store: &Store) -> PayeeBook {
     PayeeBook::open(store.clone(), PayeeOptions { network: NETWORK, window: WINDOW })
         .expect("the rows of this store parse")
+}
+
+/// A redb file in a folder of its own.
+pub(crate) struct File {
+    folder: tempfile::TempDir,
+}
+
+impl File {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder for the test") }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("accounts.redb")
+    }
+
+    /// Opens it once nobody else lets go of it any more.
+    pub(crate) async fn store(&self) -> Store {
+        loop {
+            match Store::open(&self.path()) {
+                Err(StoreError::Locked { .. }) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(2)).await
+                }
+                other => return other.expect("the store opens"),
+            }
+        }
+    }
 }

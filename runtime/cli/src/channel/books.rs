@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use cocoon_accounts::{PayeeBook, PayeeOptions, PayerBook, Store, StoreError};
+use cocoon_accounts::{PayeeBook, PayeeOptions, PayerBook, Store, StoreError, Unsettled};
 use cocoon_contracts::channel::Terms;
 use cocoon_contracts::voucher::SIGNED_VOUCHER_BYTES;
 use cocoon_contracts::{Address, SignedVoucher, VerifiedVoucher};
@@ -58,9 +58,20 @@ impl Books {
     }
 
     /// The newest voucher that the books hold for a channel, if it is worth more than was paid.
-    pub(super) fn voucher(&self, channel: &Address) -> Option<SignedVoucher> {
-        let all = self.payee.unsettled().into_iter();
-        all.filter(|unsettled| unsettled.channel == *channel).map(|unsettled| unsettled.voucher).next()
+    pub(super) async fn voucher(&self, channel: &Address) -> Result<Option<SignedVoucher>, Failure> {
+        let all = self.unsettled().await?.into_iter();
+        Ok(all.filter(|unsettled| unsettled.channel == *channel).map(|unsettled| unsettled.voucher).next())
+    }
+
+    /// The vouchers that are worth more than the chain has paid.
+    pub(super) async fn unsettled(&self) -> Result<Vec<Unsettled>, Failure> {
+        self.payee.unsettled().await.explain(Self::failed, Self::REMEDY)
+    }
+
+    /// The channels of which the profile is the payee.
+    pub(super) async fn payee_channels(&self) -> Result<Vec<Address>, Failure> {
+        let accounts = self.payee.accounts().await.explain(Self::failed, Self::REMEDY)?;
+        Ok(accounts.into_iter().map(|account| account.address).collect())
     }
 }
 

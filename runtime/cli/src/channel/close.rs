@@ -54,7 +54,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     };
     if state.terms.payee == ours && !over {
         let books = Books::look(&arguments.which, network.network)?;
-        let voucher = best_voucher(&arguments, &books)?;
+        let voucher = best_voucher(&arguments, &books).await?;
         let wallet = crate::wallet::open(&file, &path, &chain);
         return by_payee(&arguments, &state, voucher, books.ok(), wallet).await;
     }
@@ -74,13 +74,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// The newest voucher there is; none is an answer too: then the payee goes without more.
-fn best_voucher(
+async fn best_voucher(
     arguments: &Arguments,
     books: &Result<Books, NoBooks>,
 ) -> Result<Option<SignedVoucher>, Failure> {
     match (&arguments.voucher, books) {
         (Some(voucher), _) => Ok(Some(voucher.clone())),
-        (None, Ok(books)) => Ok(books.voucher(&arguments.channel)),
+        (None, Ok(books)) => books.voucher(&arguments.channel).await,
         (None, Err(NoBooks::None)) => Ok(None),
         (None, Err(NoBooks::InUse)) => Err(Failure::new(
             format!("the books of {} are open in another process", arguments.which.profile()),

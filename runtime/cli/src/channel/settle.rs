@@ -32,7 +32,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let (path, file) = arguments.which.look()?;
     let (network, chain) = arguments.which.network().await?;
     let books = Books::look(&arguments.which, network.network)?;
-    let vouchers = vouchers(&arguments, &books)?;
+    let vouchers = vouchers(&arguments, &books).await?;
     let screen = Screen::new(arguments.json);
     if vouchers.is_empty() {
         screen.line("no voucher is worth more than was paid");
@@ -73,7 +73,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-fn vouchers(arguments: &Arguments, books: &Result<Books, NoBooks>) -> Result<Vec<SignedVoucher>, Failure> {
+async fn vouchers(
+    arguments: &Arguments,
+    books: &Result<Books, NoBooks>,
+) -> Result<Vec<SignedVoucher>, Failure> {
     if let Some(voucher) = &arguments.voucher {
         let named = arguments.channel.as_ref();
         if named.is_some_and(|channel| *channel != voucher.voucher.channel) {
@@ -86,7 +89,7 @@ fn vouchers(arguments: &Arguments, books: &Result<Books, NoBooks>) -> Result<Vec
     }
     match books {
         Ok(books) => {
-            let all = books.payee.unsettled().into_iter();
+            let all = books.unsettled().await?.into_iter();
             let named = |channel: &Address| arguments.channel.as_ref().is_none_or(|c| c == channel);
             Ok(all.filter(|one| named(&one.channel)).map(|one| one.voucher).collect())
         }

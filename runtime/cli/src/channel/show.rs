@@ -30,7 +30,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let books = Books::look(&arguments.which, network.network)?;
     let channels = match (&arguments.channel, &books) {
         (Some(channel), _) => vec![channel.clone()],
-        (None, Ok(books)) => all(books),
+        (None, Ok(books)) => all(books).await?,
         (None, Err(NoBooks::InUse)) => {
             return Err(Failure::new(
                 format!("the books of {} are open in another process", arguments.which.profile()),
@@ -46,7 +46,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         screen.line(&format!("no channel is in the books of {}", arguments.which.profile()));
     }
     for channel in &channels {
-        let known = books.as_ref().ok().map(|books| Known::of(books, channel)).unwrap_or_default();
+        let known = match &books {
+            Ok(books) => Known::of(books, channel).await?,
+            Err(_) => Known::default(),
+        };
         match read_channel(&*chain, channel).await {
             Ok(state) => {
                 show_state(&screen, channel, &state, now);
@@ -71,12 +74,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-fn all(books: &Books) -> Vec<Address> {
+async fn all(books: &Books) -> Result<Vec<Address>, Failure> {
     let mut all = books.payer.channels();
-    all.extend(books.payee.channels());
+    all.extend(books.payee_channels().await?);
     all.sort();
     all.dedup();
-    all
+    Ok(all)
 }
 
 /// What the books say of a channel, in nanotons.
@@ -89,9 +92,10 @@ struct Known {
 }
 
 impl Known {
-    fn of(books: &Books, channel: &Address) -> Self {
+    async fn of(books: &Books, channel: &Address) -> Result<Self, Failure> {
         let payer = books.payer.state(channel).map(|state| (state.owed, state.signed));
-        Self { payer, voucher: books.voucher(channel).map(|voucher| voucher.voucher.cumulative) }
+        let voucher = books.voucher(channel).await?.map(|voucher| voucher.voucher.cumulative);
+        Ok(Self { payer, voucher })
     }
 
     fn show(&self, screen: &Screen, state: &State) {

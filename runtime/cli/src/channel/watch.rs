@@ -53,7 +53,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     };
     let channels: Vec<Address> = match (&arguments.channel, &books) {
         (Some(channel), _) => vec![channel.clone()],
-        (None, Some(books)) => books.payee.channels(),
+        (None, Some(books)) => books.payee_channels().await?,
         (None, None) => Vec::new(),
     };
     if channels.is_empty() {
@@ -128,7 +128,7 @@ impl Watcher {
 
     /// A close is answered with the newest voucher, if it is worth more than was paid. Returns the state afterwards.
     async fn answer(&self, channel: &Address, state: State) -> Result<State, Failure> {
-        let newest = self.newest(channel);
+        let newest = self.newest(channel).await?;
         let (Some(_), Some(voucher)) = (state.deadline, newest) else { return Ok(state) };
         if state.terms.payee != *self.wallet.address() {
             return Ok(state);
@@ -161,10 +161,13 @@ impl Watcher {
         }
     }
 
-    fn newest(&self, channel: &Address) -> Option<SignedVoucher> {
+    async fn newest(&self, channel: &Address) -> Result<Option<SignedVoucher>, Failure> {
         let given = self.voucher.clone().filter(|voucher| voucher.voucher.channel == *channel);
-        let kept = self.books.as_ref().and_then(|books| books.voucher(channel));
-        given.into_iter().chain(kept).max_by_key(|voucher| voucher.voucher.cumulative)
+        let kept = match &self.books {
+            Some(books) => books.voucher(channel).await?,
+            None => None,
+        };
+        Ok(given.into_iter().chain(kept).max_by_key(|voucher| voucher.voucher.cumulative))
     }
 
     fn event(&self, name: &str, channel: &Address, words: &str, details: Value) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use cocoon_accounts::Settlement;
+use cocoon_accounts::{OfChannel, PayeeBook, PayeeFigures, PayeeSummary, Settlement};
 use cocoon_host::{BootPhase, GuestPhase, RunningHost};
 use cocoon_launch::control::{self, GuestStatus, HostStatus, Lifecycle, Phase};
 use cocoon_launch::logbook::LogBook;
@@ -93,13 +93,14 @@ impl Running {
 
 impl Lifecycle for Running {
     async fn status(&self) -> HostStatus {
-        let guests = self.guests();
+        let (guests, books): (Vec<GuestStatus>, Vec<PayeeBook>) =
+            self.guests().iter().map(|guest| (status(guest), guest.host.payee_book().clone())).unzip();
         HostStatus {
             pid: std::process::id(),
             uptime_seconds: self.began.elapsed().as_secs(),
             ending: self.ending.load(Ordering::Relaxed),
-            guests: guests.iter().map(status).collect(),
-            money: Some(money(&guests)),
+            guests,
+            money: money(&books).await,
         }
     }
 
@@ -150,16 +151,32 @@ pub(super) fn told(phases: &[BootPhase]) -> String {
     format!("{}: {}", seconds(total), each.join(", "))
 }
 
-fn money(guests: &[Guest]) -> control::Money {
-    let mut money = control::Money { owed: 0, paid: 0 };
-    for guest in guests {
-        let book = guest.host.payee_book();
-        for status in book.channels().iter().filter_map(|channel| book.status(channel)) {
-            money.owed = money.owed.saturating_add(status.owed.saturating_sub(status.paid));
-            money.paid = money.paid.saturating_add(status.paid);
-        }
+/// All guests' books together; `None` when one cannot be read now.
+async fn money(books: &[PayeeBook]) -> Option<control::Money> {
+    let mut all = PayeeSummary::default();
+    for book in books {
+        all = all.and(book.summary().await.ok()?);
     }
-    money
+    let each = |of: &OfChannel<PayeeFigures>| control::ChannelMoney {
+        channel: of.channel.clone(),
+        closing: of.closing,
+        seconds_left: of.seconds_left,
+        amounts: amounts(&of.figures),
+    };
+    Some(control::Money { total: amounts(&all.total), channels: all.channels.iter().map(each).collect() })
+}
+
+fn amounts(figures: &PayeeFigures) -> control::Amounts {
+    let PayeeFigures { owed, covered, settled, unsettled, reserved, at_risk, deposit } = *figures;
+    control::Amounts {
+        owed: owed.saturating_sub(settled),
+        paid: settled,
+        deposit,
+        covered,
+        unsettled,
+        reserved,
+        at_risk,
+    }
 }
 
 #[cfg(test)]

@@ -39,8 +39,16 @@ fn show(screen: &Screen, status: &HostStatus) {
     let state = if status.ending { "ending" } else { "running" };
     let time = duration(status.uptime_seconds);
     screen.line(&format!("{} {state} for {time} (process {})", screen.bold("cocoon host"), status.pid));
-    if let Some(money) = status.money {
-        screen.detail("earned", &format!("{} TON owed, {} TON settled", ton(money.owed), ton(money.paid)));
+    if let Some(money) = &status.money {
+        let control::Amounts { owed, paid, at_risk, .. } = money.total;
+        let at_risk =
+            if at_risk == 0 { String::new() } else { format!(", {} TON of it at risk", ton(at_risk)) };
+        screen.detail("earned", &format!("{} TON owed{at_risk}, {} TON settled", ton(owed), ton(paid)));
+        for of in money.channels.iter().filter(|of| of.closing && of.amounts.unsettled > 0) {
+            let left = of.seconds_left.map_or_else(|| "soon".to_owned(), |left| format!("in {left} s"));
+            let line = format!("{} closes {left}, {} TON to settle", of.channel, ton(of.amounts.unsettled));
+            screen.detail("closing", &screen.warn(&one_line(&line)));
+        }
     }
     if status.guests.is_empty() {
         screen.detail("guests", "the first one boots");

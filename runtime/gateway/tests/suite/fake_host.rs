@@ -29,11 +29,11 @@ use cocoon_attestation::{
     Bundle, Endorsement, Measurements, Statement, Tee,
     statement::{Beacon, Freshness, Keys, ModelIdentity, digest, report_data},
 };
-use cocoon_contracts::Nanotons;
+use cocoon_contracts::{Address, Nanotons};
 use cocoon_protocol::{
     Answer, AnswerEvent, AnswerSealer, Ending, Expected, Meter, Outcome, Price, ReceiptKey, ReplayGuard,
     Sampling, SealKey, Usage,
-    http::{PRICE_HEADER, RegisterWorker},
+    http::{AccountStatus, PRICE_HEADER, RegisterWorker},
     open,
 };
 use cocoon_simulated_tee::{Emulator, SimulatedRoot};
@@ -163,8 +163,8 @@ impl FakeHost {
         &self.shared.counts
     }
 
-    pub(crate) fn book(&self) -> &PayeeBook {
-        &self.shared.book
+    pub(crate) async fn status(&self, channel: &Address) -> Option<AccountStatus> {
+        self.shared.book.status(channel).await.expect("the store answers")
     }
 
     pub(crate) fn registers(&self) -> Measurements {
@@ -246,8 +246,8 @@ async fn answer(
     let opened = open(&shared.guest.seal, &expected, &bytes).expect("the client sealed it to this guest");
     let named = headers.get(PRICE_HEADER).and_then(|value| value.to_str().ok());
     assert_eq!(named.and_then(Price::from_words), Some(HOST_PRICE), "the gateway says what it counts with");
-    let channel = authorized_channel(&shared.book, &headers, &bytes)?;
-    let reservation = shared.book.reserve(&channel, HOST_PRICE.worst_case(&opened.header.budget))?;
+    let channel = authorized_channel(&shared.book, &headers, &bytes).await?;
+    let reservation = shared.book.reserve(&channel, HOST_PRICE.worst_case(&opened.header.budget)).await?;
     let options = RelayOptions {
         price: HOST_PRICE,
         patience: Duration::from_secs(30),

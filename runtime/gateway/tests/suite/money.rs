@@ -39,7 +39,7 @@ async fn an_answer_is_paid_to_the_gateway_by_the_host_and_settled_on_chain() {
     let bill = 45 * 1_000;
     assert_eq!(HOST_PRICE.prompt, 1_000_000_000);
     eventually("the host holds a voucher for all of its work", async || {
-        scene.host.book().status(&channel).is_some_and(|s| (s.owed, s.voucher) == (bill, bill))
+        scene.host.status(&channel).await.is_some_and(|s| (s.owed, s.voucher) == (bill, bill))
     })
     .await;
 
@@ -212,7 +212,7 @@ async fn a_clean_end_pays_the_host_and_settles() {
     let channel = gateway.payer_book().channels().pop().expect("a channel to the worker");
     let settled = gateway.shutdown().await;
     assert_eq!(settled.iter().filter_map(|s| s.result.as_ref().ok()).sum::<u64>(), owed);
-    assert_eq!(host.book().status(&channel).map(|s| s.voucher), Some(15_000));
+    assert_eq!(host.status(&channel).await.map(|s| s.voucher), Some(15_000));
     let wallet = world.wallet(CLIENT);
     let state = cocoon_chain::read_channel(&**wallet.chain(), &client.terms.address()).await;
     assert_eq!(state.expect("the channel is open").paid, owed);

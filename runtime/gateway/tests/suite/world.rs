@@ -159,6 +159,7 @@ impl World {
             challenge_seconds: 60,
             min_challenge_seconds: 60,
             settle_at: TON,
+            worker_most: 1_000 * TON,
         };
         options.timing = Timing { patience: Duration::from_secs(30), ..Timing::default() };
         options

@@ -111,11 +111,51 @@ pub struct BootPhase {
     pub millis: u64,
 }
 
-/// Amounts in nanotons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a host has earned: all together, and by channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Money {
+    /// All together.
+    #[serde(flatten)]
+    pub total: Amounts,
+    /// Each channel that pays the host.
+    #[serde(default)]
+    pub channels: Vec<ChannelMoney>,
+}
+
+/// One channel's money.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelMoney {
+    /// Its address.
+    pub channel: String,
+    /// Its payer closes it.
+    pub closing: bool,
+    /// When it does: the seconds that are left to settle in, if they are known.
+    pub seconds_left: Option<u64>,
+    /// Its amounts.
+    #[serde(flatten)]
+    pub amounts: Amounts,
+}
+
+/// Amounts in nanotons.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amounts {
     /// Earned and not settled on chain.
     pub owed: u64,
     /// Settled on chain.
     pub paid: u64,
+    /// What vouchers may reach.
+    #[serde(default)]
+    pub deposit: u64,
+    /// Covered by vouchers, in all.
+    #[serde(default)]
+    pub covered: u64,
+    /// Covered, and not settled on chain yet.
+    #[serde(default)]
+    pub unsettled: u64,
+    /// Set aside for answers under way.
+    #[serde(default)]
+    pub reserved: u64,
+    /// Lost if all payers leave now and nothing more is settled.
+    #[serde(default)]
+    pub at_risk: u64,
 }

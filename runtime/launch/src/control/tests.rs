@@ -37,7 +37,15 @@ impl Lifecycle for Fake {
             resident_bytes: None,
             boot: vec![BootPhase { name: "firmware".into(), millis: 1500 }],
         };
-        let money = Some(Money { owed: 1, paid: 2 });
+        let money = Some(Money {
+            total: Amounts { owed: 1, paid: 2, at_risk: 1, ..Amounts::default() },
+            channels: vec![ChannelMoney {
+                channel: "0:ab".to_owned(),
+                closing: true,
+                seconds_left: Some(9),
+                amounts: Amounts::default(),
+            }],
+        });
         HostStatus { pid: 42, uptime_seconds: 61, ending: false, guests: vec![guest], money }
     }
 
