@@ -158,7 +158,8 @@ impl World {
     /// A channel on the chain and in the book, with a voucher for `amount`.
     async fn channel(&self, book: &PayeeBook, nonce: u64, challenge: u32, amount: Nanotons) -> ChannelFacts {
         let terms = self.terms(nonce, challenge);
-        let state = cocoon_chain::open_channel(&self.payer, &terms, DEPOSIT, Nanotons::MAX).await.expect("it opens");
+        let state =
+            cocoon_chain::open_channel(&self.payer, &terms, DEPOSIT, Nanotons::MAX).await.expect("it opens");
         let deposit = state.deposit();
         let facts = ChannelFacts {
             address: terms.address(),
@@ -337,7 +338,8 @@ fn policy() -> PayerPolicy {
 
 async fn paying(world: &World, store: Store, challenge: u32) -> (PayerBook, Address) {
     let (book, terms) = (PayerBook::open(store).expect("a fresh book"), world.terms(1, challenge));
-    let state = cocoon_chain::open_channel(&world.payer, &terms, DEPOSIT, Nanotons::MAX).await.expect("it opens");
+    let state =
+        cocoon_chain::open_channel(&world.payer, &terms, DEPOSIT, Nanotons::MAX).await.expect("it opens");
     book.open_channel(&terms.address(), &terms, state.deposit()).await.expect("the disk takes it");
     (book, terms.address())
 }

@@ -82,6 +82,14 @@ pub struct Answering {
     last_at: Instant,
 }
 
+/// The sealed request, as it left.
+pub(crate) struct Sent {
+    /// Its length on the wire.
+    pub(crate) bytes: usize,
+    /// When sealing began.
+    pub(crate) at: Instant,
+}
+
 impl Answering {
     pub(crate) fn new(
         response: Response,
@@ -90,8 +98,7 @@ impl Answering {
         stream: PayerStream,
         price: Price,
         tally: Option<Tally>,
-        sealed_bytes: usize,
-        sent_at: Instant,
+        sent: Sent,
     ) -> Self {
         Self {
             response,
@@ -103,11 +110,11 @@ impl Answering {
             tally,
             billed: 0,
             usage: Usage::default(),
-            sealed_bytes,
+            sealed_bytes: sent.bytes,
             received_bytes: 0,
-            sent_at,
+            sent_at: sent.at,
             first_at: None,
-            last_at: sent_at,
+            last_at: sent.at,
         }
     }
 

@@ -13,7 +13,7 @@ use cocoon_protocol::http::{NetworkInfo, WorkerEntry};
 use cocoon_protocol::{Budget, Endpoint, Prompt, RequestHeader, Usage, seal};
 use tokio::sync::OnceCell;
 
-use crate::answering::Answering;
+use crate::answering::{Answering, Sent};
 use crate::channel::{ChannelOptions, OpenChannel, PAYER_OPTIONS, Payer};
 use crate::peer::{Judge, Peer};
 use crate::policy::{PolicySource, Rules, SeenVersion};
@@ -328,9 +328,9 @@ impl Client {
         };
         let counter = self.options.counter.clone().filter(|counter| counter.weights() == peer.weights);
         let tally = counter.map(|counter| Tally::new(counter, body.expose()));
-        let sent_at = Instant::now();
+        let at = Instant::now();
         let (sealed, opener) = seal(&peer.trusted, &header, Endpoint::ChatCompletions, body)?;
-        let sealed_bytes = sealed.as_bytes().len();
+        let sent = Sent { bytes: sealed.as_bytes().len(), at };
         let stream = payer.begin(peer.price.worst_case(&budget)).await?;
         let response = match self.gateway.answer(&peer.worker, &channel.address, sealed).await {
             Ok(response) => response,
@@ -343,16 +343,7 @@ impl Client {
                 return Err(error);
             }
         };
-        Ok(Answering::new(
-            response,
-            opener,
-            Arc::clone(payer),
-            stream,
-            peer.price,
-            tally,
-            sealed_bytes,
-            sent_at,
-        ))
+        Ok(Answering::new(response, opener, Arc::clone(payer), stream, peer.price, tally, sent))
     }
 }
 
