@@ -79,7 +79,69 @@ pub(crate) enum Wait {
 }
 
 pub(crate) fn script() -> BoxedStrategy<Script> {
-    (prop::bool::weighted(0.2), vec(step(), 1..32)).prop_map(|(dear, steps)| Script { dear, steps }).boxed()
+    let scenes = vec(scene(), 1..24);
+    (prop::bool::weighted(0.2), scenes)
+        .prop_map(|(dear, scenes)| Script { dear, steps: scenes.concat() })
+        .boxed()
+}
+
+/// Mostly one step; sometimes a few that only mean something together, around the second in which a rule changes.
+fn scene() -> BoxedStrategy<Vec<Step>> {
+    prop_oneof![
+        20 => step().prop_map(|step| vec![step]),
+        1 => closing(),
+        1 => releasing(),
+        1 => announcing(),
+    ]
+    .boxed()
+}
+
+fn well(who: Who, what: What) -> Step {
+    Step::Tell(who, what, Value::Usual, Sent { bounce: true, init: false })
+}
+
+/// A channel's payer starts to close, and somebody acts about the deadline.
+fn closing() -> BoxedStrategy<Vec<Step>> {
+    let act = prop_oneof![
+        2 => Just(ChannelAct::FinishClose),
+        1 => claim().prop_map(ChannelAct::Settle),
+        1 => prop::option::of(claim()).prop_map(ChannelAct::Close),
+    ];
+    (0..CHANNELS, -1i8..=1, act)
+        .prop_map(|(at, beyond, act)| {
+            let (payer, payee) = if at == 1 { (Who::Payee, Who::Stranger) } else { (Who::Payer, Who::Payee) };
+            let tell = |who, act| well(who, What::Channel(at, act));
+            vec![
+                tell(payer, ChannelAct::Open(TON)),
+                tell(payer, ChannelAct::StartClose),
+                Step::Wait(Wait::Deadline(at, beyond)),
+                tell(payee, act),
+            ]
+        })
+        .boxed()
+}
+
+fn releasing() -> BoxedStrategy<Vec<Step>> {
+    let act = prop_oneof![
+        3 => Just(BondAct::Withdraw),
+        1 => Just(BondAct::Forfeit { first: 1, number: 0, said: Said::Genuine }),
+    ];
+    (-1i8..=1, act)
+        .prop_map(|(beyond, act)| {
+            let tell = |act| well(Who::Payee, What::Bond(act));
+            vec![tell(BondAct::Back), tell(BondAct::Unbond), Step::Wait(Wait::Release(beyond)), tell(act)]
+        })
+        .boxed()
+}
+
+fn announcing() -> BoxedStrategy<Vec<Step>> {
+    (-1i8..=1)
+        .prop_map(|beyond| {
+            let tell = |act| well(Who::Stranger, What::Registry(act));
+            let propose = RegistryAct::Propose(Votes::Enough, 1000);
+            vec![tell(propose), Step::Wait(Wait::Ready(beyond)), tell(RegistryAct::Activate(0))]
+        })
+        .boxed()
 }
 
 fn step() -> BoxedStrategy<Step> {
