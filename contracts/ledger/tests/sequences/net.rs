@@ -430,7 +430,9 @@ impl Net {
                 prop_assert_eq!(after, held, "{}: what was held is untouched", say);
             }
             other => {
-                return Err(TestCaseError::fail(format!("{say}: a refused message sends nothing: {other:?}")));
+                return Err(TestCaseError::fail(format!(
+                    "{say}: a refused message sends nothing: {other:?}"
+                )));
             }
         }
         Ok(false)
