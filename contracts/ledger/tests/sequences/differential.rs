@@ -21,8 +21,8 @@ use super::world::NETWORK;
 use super::{number, rng};
 
 /// Sequences that are carried out twice, unless `COCOON_SEQUENCES` says otherwise.
-/// Some 30 seconds, most of them the sandbox's.
-const SEQUENCES: u64 = 200;
+/// Some 20 seconds, most of them the sandbox's.
+const SEQUENCES: u64 = 150;
 
 /// All that a ledger did, one block a line.
 #[derive(Default)]

@@ -12,7 +12,7 @@ mod record;
 mod registry;
 mod steps;
 #[path = "../suite/world.rs"]
-#[allow(dead_code, reason = "the suite's people and clock; not all of them are needed here")]
+#[expect(dead_code, reason = "the suite's people and clock; not all of them are needed here")]
 mod world;
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use net::Net;
 use steps::{Script, script};
 
-/// Sequences of one run, unless `COCOON_SEQUENCES` says otherwise: some 30 seconds of one core.
+/// Sequences of one run, unless `COCOON_SEQUENCES` says otherwise: below 30 seconds of one core.
 const SEQUENCES: u32 = 2000;
 
 fn number(variable: &str) -> Option<u64> {
