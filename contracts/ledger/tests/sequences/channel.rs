@@ -198,7 +198,7 @@ impl Channel {
                 in_time(life, *now)?;
                 allowed(payee, 0x102)?;
                 let due = self.due(life, prepared)?;
-                allowed(*held >= waiting + due + SETTLE_RESERVE, 0x108)?;
+                allowed(*held >= due.saturating_add(waiting + SETTLE_RESERVE), 0x108)?;
                 let paid = life.paid + due;
                 let payout = due - (self.terms.network_fee(paid) - self.terms.network_fee(life.paid));
                 Ok((next(&|it| it.paid = paid), Effect::leaves(held - payout, [(sender, None)])))
@@ -228,7 +228,7 @@ impl Channel {
                     None => 0,
                     Some(_) => in_time(life, *now).and_then(|()| self.due(life, prepared))?,
                 };
-                let home = held.checked_sub(waiting + due).ok_or(0x108)?;
+                let home = held.checked_sub(due.saturating_add(waiting)).ok_or(0x108)?;
                 let fee = self.terms.network_fee(life.paid + due) - life.collected;
                 let fee = (fee > 0).then_some((treasury, Some(fee)));
                 let outs = [(&self.terms.payer, Some(home))].into_iter().chain(fee).chain([(sender, None)]);

@@ -160,9 +160,10 @@ impl Net {
         };
         assert!(self.deliver(letter).unwrap().unwrap().record.passed);
         let sent = Sent { bounce: true, init: true };
-        for (who, what) in
-            [(Who::Payer, What::Channel(0, ChannelAct::Open(TON))), (Who::Payee, What::Bond(BondAct::Back))]
-        {
+        for (who, what) in [
+            (Who::Payer, What::Channel(0, ChannelAct::Open(TON / 2))),
+            (Who::Payee, What::Bond(BondAct::Back)),
+        ] {
             self.tell(who, &what, Value::Nanotons(TON + OPEN_RESERVE + OPEN_VALUE), sent).unwrap();
         }
     }

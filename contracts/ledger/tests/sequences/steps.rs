@@ -112,7 +112,7 @@ fn closing() -> BoxedStrategy<Vec<Step>> {
             let (payer, payee) = if at == 1 { (Who::Payee, Who::Stranger) } else { (Who::Payer, Who::Payee) };
             let tell = |who, act| well(who, What::Channel(at, act));
             vec![
-                tell(payer, ChannelAct::Open(TON)),
+                tell(payer, ChannelAct::Open(Nanotons::MAX)),
                 tell(payer, ChannelAct::StartClose),
                 Step::Wait(Wait::Deadline(at, beyond)),
                 tell(payee, act),
@@ -194,10 +194,10 @@ fn value() -> BoxedStrategy<Value> {
 
 fn channel_act() -> BoxedStrategy<ChannelAct> {
     prop_oneof![
-        3 => (0u64..2 * TON).prop_map(ChannelAct::Open),
+        3 => prop_oneof![2 => 0u64..TON, 1 => Just(Nanotons::MAX)].prop_map(ChannelAct::Open),
         2 => Just(ChannelAct::TopUp),
         8 => claim().prop_map(ChannelAct::Settle),
-        1 => (0u64..2 * TON).prop_map(ChannelAct::Authorize),
+        1 => prop_oneof![Just(0), 1u64..2 * TON].prop_map(ChannelAct::Authorize),
         2 => Just(ChannelAct::StartClose),
         3 => Just(ChannelAct::FinishClose),
         1 => prop::option::of(claim()).prop_map(ChannelAct::Close),
