@@ -1,7 +1,7 @@
 //! Transactions as the chain stores them, read for what callers need.
 
 use cocoon_contracts::{Address, Cell, Malformed, Nanotons};
-use tycho_types::cell::HashBytes;
+use tycho_types::cell::{CellBuilder, HashBytes};
 use tycho_types::error::Error;
 use tycho_types::models::{ComputePhase, IntAddr, MsgInfo, TxInfo};
 
@@ -26,6 +26,11 @@ pub struct Transaction {
     pub exit_code: Option<i32>,
     /// Gas used.
     pub gas: u64,
+    /// The body of that message, whoever sent it: what was asked of the contract. `None` where there is no message.
+    pub body: Option<Cell>,
+    /// The first data that the message brought along for an account that was not there yet. It counts only in the account's
+    /// first transaction.
+    pub first_data: Option<Cell>,
     /// All fees that were paid in it (storage, gas, actions, forwarding), in nanotons.
     pub fees: Nanotons,
 }
@@ -45,14 +50,17 @@ impl Transaction {
             }
         }
         let (mut from, mut value, mut bounced) = (None, 0, false);
-        if let Some(message) = tx.load_in_msg()?
-            && let MsgInfo::Int(info) = message.info
-        {
-            if let IntAddr::Std(address) = info.src {
-                from = Some(address);
+        let (mut body, mut first_data) = (None, None);
+        if let Some(message) = tx.load_in_msg()? {
+            body = Some(CellBuilder::build_from(message.body)?);
+            first_data = message.init.and_then(|init| init.data);
+            if let MsgInfo::Int(info) = message.info {
+                if let IntAddr::Std(address) = info.src {
+                    from = Some(address);
+                }
+                value = nanotons(info.value.tokens.into_inner())?;
+                bounced = info.bounced;
             }
-            value = nanotons(info.value.tokens.into_inner())?;
-            bounced = info.bounced;
         }
         let (compute, aborted) = match tx.load_info()? {
             TxInfo::Ordinary(info) => (info.compute_phase, info.aborted),
@@ -63,8 +71,8 @@ impl Transaction {
             ComputePhase::Skipped(_) => (None, 0),
         };
         let HashBytes(hash) = *cell.repr_hash();
-        let fees = nanotons(fees)?;
-        Ok(Self { lt: tx.lt, hash, time: tx.now, from, value, bounced, aborted, exit_code, gas, fees })
+        let (lt, time, fees) = (tx.lt, tx.now, nanotons(fees)?);
+        Ok(Self { lt, hash, time, from, value, bounced, aborted, exit_code, gas, body, first_data, fees })
     }
 }
 

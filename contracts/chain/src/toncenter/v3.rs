@@ -5,12 +5,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use cocoon_contracts::{Address, message, parse_address};
+use cocoon_contracts::{Address, Cell, message, parse_address};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use num_bigint::BigInt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tycho_types::models::StateInit;
 
 use super::ToncenterOptions;
 use super::endpoints::{Endpoints, Probe};
@@ -335,6 +336,29 @@ struct IndexedMessage {
     fwd_fee: Option<Number>,
     #[serde(default)]
     bounced: Option<bool>,
+    #[serde(default)]
+    message_content: Option<Content>,
+    #[serde(default)]
+    init_state: Option<Content>,
+}
+
+/// A cell of a message. Services leave out what they do not keep.
+#[derive(Deserialize)]
+struct Content {
+    #[serde(default)]
+    body: Option<String>,
+}
+
+impl IndexedMessage {
+    fn body(&self) -> Result<Option<Cell>, Fault> {
+        optional_bag(self.message_content.as_ref().and_then(|content| content.body.as_deref()))
+    }
+
+    fn first_data(&self) -> Result<Option<Cell>, Fault> {
+        let init = optional_bag(self.init_state.as_ref().and_then(|content| content.body.as_deref()))?;
+        let init = init.map(|cell| cell.parse::<StateInit>()).transpose().map_err(Fault::nonsense)?;
+        Ok(init.and_then(|init| init.data))
+    }
 }
 
 #[derive(Deserialize)]
@@ -378,6 +402,8 @@ impl IndexedTransaction {
             aborted: self.description.aborted,
             exit_code: executed.and_then(|phase| phase.exit_code),
             gas: executed.map_or(Ok(0), |phase| amount(&phase.gas_used))?,
+            body: self.in_msg.as_ref().map_or(Ok(None), IndexedMessage::body)?,
+            first_data: self.in_msg.as_ref().map_or(Ok(None), IndexedMessage::first_data)?,
             fees,
         })
     }
