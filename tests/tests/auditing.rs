@@ -131,7 +131,9 @@ async fn a_gateway_that_leaves_a_host_out_is_noticed_and_two_roots_cost_its_stak
 
     // Killed at any point, it goes on with later epochs and never contradicts itself.
     let listen = network.gateway_url().replace("http://", "");
-    let epoch = |network: &Network| json(&cocoon(network, &["bond", "show", "--json"]))["published"]["epoch"].as_u64();
+    let epoch = |network: &Network| {
+        json(&cocoon(network, &["bond", "show", "--json"]))["published"]["epoch"].as_u64()
+    };
     for _ in 0..3 {
         let before = epoch(&network);
         network.gateway.take().expect("it runs").kill();
@@ -159,8 +161,7 @@ async fn a_gateway_that_leaves_a_host_out_is_noticed_and_two_roots_cost_its_stak
     assert_eq!(with_proof.status.code(), Some(3), "{}", said(&with_proof));
     assert!(said(&with_proof).contains("no proof that it includes you"), "{}", said(&with_proof));
     let warning = format!("epoch {epoch}) and did not prove that this includes what it owes");
-    wait_for("the host's warning", async || network.log_text("host").contains(&warning).then_some(()))
-    .await;
+    wait_for("the host's warning", async || network.log_text("host").contains(&warning).then_some(())).await;
 
     // The same epoch with another root, to somebody else.
     let (one, other) = (network.folder.path().join("one"), network.folder.path().join("other"));
@@ -169,7 +170,9 @@ async fn a_gateway_that_leaves_a_host_out_is_noticed_and_two_roots_cost_its_stak
     std::fs::write(&other, forged(&network, "gateway", &Liabilities { sum: 5, ..lie })).expect("our folder");
     let stake = chain.account(&address).await.expect("the chain answers").balance;
     let treasury = parse_address(
-        json(&cocoon(&network, &["registry", "show", "--json"]))["content"]["treasury"].as_str().expect("text"),
+        json(&cocoon(&network, &["registry", "show", "--json"]))["content"]["treasury"]
+            .as_str()
+            .expect("text"),
     )
     .expect("an address");
     let before = chain.account(&treasury).await.expect("the chain answers").balance;

@@ -21,7 +21,8 @@ use futures_util::future::BoxFuture;
 use crate::{
     fake_host::{FakeHost, Script},
     world::{
-        ByHand, DEPOSIT, GATEWAY, HOST_PRICE, NETWORK, Refused, WORKER, World, address, eventually, key, reply,
+        ByHand, DEPOSIT, GATEWAY, HOST_PRICE, NETWORK, Refused, WORKER, World, address, eventually, key,
+        reply,
     },
 };
 
@@ -223,10 +224,8 @@ async fn nothing_is_published_on_a_bond_or_over_a_record_that_is_not_known() {
     std::fs::create_dir_all(folder.parent().expect("it lies in a folder")).expect("ours");
     std::fs::write(&folder, b"{\"format\":1").expect("ours");
     let damaged = owing.refused(|| owing.options(BOND, 1)).await;
-    let named = matches!(
-        &damaged,
-        GatewayError::Liabilities(LiabilitiesError::Record(RecordError::Damaged { .. }))
-    );
+    let named =
+        matches!(&damaged, GatewayError::Liabilities(LiabilitiesError::Record(RecordError::Damaged { .. })));
     assert!(named, "{damaged}");
     assert_eq!(owing.published().await, None);
 }

@@ -136,6 +136,8 @@ async fn a_gateway_that_owes_less_than_was_counted_is_told_of() {
     // Published, and never shown.
     tokio::time::sleep(Duration::from_secs(1)).await;
     publish(&world, &bond, &address(7), 1).await;
-    eventually("the missing proof is told of", async || lines.lock().expect("ours").contains("did not prove"))
-        .await;
+    eventually("the missing proof is told of", async || {
+        lines.lock().expect("ours").contains("did not prove")
+    })
+    .await;
 }
