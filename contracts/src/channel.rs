@@ -281,6 +281,13 @@ pub fn settle_body(voucher: &SignedVoucher) -> Cell {
     })
 }
 
+/// The cumulative amount that a settlement's body claims; `None` for any other body. What was settled is what a
+/// transaction says that was not aborted.
+pub fn settled(body: &Cell) -> Option<Nanotons> {
+    let mut slice = body.as_slice().ok()?;
+    (slice.load_u32().ok()? == SETTLE).then(|| slice.load_u64().ok()).flatten()
+}
+
 /// The payer starts to close: the challenge period runs.
 pub fn start_close_body() -> Cell {
     build_cell(|b| b.store_u32(START_CLOSE))
@@ -333,4 +340,18 @@ pub fn exit_code_meaning(code: i32) -> Option<&'static str> {
         0xffff => "the message is none of a channel's",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SigningKey, Voucher};
+
+    #[test]
+    fn a_settlement_says_what_it_claims_and_nothing_else_does() {
+        let voucher = Voucher { network: -3, channel: Address::ZERO, nonce: 1, cumulative: 77 };
+        assert_eq!(settled(&settle_body(&voucher.sign(&SigningKey::from_seed(&[1; 32])))), Some(77));
+        assert_eq!(settled(&open_body(77)), None);
+        assert_eq!(settled(&build_cell(|b| b.store_u32(SETTLE))), None, "cut short");
+    }
 }

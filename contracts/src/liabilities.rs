@@ -147,6 +147,11 @@ impl Tree {
         })
     }
 
+    /// What is owed, in the order of the channels.
+    pub fn leaves(&self) -> &[Liability] {
+        &self.leaves
+    }
+
     fn count(&self) -> u32 {
         u32::try_from(self.leaves.len()).expect("within MAX_LEAVES")
     }
@@ -166,6 +171,11 @@ impl Proof {
     /// The epoch that it is for.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The channel that it says to be about. Unchecked, like all of a proof before [`Proof::verify`].
+    pub fn channel(&self) -> &Address {
+        &self.liability.channel
     }
 
     /// Checks that the liability is in the root, and returns it.

@@ -208,6 +208,26 @@ mod tests {
         assert_eq!(SignedVoucher::decode(&bytes).unwrap(), signed);
     }
 
+    /// What is settled in public tells nothing of what was asked: a voucher is these fields and their signature, and two for
+    /// one amount are one.
+    #[test]
+    fn carries_an_amount_and_nothing_of_a_request() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let Voucher { network, channel, nonce, cumulative } = voucher();
+        let signature = key.sign(&voucher().hash());
+        let fields = [
+            &MAGIC[..],
+            &network.to_be_bytes(),
+            &channel.workchain.to_be_bytes(),
+            &channel.address.0,
+            &nonce.to_be_bytes(),
+            &cumulative.to_be_bytes(),
+            &signature,
+        ];
+        assert_eq!(voucher().sign(&key).encode(), fields.concat());
+        assert_eq!(voucher().sign(&key), voucher().sign(&key), "nothing in it was chosen by the payer");
+    }
+
     #[test]
     fn every_flipped_bit_is_refused() {
         let key = SigningKey::from_seed(&[1; 32]);

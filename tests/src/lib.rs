@@ -156,6 +156,11 @@ impl Network {
         self.chain = Some(Part::start(&arguments, &self.log("chain")));
     }
 
+    /// What the gateway is started with from now on, beside its address and folder.
+    pub fn gateway_arguments(&mut self, arguments: &[&str]) {
+        self.gateway_arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
     /// Starts the gateway.
     pub fn start_gateway(&mut self, listen: &str) {
         let mut arguments = vec!["gateway", "--listen", listen, "--state", self.state()];

@@ -29,6 +29,11 @@ pub struct Transaction {
     pub exit_code: Option<i32>,
     /// Gas used.
     pub gas: u64,
+    /// The body of that message, whoever sent it: what was asked of the contract. `None` where there is no message.
+    pub body: Option<Cell>,
+    /// The first data that the message brought along for an account that was not there yet. It counts only in the account's
+    /// first transaction.
+    pub first_data: Option<Cell>,
     /// All fees that were paid in it (storage, gas, actions, forwarding), in nanotons.
     pub fees: Nanotons,
 }
@@ -47,9 +52,11 @@ impl Transaction {
                 fees = fees.checked_add(info.fwd_fee.into_inner()).ok_or(Error::IntOverflow)?;
             }
         }
-        let (mut from, mut value, mut bounced, mut body_hash) = (None, 0, false, None);
+        let (mut from, mut value, mut bounced) = (None, 0, false);
+        let (mut body, mut first_data) = (None, None);
         if let Some(message) = tx.load_in_msg()? {
-            body_hash = Some(CellBuilder::build_from(message.body)?.repr_hash().0);
+            body = Some(CellBuilder::build_from(message.body)?);
+            first_data = message.init.and_then(|init| init.data);
             if let MsgInfo::Int(info) = message.info {
                 if let IntAddr::Std(address) = info.src {
                     from = Some(address);
@@ -67,6 +74,7 @@ impl Transaction {
             ComputePhase::Skipped(_) => (None, 0),
         };
         let HashBytes(hash) = *cell.repr_hash();
+        let body_hash = body.as_ref().map(|body| body.repr_hash().0);
         let fees = nanotons(fees)?;
         Ok(Self {
             lt: tx.lt,
@@ -79,6 +87,8 @@ impl Transaction {
             aborted,
             exit_code,
             gas,
+            body,
+            first_data,
             fees,
         })
     }

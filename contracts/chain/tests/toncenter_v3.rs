@@ -10,6 +10,7 @@ use cocoon_contracts::{Address, Cell, message};
 use num_bigint::BigInt;
 use serde_json::{Value, json};
 use server::{Server, http, serve};
+use tycho_types::cell::CellBuilder;
 
 const HASH: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 const WALLET: &str = "0:ABABABABABABABABABABABABABABABABABABABABABABABABABABABABABABABAB";
@@ -139,9 +140,40 @@ async fn transactions_are_read_without_those_that_are_only_expected() {
         (Some(264), 1234, 4600, 1_800_000_000, [7; 32])
     );
     assert_eq!((read[1].from.as_ref(), read[1].exit_code, read[1].gas), (None, None, 0));
+    assert_eq!((&tx.body, &read[1].body), (&None, &None), "a service may leave it out");
     let path = format!("/api/v3/transactions?account={WALLET}&limit=2&sort=desc");
     assert_eq!(server.asked.lock().unwrap()[0].path(), path);
     assert!(chain.transactions(&Address::ZERO, 2).await.is_err(), "another's transactions were believed");
+}
+
+#[tokio::test]
+async fn what_a_message_said_and_brought_along_is_read() {
+    let bag =
+        |cell: &Cell| json!({ "hash": HASH, "body": BASE64.encode(message::encode(cell)), "decoded": null });
+    let body = cocoon_contracts::registry::top_up_body();
+    let init = cocoon_contracts::channel::Terms {
+        payer: address(),
+        payee: address(),
+        payer_key: [9; 32],
+        network: -239,
+        nonce: 1,
+        challenge_seconds: 600,
+        fee_bps: 5,
+        treasury: address(),
+    };
+    let init = init.state_init();
+    let cell = CellBuilder::build_from(&init).unwrap();
+    let told =
+        json!({ "in_msg": { "source": WALLET, "message_content": bag(&body), "init_state": bag(&cell) } });
+    let (chain, _server) =
+        client(&[("transactions", json!({ "transactions": [transaction(9, told)] }))]).await;
+    let read = chain.transactions(&address(), 1).await.unwrap();
+    assert_eq!((&read[0].body, &read[0].first_data), (&Some(body.clone()), &init.data));
+
+    let broken = json!({ "in_msg": { "source": WALLET, "init_state": bag(&body) } });
+    let (chain, _server) =
+        client(&[("transactions", json!({ "transactions": [transaction(9, broken)] }))]).await;
+    assert!(matches!(chain.transactions(&address(), 1).await, Err(ChainError::BadAnswer { .. })));
 }
 
 #[tokio::test]

@@ -259,6 +259,20 @@ pub fn publish_body(liabilities: &Liabilities, signature: &[u8; 64]) -> Cell {
     })
 }
 
+/// What a publication's body says and by which signature; `None` for any other body. It was published if its transaction was
+/// not aborted.
+pub fn publication(body: &Cell) -> Option<(Liabilities, [u8; 64])> {
+    let mut slice = body.as_slice().ok()?;
+    if slice.load_u32().ok()? != PUBLISH {
+        return None;
+    }
+    let (epoch, root) = (slice.load_u64().ok()?, slice.load_u256().ok()?.0);
+    let sum = slice.load_u64().ok()?;
+    let mut signature = [0; 64];
+    slice.load_raw(&mut signature, 512).ok()?;
+    Some((Liabilities { epoch, root, sum }, signature))
+}
+
 /// The operator starts the release: the delay runs.
 pub fn unbond_body() -> Cell {
     build_cell(|b| b.store_u32(UNBOND))
@@ -305,4 +319,17 @@ pub fn exit_code_meaning(code: i32) -> Option<&'static str> {
         0xffff => "the message is none of a bond's",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publication_is_read_back() {
+        let said = Liabilities { epoch: 7, root: [3; 32], sum: 9 };
+        assert_eq!(publication(&publish_body(&said, &[5; 64])), Some((said, [5; 64])));
+        assert_eq!(publication(&back_body()), None);
+        assert_eq!(publication(&build_cell(|b| b.store_u32(PUBLISH))), None, "cut short");
+    }
 }

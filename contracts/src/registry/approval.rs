@@ -398,21 +398,26 @@ impl Raw {
         let decision = Decision::load(&slice.load_reference_cloned()?)?;
         let owners = slice.load_reference_cloned()?;
         let change = Option::<Cell>::load_from(&mut slice)?;
-        let mut next = Option::<Cell>::load_from(&mut slice)?;
-        let mut signatures = Vec::new();
-        while let Some(cell) = next {
-            if signatures.len() == MAX_SIGNATURES {
-                return Err(Error::InvalidData);
-            }
-            let mut slice = cell.as_slice()?;
-            let number = slice.load_u8()?;
-            let mut signature = [0; 64];
-            slice.load_raw(&mut signature, 512)?;
-            signatures.push((number, signature));
-            next = Option::<Cell>::load_from(&mut slice)?;
-        }
+        let signatures = signatures(Option::<Cell>::load_from(&mut slice)?)?;
         Ok(Self { decision, owners, change, signatures })
     }
+}
+
+/// A chain of signatures by their owners' numbers, as it travels. Nothing is verified.
+pub(super) fn signatures(mut next: Option<Cell>) -> Result<Vec<(u8, [u8; 64])>, Error> {
+    let mut signatures = Vec::new();
+    while let Some(cell) = next {
+        if signatures.len() == MAX_SIGNATURES {
+            return Err(Error::InvalidData);
+        }
+        let mut slice = cell.as_slice()?;
+        let number = slice.load_u8()?;
+        let mut signature = [0; 64];
+        slice.load_raw(&mut signature, 512)?;
+        signatures.push((number, signature));
+        next = Option::<Cell>::load_from(&mut slice)?;
+    }
+    Ok(signatures)
 }
 
 fn malformed(why: &dyn std::fmt::Display) -> Malformed {

@@ -170,6 +170,21 @@ impl std::fmt::Display for PlatformId {
     }
 }
 
+impl std::str::FromStr for PlatformId {
+    type Err = Malformed;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let odd = || Malformed::new("platform id", "expected ppid:HEX, chip:HEX or gpu:HEX, 1 to 64 bytes");
+        let (kind, id) = text.split_once(':').ok_or_else(odd)?;
+        let (kind, ..) = PlatformKind::ALL.into_iter().find(|(.., name)| *name == kind).ok_or_else(odd)?;
+        if !(2..=2 * MAX_PLATFORM_ID_BYTES).contains(&id.len()) {
+            return Err(odd());
+        }
+        Ok(Self { kind, id: hex::decode(id).map_err(|_| odd())? })
+    }
+}
+
 /// What the network trusts at one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {

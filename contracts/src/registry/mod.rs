@@ -2,6 +2,7 @@
 
 mod approval;
 mod content;
+mod operation;
 mod owners;
 
 use std::sync::LazyLock;
@@ -17,6 +18,7 @@ pub use content::{
     MAX_NAME_BYTES, MAX_PLATFORM_ID_BYTES, Measurements, Model, PlatformId, PlatformKind, Prices, Status,
     TdxRegisters,
 };
+pub use operation::Operation;
 pub use owners::{MAX_OWNERS, Owners, OwnersError};
 
 use crate::{Address, Malformed, Nanotons, build_cell};

@@ -8,6 +8,7 @@ use cocoon_accounts::Settlement;
 use cocoon_contracts::Nanotons;
 use cocoon_gateway::{Gateway, GatewayOptions, Money};
 
+use crate::bond::GatewayBond;
 use crate::error::{Explain, Failure};
 use crate::keys;
 use crate::lifeline::Shutdown;
@@ -46,6 +47,8 @@ pub(crate) struct Arguments {
     /// From the environment alone: connection words may hold a password.
     #[arg(skip = std::env::var("COCOON_ACCOUNTS").ok())]
     accounts: Option<String>,
+    #[command(flatten)]
+    bond: GatewayBond,
     #[arg(long, hide = true)]
     lifeline: bool,
 }
@@ -69,6 +72,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         min_challenge_seconds: arguments.min_challenge_seconds,
         ..Money::default()
     };
+    options.bond = arguments.bond.options(&joined).await?;
+    let bond = options.bond.as_ref().map(|bond| (bond.address.to_string(), bond.every.as_secs()));
     let gateway = Gateway::start(options).await.explain(
         || "the gateway did not start".into(),
         "if its port is taken, choose another with --listen 127.0.0.1:PORT; if its books are open elsewhere, end that process",
@@ -82,6 +87,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     screen.line(&format!("{} {url}", screen.bold("cocoon gateway")));
     screen.detail("wallet", &wallet_address);
     screen.detail("margin", &format!("{} basis points", arguments.margin_bps));
+    if let Some((bond, every)) = bond {
+        screen.detail("bond", &format!("{bond}: what it owes is published every {every} s"));
+    }
     screen.detail("next", "cocoon host up --process   in another terminal");
     shutdown.wait().await;
     screen.line("ending: hosts get their last vouchers, clients' vouchers are settled");

@@ -70,6 +70,11 @@ pub(crate) fn load_or_create_wallet(path: &Path) -> Result<(SigningKey, WalletVe
     Ok((key, WalletVersion::V5R1))
 }
 
+/// Reads a key that somebody else has made; `None` where there is none.
+pub(crate) fn load_existing(path: &Path) -> Result<Option<SigningKey>, Failure> {
+    look(path)?.map(|file| open(&file, path)).transpose()
+}
+
 /// Reads a session key, or makes one. The secret goes to the file and nowhere else.
 pub(crate) fn load_or_create(path: &Path) -> Result<SigningKey, Failure> {
     match look(path)? {

@@ -1,6 +1,8 @@
 //! `cocoon`: one binary for clients, node operators and auditors.
 
 mod access;
+mod audit;
+mod bond;
 mod chain;
 mod channel;
 mod chat;
@@ -17,6 +19,7 @@ mod network;
 mod part;
 mod policy;
 mod proxy;
+mod registry;
 mod ui;
 mod verify;
 mod wallet;
@@ -68,6 +71,15 @@ enum Command {
     Chain(chain::Arguments),
     /// Run a gateway
     Gateway(gateway::Arguments),
+    /// Look at the registry, and change it as an owner
+    #[command(subcommand)]
+    Registry(registry::Commands),
+    /// Back a bond, watch it, take it home, or forfeit one that contradicted itself
+    #[command(subcommand)]
+    Bond(bond::Commands),
+    /// Check what anybody can check of a gateway's money
+    #[command(subcommand)]
+    Audit(audit::Commands),
     /// Run guests on this machine and earn
     #[command(subcommand)]
     Host(host::Commands),
@@ -99,6 +111,9 @@ fn main() -> ExitCode {
             Command::Policy(command) => policy::run(&command),
             Command::Chain(arguments) => chain::run(arguments).await,
             Command::Gateway(arguments) => gateway::run(arguments).await,
+            Command::Registry(command) => registry::run(command).await,
+            Command::Bond(command) => bond::run(command).await,
+            Command::Audit(command) => audit::run(command).await,
             Command::Host(command) => host::run(command).await,
             Command::Image(command) => image::run(command).await,
             Command::Wallet(command) => wallet::run(command).await,

@@ -10,7 +10,9 @@ use std::{
 
 use cocoon_accounts::{PayError, PayeeLink, PayerAgent, PayerOptions, PayerStream, authorize, unix_seconds};
 use cocoon_contracts::{Address, Nanotons, SignedVoucher, SigningKey};
-use cocoon_protocol::http::{AUTHORIZATION_HEADER, AccountStatus, ApiError, ChannelAnnouncement, code};
+use cocoon_protocol::http::{
+    AUTHORIZATION_HEADER, AccountStatus, ApiError, CHANNEL_HEADER, ChannelAnnouncement, LiabilityProof, code,
+};
 
 use crate::{Shared, channels};
 
@@ -42,7 +44,10 @@ pub(crate) struct HostLink {
 }
 
 impl HostLink {
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<AccountStatus, HostError> {
+    async fn send<T: serde::de::DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, HostError> {
         let asked = async {
             let response = request.send().await.map_err(|_| HostError::Unreachable)?;
             let status = response.status().as_u16();
@@ -55,6 +60,16 @@ impl HostLink {
             serde_json::from_slice(&reply).map_err(|_| HostError::Unreachable)
         };
         tokio::time::timeout(ACKNOWLEDGE, asked).await.unwrap_or(Err(HostError::Unreachable))
+    }
+
+    /// Shows the payee that a published root contains what it is owed.
+    async fn show(&self, channel: &Address, proof: &LiabilityProof) -> Result<(), HostError> {
+        let body = serde_json::to_vec(proof).expect("plain data always encodes");
+        let authorization = authorize(&self.key, channel, unix_seconds(), Some(&body));
+        let request = self.http.post(self.at("v1/liabilities")).body(body);
+        let request = request.header(CHANNEL_HEADER, channel.to_string());
+        let reply = self.send(request.header(AUTHORIZATION_HEADER, authorization)).await;
+        reply.map(|_: LiabilityProof| ())
     }
 
     fn at(&self, path: &str) -> String {
@@ -133,6 +148,11 @@ impl Lane {
     /// Hands the host a voucher for all that is owed.
     pub(crate) async fn pay(&self) -> Result<(), HostError> {
         self.agent.settle_up().await.map(drop)
+    }
+
+    /// Shows the host the proof of what it is owed.
+    pub(crate) async fn show(&self, proof: &LiabilityProof) -> Result<(), HostError> {
+        self.agent.link().show(self.channel(), proof).await
     }
 
     /// Compares the counts after the host has refused the channel.

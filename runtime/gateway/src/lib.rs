@@ -10,6 +10,7 @@
 //! - `workers`: hosts register evidence; it is verified before a channel is opened and money is locked for them.
 //! - `lane`: the payer's side towards one worker: vouchers in step with what it delivers.
 //! - `answers`: one request on its way.
+//! - `liabilities`: what it owes to hosts, published on its bond epoch by epoch, with a proof for each host.
 //!
 //! Nobody has to believe a gateway: clients verify bundles themselves, seal to the key inside, and sign what they
 //! owe. Here is no key that opens anything, and no type of the plaintext.
@@ -17,6 +18,7 @@
 mod answers;
 mod channels;
 mod lane;
+mod liabilities;
 mod options;
 mod routes;
 mod workers;
@@ -33,10 +35,11 @@ use cocoon_chain::ChainError;
 use cocoon_contracts::Address;
 use cocoon_protocol::http::NetworkInfo;
 
+pub use liabilities::{BondOptions, LiabilitiesError, RecordError};
 pub use options::{GatewayOptions, Money, Timing};
 pub use workers::{MAX_LISTED_MODELS, MAX_WORKER_ID};
 
-use crate::{channels::WorkerChannels, workers::Workers};
+use crate::{channels::WorkerChannels, liabilities::Liabilities, workers::Workers};
 
 /// How long settling may take at the end. Service managers wait 90 s by default, and other things end too; what is not
 /// settled then is settled at the next start.
@@ -62,6 +65,9 @@ pub enum GatewayError {
     /// The chain does not answer, or the registry is not there.
     #[error("the gateway cannot start: {0}")]
     Chain(#[from] ChainError),
+    /// What it owes cannot be published.
+    #[error("the gateway cannot publish what it owes: {0}")]
+    Liabilities(#[from] LiabilitiesError),
     /// The HTTP client could not be made.
     #[error("the gateway's HTTP client cannot be made: {0}")]
     Client(String),
@@ -77,6 +83,7 @@ pub(crate) struct Shared {
     pub(crate) workers: Workers,
     pub(crate) channels: WorkerChannels,
     pub(crate) http: reqwest::Client,
+    pub(crate) liabilities: Option<Liabilities>,
 }
 
 /// Starts gateways.
@@ -87,7 +94,7 @@ impl Gateway {
     ///
     /// # Errors
     /// [`GatewayError`] when the address is taken, the accounts cannot be opened, or the chain does not answer.
-    pub async fn start(options: GatewayOptions) -> Result<RunningGateway, GatewayError> {
+    pub async fn start(mut options: GatewayOptions) -> Result<RunningGateway, GatewayError> {
         let listener = server::bind(options.listen).await?;
         let folder = &options.state_dir;
         fs::create_dir_all(folder)
@@ -95,13 +102,21 @@ impl Gateway {
         let chain = Arc::clone(options.wallet.chain());
         // An operator should hear now, not at the first client, that the chain or the registry is not there.
         cocoon_chain::read_registry(&*chain, &options.registry).await?;
-        let shared = Arc::new(shared(options, chain.network()).await?);
+        let bond = options.bond.take();
+        let mut shared = shared(options, chain.network()).await?;
+        // Behind the lock of the accounts' file: no two processes publish from one folder.
+        if let Some(bond) = bond {
+            let (wallet, folder) = (&shared.options.wallet, &shared.options.state_dir);
+            shared.liabilities = Some(Liabilities::open(bond, wallet, folder).await?);
+        }
+        let shared = Arc::new(shared);
         let router = routes::router(&shared);
         let limits = shared.options.limits;
         let server = Server::start(listener, router, limits)
             .map_err(|source| BindError::Refused { address: shared.options.listen, source })?;
-        let tasks =
+        let mut tasks =
             vec![shared.agent.spawn(), workers::spawn_probes(&shared), channels::spawn_keeper(&shared)];
+        tasks.extend(Liabilities::spawn(&shared));
         let (payee, payer) = (shared.payee.clone(), shared.payer.clone());
         let status = StatusSocket::serve(&shared.options.state_dir, payee, Some(payer))
             .map_err(|source| GatewayError::StateFolder { path: shared.options.state_dir.clone(), source })?;
@@ -138,7 +153,7 @@ async fn shared(options: GatewayOptions, network: i32) -> Result<Shared, Gateway
         .map_err(|e| GatewayError::Client(e.to_string()))?;
     let channels = WorkerChannels::open(store);
     let workers = Workers::new(options.max_workers);
-    Ok(Shared { options, network, payee, payer, agent, workers, channels, http })
+    Ok(Shared { options, network, payee, payer, agent, workers, channels, http, liabilities: None })
 }
 
 impl Shared {

@@ -7,6 +7,8 @@ use cocoon_attestation::{Exceptions, TrustAnchors};
 use cocoon_chain::Wallet;
 use cocoon_contracts::{Address, Nanotons, SigningKey, TON};
 
+use crate::BondOptions;
+
 /// What a gateway is told. [`GatewayOptions::new`] fills in what most leave alone.
 pub struct GatewayOptions {
     /// Where it listens; port 0 takes any free one.
@@ -35,6 +37,8 @@ pub struct GatewayOptions {
     pub limits: Limits,
     /// How many workers it lists. Each costs it a channel with a deposit.
     pub max_workers: usize,
+    /// Where it publishes what it owes; without one nothing is published.
+    pub bond: Option<BondOptions>,
 }
 
 /// A gateway's amounts.
@@ -132,6 +136,7 @@ impl GatewayOptions {
             timing: Timing::default(),
             limits: Limits::default(),
             max_workers: 64,
+            bond: None,
         }
     }
 }

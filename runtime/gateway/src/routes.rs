@@ -16,7 +16,7 @@ use cocoon_accounts::{
 };
 use cocoon_protocol::http::{BUNDLE, NetworkInfo, RegisterWorker, WorkerEntry};
 
-use crate::{Shared, answers, workers};
+use crate::{Shared, answers, liabilities, workers};
 
 /// The largest registration, in bytes: a bundle of 1 MiB in base64, and names.
 const MAX_REGISTRATION: usize = 1_400_000 + 64 * 1024;
@@ -25,6 +25,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
     let reader = Arc::clone(&shared.agent);
     let routes = Router::new()
         .route("/v1/network", get(network))
+        .route("/v1/solvency", get(liabilities::solvency))
         .route("/v1/workers", get(list))
         .route("/v1/workers/{id}", put(register))
         .route("/v1/workers/{id}/bundle", get(bundle))

@@ -7,6 +7,7 @@
 //! - `registration`: the bundle, handed to gateways again and again.
 //! - `pricing`: the registry's prices at the operator's coefficient, agreed on with each request.
 //! - `answers`: one request on its way to the guest and back.
+//! - `liabilities`: what gateways publish that they owe us, held against our own book.
 //!
 //! The host sees sealed bytes and counts. What it could change, the client notices; what it measures, the client
 //! demands.
@@ -16,6 +17,7 @@ mod error;
 mod expected;
 mod guest_client;
 mod image;
+mod liabilities;
 mod life;
 mod machine;
 mod options;
@@ -46,6 +48,7 @@ pub use process::MAX_GUEST_BINARY;
 pub use vm::{VmOptions, VmTee};
 
 use crate::{
+    liabilities::Liabilities,
     life::Life,
     pricing::Pricing,
     registration::Registrations,
@@ -62,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) payee: PayeeBook,
     pub(crate) pricing: Pricing,
     pub(crate) agent: Arc<PayeeAgent>,
+    /// What gateways say that they owe.
+    pub(crate) liabilities: Liabilities,
     /// What becomes of the guest.
     pub(crate) life: Life,
     /// The guest that serves now, if one does.
@@ -96,7 +101,7 @@ impl Host {
         let server = Server::start(listener, routes::router(&shared), limits)
             .map_err(|source| BindError::Refused { address, source })?;
         let registrations = Registrations::start(&shared, worker, server.address());
-        let watching = shared.agent.spawn();
+        let watching = [shared.agent.spawn(), Liabilities::spawn(&shared)];
         tracing::info!(%address, operator = %shared.options.wallet.address(), "host");
         Ok(RunningHost { shared, expected, supervisor, registrations, watching, server: Some(server) })
     }
@@ -128,7 +133,9 @@ fn shared(
     };
     let agent = Arc::new(PayeeAgent::new(Arc::clone(&options.wallet), payee.clone(), agent));
     let pricing = Pricing::new(&options.model_name, options.price);
-    Ok(Shared { options, payee, pricing, agent, life, current })
+    let liabilities = Liabilities::open(&options.state_dir)
+        .map_err(|source| HostError::Folder { path: options.state_dir.clone(), source })?;
+    Ok(Shared { options, payee, pricing, agent, liabilities, life, current })
 }
 
 pub(crate) fn make_folder(path: &std::path::Path) -> Result<(), HostError> {
@@ -142,7 +149,7 @@ pub struct RunningHost {
     expected: Expected,
     supervisor: Supervisor,
     registrations: Registrations,
-    watching: tokio::task::JoinHandle<()>,
+    watching: [tokio::task::JoinHandle<()>; 2],
     server: Option<Server>,
 }
 
@@ -223,15 +230,17 @@ impl RunningHost {
             server.shutdown().await;
         }
         self.supervisor.shutdown().await;
-        self.watching.abort();
-        // Only when the task is gone does nobody but us hold the accounts' file.
-        drop((&mut self.watching).await);
+        for task in &mut self.watching {
+            task.abort();
+            // Only when the tasks are gone does nobody but us hold the accounts' file.
+            drop(task.await);
+        }
         self.settle_all().await
     }
 }
 
 impl Drop for RunningHost {
     fn drop(&mut self) {
-        self.watching.abort();
+        self.watching.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

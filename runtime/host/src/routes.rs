@@ -15,7 +15,7 @@ use cocoon_accounts::{
 };
 use cocoon_protocol::http::{BUNDLE, HostHealth};
 
-use crate::{Shared, answers, supervisor::Current};
+use crate::{Shared, answers, liabilities, supervisor::Current};
 
 pub(crate) fn router(shared: &Arc<Shared>) -> Router {
     let reader = Arc::clone(&shared.agent);
@@ -23,6 +23,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .route("/v1/health", get(health))
         .route("/v1/bundle", get(bundle))
         .route("/v1/answers", post(answers::answer))
+        .route("/v1/liabilities", post(liabilities::take))
         .with_state(Arc::clone(shared))
         .merge(channel_routes(shared.payee.clone(), reader));
     with_fallbacks(routes)

@@ -224,3 +224,39 @@ pub struct HostHealth {
     /// Seconds since the bundle was made.
     pub bundle_age_seconds: u64,
 }
+
+/// Gateway: `GET /v1/solvency`. Where to look on the chain; the chain is what counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Solvency {
+    /// The address of the gateway's bond, on which it publishes roots of its liabilities.
+    pub bond: String,
+    /// Seconds between two publications.
+    pub every_seconds: u64,
+    /// The newest root that was published, if one was.
+    pub published: Option<PublishedRoot>,
+    /// The channels that it pays hosts by. Their deposits are public.
+    pub channels: Vec<String>,
+}
+
+/// In [`Solvency`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedRoot {
+    /// The chain's second of which the amounts are.
+    pub epoch: u64,
+    /// The Merkle-sum tree's root, hex.
+    pub root: String,
+    /// All that is owed, in nanotons.
+    pub sum: u64,
+    /// The signed statement for the bond, hex: two that differ for one epoch forfeit the stake.
+    pub statement: String,
+}
+
+/// Host: `POST /v1/liabilities`, and the file that a payee keeps: the way from what one channel is owed to a published root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiabilityProof {
+    /// The address of the bond on which the root is published.
+    pub bond: String,
+    /// The encoded proof, hex.
+    pub proof: String,
+}

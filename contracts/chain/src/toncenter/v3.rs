@@ -5,12 +5,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use cocoon_contracts::{Address, message, parse_address};
+use cocoon_contracts::{Address, Cell, message, parse_address};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use num_bigint::BigInt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tycho_types::models::StateInit;
 
 use super::ToncenterOptions;
 use super::endpoints::{Endpoints, Probe};
@@ -336,13 +337,31 @@ struct IndexedMessage {
     #[serde(default)]
     bounced: Option<bool>,
     #[serde(default)]
-    message_content: Option<MessageContent>,
+    message_content: Option<Content>,
+    #[serde(default)]
+    init_state: Option<Content>,
 }
 
-/// A message's body; its hash is that of the body as a cell of its own.
+/// A cell of a message. Services leave out what they do not keep.
 #[derive(Deserialize)]
-struct MessageContent {
-    hash: String,
+struct Content {
+    /// Of the cell, also where it is left out.
+    #[serde(default)]
+    hash: Option<String>,
+    #[serde(default)]
+    body: Option<String>,
+}
+
+impl IndexedMessage {
+    fn body(&self) -> Result<Option<Cell>, Fault> {
+        optional_bag(self.message_content.as_ref().and_then(|content| content.body.as_deref()))
+    }
+
+    fn first_data(&self) -> Result<Option<Cell>, Fault> {
+        let init = optional_bag(self.init_state.as_ref().and_then(|content| content.body.as_deref()))?;
+        let init = init.map(|cell| cell.parse::<StateInit>()).transpose().map_err(Fault::nonsense)?;
+        Ok(init.and_then(|init| init.data))
+    }
 }
 
 #[derive(Deserialize)]
@@ -383,11 +402,13 @@ impl IndexedTransaction {
             time: self.now,
             from: from.map(parse_address).transpose().map_err(Fault::nonsense)?,
             value: self.in_msg.as_ref().map_or(Ok(0), |message| amount(&message.value))?,
-            body_hash: content.map(|content| hash(&content.hash)).transpose()?,
+            body_hash: content.and_then(|content| content.hash.as_deref()).map(hash).transpose()?,
             bounced: self.in_msg.as_ref().is_some_and(|message| message.bounced == Some(true)),
             aborted: self.description.aborted,
             exit_code: executed.and_then(|phase| phase.exit_code),
             gas: executed.map_or(Ok(0), |phase| amount(&phase.gas_used))?,
+            body: self.in_msg.as_ref().map_or(Ok(None), IndexedMessage::body)?,
+            first_data: self.in_msg.as_ref().map_or(Ok(None), IndexedMessage::first_data)?,
             fees,
         })
     }

@@ -2,5 +2,6 @@
 
 mod faults;
 mod journey;
+mod liabilities;
 mod vm;
 mod world;

@@ -201,6 +201,10 @@ impl Gateway {
         gateway
     }
 
+    pub(crate) fn channel(&self) -> Address {
+        self.terms.address()
+    }
+
     pub(crate) async fn pay(&self, cumulative: u64) -> AccountStatus {
         let (channel, nonce) = (self.terms.address(), self.terms.nonce);
         let url = format!("{}/v1/channels/{channel}/voucher", self.host);
