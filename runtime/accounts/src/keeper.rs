@@ -9,7 +9,7 @@ use cocoon_chain::{ChainError, Wallet};
 use cocoon_contracts::{Address, Nanotons, channel::State};
 
 use crate::{
-    authorization::unix_seconds,
+    clock::unix_seconds,
     errors::PayError,
     payer::{PayerBook, PayerState},
 };
