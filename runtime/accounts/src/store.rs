@@ -31,7 +31,6 @@ pub const MAX_PENDING_WRITES: usize = 4096;
 /// How many rows go into one commit at most.
 const MAX_BATCH: usize = 512;
 
-
 /// Why the store did not do what it was asked. Nothing that met an error was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {

@@ -48,7 +48,12 @@ pub(crate) fn audit(world: &World, supply: u128) {
         let states = states(world, &address);
         let paid = states.last().map_or(0, |state| state.paid);
         let name = short(&address);
-        world.trace.say("audit", format_args!("{name} paid {paid}, {channel:?}"));
+        let Channel { charged, received, signed, .. } = channel;
+        let held = channel.acknowledged();
+        world.trace.say(
+            "audit",
+            format_args!("{name}: charged {charged}, received {received}, signed {signed}, acknowledged {held}, paid {paid}"),
+        );
         if !is_gone(world, &address) {
             world.trace.fail(format_args!("{name} is stuck"));
             continue;

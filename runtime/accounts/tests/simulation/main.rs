@@ -94,7 +94,8 @@ fn describe(seed: u64, report: &Report) -> String {
 
 #[test]
 fn every_nanoton_is_where_the_receipts_say_whatever_the_seed() {
-    let (first, seeds) = (number("COCOON_SIM_FIRST").unwrap_or(0), number("COCOON_SIM_SEEDS").unwrap_or(1_000));
+    let (first, seeds) =
+        (number("COCOON_SIM_FIRST").unwrap_or(0), number("COCOON_SIM_SEEDS").unwrap_or(1_000));
     let began = Instant::now();
     let (next, broken) = (AtomicU64::new(first), Mutex::new(BTreeMap::new()));
     let counts: Mutex<BTreeMap<&str, u64>> = Mutex::default();
@@ -117,7 +118,8 @@ fn every_nanoton_is_where_the_receipts_say_whatever_the_seed() {
             });
         }
     });
-    let (broken, counts) = (broken.into_inner().expect("all is over"), counts.into_inner().expect("all is over"));
+    let (broken, counts) =
+        (broken.into_inner().expect("all is over"), counts.into_inner().expect("all is over"));
     println!("{seeds} seeds from {first} in {:.1?}: {counts:?}", began.elapsed());
     if let Some((seed, report)) = broken.first_key_value() {
         for (seed, report) in &broken {
@@ -149,6 +151,12 @@ fn one_seed() {
     let Some(seed) = number("COCOON_SIM_SEED") else { return };
     let began = Instant::now();
     let report = world::run(seed, true);
-    println!("{:.1?}, {} lines, hash {:016x}: {:?}", began.elapsed(), report.lines, report.hash, report.counts);
+    println!(
+        "{:.1?}, {} lines, hash {:016x}: {:?}",
+        began.elapsed(),
+        report.lines,
+        report.hash,
+        report.counts
+    );
     assert!(report.failures.is_empty(), "{}", describe(seed, &report));
 }

@@ -246,7 +246,8 @@ impl World {
     pub(crate) fn crash(self: &Arc<Self>, node: &Arc<Node>, why: &'static str) {
         self.trace.count(why);
         self.receipts.crashed(node.number);
-        let away = if self.dice.chance(100) { self.dice.seconds(60, 1_800) } else { self.dice.seconds(1, 60) };
+        let away =
+            if self.dice.chance(100) { self.dice.seconds(60, 1_800) } else { self.dice.seconds(1, 60) };
         self.trace.say(&node.name, format_args!("dies: {why}; back in {} s", away.as_secs()));
         let now = self.trace.time();
         node.away.lock().expect("nobody panics here").push((now, now + away));

@@ -77,9 +77,8 @@ impl Plan {
         let deposit = window * dice.between(8, 30);
         let most = deposit * 4;
         let challenge = u32::try_from(dice.between(1_800, 5_400)).expect("it is small");
-        let host_price = HOST_PRICE.at(Coefficient::from_thousandths(
-            u32::try_from(dice.between(600, 1_000)).expect("it is small"),
-        ));
+        let host_price = HOST_PRICE
+            .at(Coefficient::from_thousandths(u32::try_from(dice.between(600, 1_000)).expect("it is small")));
         let mut plan = Self {
             members: Vec::new(),
             length,
@@ -100,7 +99,7 @@ impl Plan {
             cut: *dice.pick(&[0, 10, 40]),
             crash: *dice.pick(&[0, 10, 40, 100]),
             full: *dice.pick(&[0, 0, 20]),
-            leisure: dice.between(200, 900),
+            leisure: dice.between(60, 500),
         };
         let groups = [(Role::Client, 1, 3), (Role::Gateway, 1, 2), (Role::Host, 1, 2)];
         for (role, least, most) in groups {
@@ -134,7 +133,9 @@ fn vice(dice: &Dice, role: Role, length: Duration) -> Option<(Vice, Duration)> {
         return None;
     }
     let vice = match role {
-        Role::Client => *dice.pick(&[Vice::StopsPaying, Vice::ClosesEarly, Vice::ClosesEarly, Vice::Vanishes]),
+        Role::Client => {
+            *dice.pick(&[Vice::StopsPaying, Vice::ClosesEarly, Vice::ClosesEarly, Vice::Vanishes])
+        }
         Role::Gateway => *dice.pick(&[Vice::Inflates, Vice::Vanishes]),
         Role::Host => *dice.pick(&[Vice::Inflates, Vice::ChargesAndCuts, Vice::Vanishes]),
     };

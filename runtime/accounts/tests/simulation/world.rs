@@ -175,7 +175,8 @@ impl World {
             }
         }
         pairs.extend(of(Role::Gateway).flat_map(|from| of(Role::Host).map(move |to| (from, to))));
-        let opened = pairs.into_iter().enumerate().map(|(nonce, (from, to))| self.open_channel(nonce, from, to));
+        let opened =
+            pairs.into_iter().enumerate().map(|(nonce, (from, to))| self.open_channel(nonce, from, to));
         futures_util::future::join_all(opened).await;
     }
 
