@@ -14,18 +14,19 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use cocoon_chain::{ChainError, Wallet};
 use cocoon_contracts::{Address, Nanotons, channel::State};
 use cocoon_protocol::http::ApiError;
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 use crate::{
     StoreError,
     account::ChannelFacts,
-    authorization::unix_seconds,
+    clock::unix_seconds,
     http::{ApiRefusal, ChannelReader, ReadChannel},
     outage::Outage,
     payee::{PayeeBook, Unsettled},
@@ -116,7 +117,7 @@ impl PayeeAgent {
         if all.is_empty() {
             return Vec::new();
         }
-        let deadline = tokio::time::Instant::now() + limit;
+        let deadline = Instant::now() + limit;
         // Siblings who share this account send from the same wallet.
         let turn = tokio::time::timeout_at(deadline, self.book.wallet_turn()).await;
         let turn =
@@ -241,15 +242,17 @@ impl PayeeAgent {
         })
     }
 
-    /// Watches until the returned task is aborted.
+    /// Watches for ever.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.pause().await).await;
+            self.watch_once().await;
+        }
+    }
+
+    /// [`PayeeAgent::watch`] in a task, until that is aborted.
     pub fn spawn(self: &Arc<Self>) -> tokio::task::JoinHandle<()> {
-        let agent = Arc::clone(self);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(agent.pause().await).await;
-                agent.watch_once().await;
-            }
-        })
+        tokio::spawn(Arc::clone(self).watch())
     }
 
     /// Reads a channel, and refuses one that would not pay us as the network's rules say.

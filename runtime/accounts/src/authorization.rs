@@ -6,8 +6,6 @@
 //!
 //! A request that is repeated within [`TOLERANCE_SECONDS`] passes here again; the guest refuses its request id.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use cocoon_contracts::{Address, SigningKey, VerifyingKey, verify_signature};
 use cocoon_protocol::http::AUTHORIZATION_HEADER;
 
@@ -39,11 +37,6 @@ pub enum AuthorizationError {
     /// Not by the channel's payer, or for another channel or another body.
     #[error("the authorization is not by the payer key of this channel over this request")]
     Signature,
-}
-
-/// The present time in Unix seconds; a clock before 1970 is second 0.
-pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The header's value for a request with this `body` (`None` for a read) on `channel`, made at second `now`.

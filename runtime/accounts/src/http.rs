@@ -20,7 +20,8 @@ use tokio::sync::Semaphore;
 
 use crate::{
     account::ChannelFacts,
-    authorization::{self, AuthorizationError, unix_seconds},
+    authorization::{self, AuthorizationError},
+    clock::unix_seconds,
     errors::{AnnounceError, ReserveError, VoucherError},
     payee::PayeeBook,
     reservation::Reservation,

@@ -9,7 +9,7 @@ use cocoon_chain::{ChainError, Wallet};
 use cocoon_contracts::{Address, Nanotons, channel::State};
 
 use crate::{
-    authorization::unix_seconds,
+    clock::unix_seconds,
     errors::PayError,
     payer::{PayerBook, PayerState},
 };
@@ -112,7 +112,7 @@ impl PayerKeeper {
         match cocoon_chain::read_channel(&**chain, channel).await {
             Ok(state) if ours.closing || state.deadline.is_some() => self.go_on_closing(channel, state).await,
             Ok(_) if idle => self.begin_to_close(channel).await,
-            Ok(_) => self.top_up(channel).await,
+            Ok(state) => self.top_up(channel, ours, state).await,
             // Only what we closed ourselves is over when it is gone; else one word of one endpoint would do.
             Err(ChainError::WrongAccount { .. }) if ours.closing => self.over(channel).await,
             Err(error) => Err(error.into()),
@@ -143,7 +143,23 @@ impl PayerKeeper {
         Ok(Some(Kept::Closed))
     }
 
-    async fn top_up(&self, channel: &Address) -> Result<Option<Kept>, KeepError> {
+    async fn top_up(
+        &self,
+        channel: &Address,
+        ours: PayerState,
+        state: State,
+    ) -> Result<Option<Kept>, KeepError> {
+        // One whose end we did not see, since the chain fell silent or the process died, is noted and not made again.
+        if state.deposit() > ours.deposit {
+            let entered = self.book.open_channel(channel, &state.terms, state.deposit()).await;
+            if !self.policy.tops_up(&entered.map_err(PayError::from)?) {
+                return Ok(Some(Kept::ToppedUp));
+            }
+        }
+        // Beyond what the session key may sign, money would lie there and serve nobody. To raise that is the owner's.
+        if state.limit <= state.deposit() {
+            return Ok(None);
+        }
         let state = cocoon_chain::top_up(&self.wallet, channel, self.policy.top_up_by).await?;
         let entered = self.book.open_channel(channel, &state.terms, state.deposit()).await;
         entered.map_err(PayError::from)?;

@@ -20,6 +20,7 @@
 //! - [`authorization`]: the proof that a request on a channel comes from its payer.
 //! - [`prices`]: from the registry's words to what a bill is computed with.
 //! - [`relay()`]: meters a sealed answer on its way through, and charges for it.
+//! - [`Disk`] and [`with_clock`]: seams for a simulation of many processes in one (`tests/simulation`).
 //! - [`http`] and [`server`]: the routes of a payee, and a server that bounds what its peers can take.
 //!
 //! What survives a crash at any instruction: every acknowledged voucher, every amount signed, and what is owed up to
@@ -28,6 +29,8 @@
 mod account;
 mod agent;
 pub mod authorization;
+mod clock;
+mod disk;
 mod errors;
 mod fresh;
 pub mod http;
@@ -51,7 +54,9 @@ mod summary;
 
 pub use account::{Account, AccountState, ChannelFacts, MAX_STREAMS_PER_CHANNEL, check_voucher, is_fresh};
 pub use agent::{AgentOptions, PayeeAgent, Settlement};
-pub use authorization::{AuthorizationError, authorize, check, unix_seconds};
+pub use authorization::{AuthorizationError, authorize, check};
+pub use clock::{WallClock, unix_seconds, with_clock};
+pub use disk::{Disk, Write};
 pub use errors::{AnnounceError, ChargeError, PayError, ReserveError, VoucherError};
 pub use http::ApiRefusal;
 pub use keeper::{KeepError, Kept, PayerKeeper, PayerPolicy};

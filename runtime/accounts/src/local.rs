@@ -2,15 +2,14 @@
 //! acknowledged, `owed` at the latest one window behind.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     future::ready,
     sync::{Arc, RwLock},
-    time::Instant,
 };
 
 use cocoon_contracts::{Address, Nanotons, SignedVoucher, channel::Terms};
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     MAX_CHANNELS,
@@ -25,7 +24,7 @@ use crate::{
 pub(crate) struct Local {
     store: Store,
     options: PayeeOptions,
-    accounts: RwLock<HashMap<String, Arc<Entry>>>,
+    accounts: RwLock<BTreeMap<String, Arc<Entry>>>,
 }
 
 /// One channel.
@@ -71,7 +70,7 @@ impl Value {
 
 impl Local {
     pub(crate) fn open(store: Store, options: PayeeOptions) -> Result<Self, StoreError> {
-        let mut accounts = HashMap::new();
+        let mut accounts = BTreeMap::new();
         for (key, bytes) in store.rows(Table::Payee) {
             let account = PayeeRow::account(&key, &bytes);
             let account = account.map_err(|why| StoreError::Damaged { key: key.clone(), why })?;

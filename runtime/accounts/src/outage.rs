@@ -1,10 +1,8 @@
 //! Something that is away, said once: when it goes and when it comes back.
 
-use std::{
-    fmt::Display,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{fmt::Display, sync::Mutex, time::Duration};
+
+use tokio::time::Instant;
 
 /// Whether something answers, as it was last seen.
 pub(crate) struct Outage {

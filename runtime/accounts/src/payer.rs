@@ -11,14 +11,14 @@
 //! concede once, and the same write that concedes clears the mark. A process that finds it clear concedes nothing.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, RwLock},
 };
 
 use cocoon_contracts::{Address, Nanotons, SignedVoucher, SigningKey, Voucher, channel::Terms};
 
 use crate::{
-    authorization::unix_seconds,
+    clock::unix_seconds,
     errors::PayError,
     row::{PayerRow, encode},
     slot::{Row, Slot},
@@ -34,7 +34,7 @@ pub struct PayerBook {
 
 struct Inner {
     store: Store,
-    accounts: RwLock<HashMap<String, Arc<Account>>>,
+    accounts: RwLock<BTreeMap<String, Arc<Account>>>,
 }
 
 struct Account {
@@ -135,7 +135,7 @@ impl PayerBook {
     /// # Errors
     /// [`StoreError::Damaged`] when a row does not parse.
     pub fn open(store: Store) -> Result<Self, StoreError> {
-        let mut accounts = HashMap::new();
+        let mut accounts = BTreeMap::new();
         for (key, bytes) in store.rows(Table::Payer) {
             let row = PayerRow::parse(&key, &bytes);
             let (address, terms, state, marked) =

@@ -21,6 +21,7 @@ use redb::{
 };
 
 use crate::{
+    disk::{Disk, Write},
     fresh,
     schema::{self, SCHEMA},
 };
@@ -29,10 +30,6 @@ use crate::{
 pub const MAX_PENDING_WRITES: usize = 4096;
 /// How many rows go into one commit at most.
 const MAX_BATCH: usize = 512;
-
-const PAYEE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("payee_channels");
-const PAYER: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("payer_channels");
-const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
 
 /// Why the store did not do what it was asked. Nothing that met an error was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -128,12 +125,16 @@ pub(crate) enum Table {
 impl Table {
     pub(crate) const ALL: [Self; 3] = [Self::Payee, Self::Payer, Self::Notes];
 
-    pub(crate) fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            Table::Payee => PAYEE,
-            Table::Payer => PAYER,
-            Table::Notes => NOTES,
+            Table::Payee => "payee_channels",
+            Table::Payer => "payer_channels",
+            Table::Notes => "notes",
         }
+    }
+
+    pub(crate) fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
+        TableDefinition::new(self.name())
     }
 }
 
@@ -176,9 +177,16 @@ impl WeakStore {
 }
 
 struct Inner {
-    jobs: Option<mpsc::SyncSender<Job>>,
-    writer: Option<thread::JoinHandle<()>>,
+    way: Way,
     rows: [Rows; Table::ALL.len()],
+}
+
+/// Where rows go.
+enum Way {
+    /// To the thread that owns the file.
+    File { jobs: Option<mpsc::SyncSender<Job>>, writer: Option<thread::JoinHandle<()>> },
+    /// To another place.
+    Other(Arc<dyn Disk>),
 }
 
 /// A table's rows: key and bytes.
@@ -229,8 +237,23 @@ impl Store {
             .name("account-store".to_owned())
             .spawn(move || Writer { database: Some(database), opener: Box::new(opener) }.run(&queue))
             .map_err(|e| StoreError::Open { path: name.to_owned(), why: e.to_string() })?;
-        let inner = Inner { jobs: Some(jobs), writer: Some(writer), rows };
-        Ok(Self { inner: Arc::new(inner) })
+        let way = Way::File { jobs: Some(jobs), writer: Some(writer) };
+        Ok(Self { inner: Arc::new(Inner { way, rows }) })
+    }
+
+    /// A store over another place than a file, for simulations. `rows` are there already: table, key and bytes, of this
+    /// build's schema.
+    pub fn over<'a>(
+        disk: Arc<dyn Disk>,
+        rows: impl IntoIterator<Item = (&'a str, &'a str, &'a [u8])>,
+    ) -> Self {
+        let mut tables: [Rows; Table::ALL.len()] = Default::default();
+        for (table, key, row) in rows {
+            if let Some(table) = Table::ALL.into_iter().find(|it| it.name() == table) {
+                tables[table as usize].push((key.to_owned(), row.to_vec()));
+            }
+        }
+        Self { inner: Arc::new(Inner { way: Way::Other(disk), rows: tables }) }
     }
 
     /// The rows that were in `table` when the store was opened.
@@ -244,7 +267,11 @@ impl Store {
 
     /// Hands a row to the writer; `done` runs there once the row is on the disk, or will never be.
     pub(crate) fn submit(&self, job: Job) {
-        let Some(jobs) = &self.inner.jobs else { return drop((job.done)(Err(StoreError::Closed))) };
+        let jobs = match &self.inner.way {
+            Way::File { jobs: Some(jobs), .. } => jobs,
+            Way::File { jobs: None, .. } => return drop((job.done)(Err(StoreError::Closed))),
+            Way::Other(disk) => return disk.submit(Write::new(job)),
+        };
         match jobs.try_send(job) {
             Ok(()) => {}
             Err(mpsc::TrySendError::Full(job)) => drop((job.done)(Err(StoreError::Busy))),
@@ -288,8 +315,9 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // The writer ends when the queue has run dry and its last sender is gone: all that was handed in is
         // written before the file closes.
-        drop(self.jobs.take());
-        if let Some(writer) = self.writer.take()
+        let Way::File { jobs, writer } = &mut self.way else { return };
+        drop(jobs.take());
+        if let Some(writer) = writer.take()
             && writer.thread().id() != thread::current().id()
         {
             drop(writer.join());

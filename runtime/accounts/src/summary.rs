@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     account::Account,
-    authorization::unix_seconds,
+    clock::unix_seconds,
     payer::PayerState,
     row::{PayeeRow, PayerRow},
     store::{StoreError, Table, read_only},

@@ -366,6 +366,40 @@ async fn a_deposit_that_runs_low_is_topped_up_for_what_was_earned_and_no_further
 }
 
 #[tokio::test]
+async fn a_top_up_whose_end_was_not_seen_is_noted_and_not_made_again() {
+    let world = World::start().await;
+    let (book, channel) = paying(&world, world.file.store().await, 3600).await;
+    let keeper = PayerKeeper::new(Arc::clone(&world.payer), book.clone(), policy());
+    book.owe(&channel, DEPOSIT).expect("all of it");
+    // What a process did that died before its book knew.
+    cocoon_chain::top_up(&world.payer, &channel, TON).await.expect("anybody may");
+    let sent = world.payer.seqno().await;
+    let kept = keeper.keep_once(&HashSet::new()).await;
+    assert!(matches!(kept[..], [(_, Ok(Kept::ToppedUp))]), "{kept:?}");
+    assert!(book.state(&channel).is_some_and(|state| state.deposit > 2 * TON - TON / 100));
+    assert_eq!(world.payer.seqno().await, sent, "no message was sent for it");
+}
+
+#[tokio::test]
+async fn a_deposit_is_not_topped_up_beyond_what_the_session_key_may_sign() {
+    let world = World::start().await;
+    let (book, terms) =
+        (PayerBook::open(world.file.store().await).expect("a fresh book"), world.terms(1, 3600));
+    let limit = DEPOSIT + DEPOSIT / 2;
+    let state = cocoon_chain::open_channel(&world.payer, &terms, DEPOSIT, limit).await.expect("it opens");
+    let channel = terms.address();
+    book.open_channel(&channel, &terms, state.deposit()).await.expect("the disk takes it");
+    let keeper = PayerKeeper::new(Arc::clone(&world.payer), book.clone(), policy());
+    book.owe(&channel, DEPOSIT).expect("all of it");
+    assert!(matches!(keeper.keep_once(&HashSet::new()).await[..], [(_, Ok(Kept::ToppedUp))]));
+    assert_eq!(book.state(&channel).map(|state| state.deposit), Some(limit));
+    book.owe(&channel, DEPOSIT / 2).expect("all of it");
+    let sent = world.payer.seqno().await;
+    assert!(keeper.keep_once(&HashSet::new()).await.is_empty(), "it would serve nobody");
+    assert_eq!(world.payer.seqno().await, sent);
+}
+
+#[tokio::test]
 async fn an_idle_channel_is_closed_its_rest_comes_home_and_it_leaves_the_book() {
     let world = World::start().await;
     let (book, channel) = paying(&world, world.file.store().await, 1).await;

@@ -209,7 +209,14 @@ pub(crate) fn top_up_when_low(shared: &Arc<Shared>, lane: &Arc<Lane>) {
 async fn top_up(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<(), String> {
     let (wallet, amount) = (&shared.options.wallet, shared.options.money.worker_deposit);
     let _turn = shared.payee.wallet_turn().await.map_err(|e| e.to_string())?;
-    let state = cocoon_chain::top_up(wallet, lane.channel(), amount).await.map_err(|e| e.to_string())?;
+    // One whose end we did not see, since the chain fell silent or this process died, is noted and not made again.
+    let seen =
+        cocoon_chain::read_channel(&**wallet.chain(), lane.channel()).await.map_err(|e| e.to_string())?;
+    let state = if seen.deposit() > lane.agent.state().deposit {
+        seen
+    } else {
+        cocoon_chain::top_up(wallet, lane.channel(), amount).await.map_err(|e| e.to_string())?
+    };
     let entered = shared.payer.open_channel(lane.channel(), &state.terms, state.deposit()).await;
     entered.map_err(|e| e.to_string())?;
     lane.announce().await.map_err(|e| e.to_string())
