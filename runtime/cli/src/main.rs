@@ -17,6 +17,7 @@ mod network;
 mod part;
 mod policy;
 mod proxy;
+mod start_block;
 mod ui;
 mod verify;
 mod wallet;
@@ -66,8 +67,8 @@ enum Command {
     Image(image::Commands),
     /// Run a development TON ledger and deploy the network's contracts on it
     Chain(chain::Arguments),
-    /// Run a gateway
-    Gateway(gateway::Arguments),
+    /// Run a gateway, or look at one
+    Gateway(gateway::Command),
     /// Run guests on this machine and earn
     #[command(subcommand)]
     Host(host::Commands),
@@ -98,7 +99,7 @@ fn main() -> ExitCode {
             Command::Verify(arguments) => verify::run(&arguments),
             Command::Policy(command) => policy::run(&command),
             Command::Chain(arguments) => chain::run(arguments).await,
-            Command::Gateway(arguments) => gateway::run(arguments).await,
+            Command::Gateway(command) => gateway::run(command).await,
             Command::Host(command) => host::run(command).await,
             Command::Image(command) => image::run(command).await,
             Command::Wallet(command) => wallet::run(command).await,
