@@ -9,8 +9,8 @@ use cocoon_protocol::Prompt;
 use cocoon_tests::{Network, binary, tiny_model, wait_for};
 use serde_json::Value;
 
-/// A few answers' worth.
-const DEPOSIT: u64 = 20_000;
+/// Some twenty answers' worth.
+const DEPOSIT: u64 = 100_000;
 const STEPS: u64 = 3;
 const TOKENS: u32 = 24;
 

@@ -255,7 +255,7 @@ fn a_channel_is_opened_topped_up_settled_and_closed_by_hand() {
     let again = bench.json(&format!("channel collect {channel} --profile shop"));
     assert_eq!(again[0]["collected"], 0);
     assert_eq!(bench.json("channel show")[0]["fee_waiting"], 0);
-    bench.refused(&settle(9 * TON), 1, "more than the deposit covers");
+    bench.refused(&settle(9 * TON), 1, "more than the session key may sign");
     bench.refused(&settle(TON / 5).replace("--profile shop", ""), 1, "this wallet is");
     let mut flipped = voucher(TON / 5);
     flipped.replace_range(240..242, if flipped.ends_with("00") { "01" } else { "00" });
