@@ -231,7 +231,7 @@ impl Network {
             session_key: key("session"),
             store: Store::open(&folder.join("accounts.redb")).expect("a store"),
             anchors,
-            channel: ChannelOptions { deposit, challenge_seconds: 1 },
+            channel: ChannelOptions { deposit, most: 0, close_idle: None, challenge_seconds: 1 },
             counter: None,
         }
     }

@@ -232,7 +232,30 @@ fn a_channel_is_opened_topped_up_settled_and_closed_by_hand() {
     let settle = |cumulative| format!("channel settle --profile shop --voucher {}", voucher(cumulative));
     assert_eq!(bench.json(&settle(TON / 10))[0]["paid"], TON / 10);
     assert_eq!(bench.json(&settle(TON / 10))[0]["worth"], 0, "settling again changes nothing");
-    bench.refused(&settle(9 * TON), 1, "more than the deposit covers");
+
+    // The network's fee waits in the channel until somebody collects it.
+    let waiting = bench.json("channel show")[0]["fee_waiting"].as_u64().expect("an amount");
+    assert_eq!(waiting, TON / 10 * 500 / 10_000);
+    let said_so = said(&bench.run("channel show"));
+    assert!(said_so.contains("0.005 TON of it for the treasury"), "{said_so}");
+    let treasury = opened["treasury"].as_str().expect("an address");
+    let before = bench.balance(treasury);
+    let collected = bench.json(&format!("channel collect {channel} --profile shop"));
+    assert_eq!((&collected[0]["collected"], &collected[0]["treasury"]), (&waiting.into(), &treasury.into()));
+    // The channel has sent it; the treasury has it one or two blocks later.
+    let mut got = 0;
+    for _ in 0..200 {
+        got = bench.balance(treasury) - before;
+        if got > 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(got > waiting * 9 / 10 && got <= waiting, "the treasury got {got} of {waiting}");
+    let again = bench.json(&format!("channel collect {channel} --profile shop"));
+    assert_eq!(again[0]["collected"], 0);
+    assert_eq!(bench.json("channel show")[0]["fee_waiting"], 0);
+    bench.refused(&settle(9 * TON), 1, "more than the session key may sign");
     bench.refused(&settle(TON / 5).replace("--profile shop", ""), 1, "this wallet is");
     let mut flipped = voucher(TON / 5);
     flipped.replace_range(240..242, if flipped.ends_with("00") { "01" } else { "00" });

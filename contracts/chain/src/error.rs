@@ -164,6 +164,19 @@ pub enum ChainError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A message was handed in, and the chain fell silent before it said whether it happened. Never to be answered with
+    /// another one: [`crate::Wallet`] itself asks for its fate first.
+    #[error(
+        "the chain fell silent before it said whether message {seqno} of the wallet {address} happened (it may until {valid_until}, Unix time): look at the wallet before sending again"
+    )]
+    FateUnknown {
+        /// The wallet.
+        address: Box<Address>,
+        /// The wallet's number that the message takes.
+        seqno: u32,
+        /// After this second of the chain's clock it cannot happen.
+        valid_until: u32,
+    },
     /// What was asked cannot be put into a message, or must not.
     #[error("cannot {action}: {why}")]
     Invalid {
@@ -195,6 +208,7 @@ impl ChainError {
             | Self::InsufficientBalance { .. }
             | Self::ContractRefused { .. }
             | Self::NotConfirmed { .. }
+            | Self::FateUnknown { .. }
             | Self::Invalid { .. } => false,
         }
     }

@@ -15,16 +15,15 @@ use cocoon_contracts::wallet::{Transfer, Validity, WalletVersion};
 use cocoon_contracts::{Address, Nanotons, SigningKey, VerifyingKey, message};
 use tokio::time::Instant;
 
+use sending::Vigil;
 pub use sending::{Fate, Prepared, Sent};
 
 use crate::{AccountState, AccountStatus, Chain, ChainError};
 
 /// How long an external message stays valid, in seconds of the chain's clock.
 const VALID_SECONDS: u64 = 60;
-/// How long to wait for anything to happen, at most. Longer than a message stays valid: afterwards it never will.
+/// How long to wait for anything to happen while the chain answers. Longer than a message stays valid.
 const PATIENCE: Duration = Duration::from_secs(75);
-/// How often to look.
-const POLL: Duration = Duration::from_millis(60);
 /// How many messages are tried when one expires unseen.
 const ATTEMPTS: u32 = 2;
 /// Kept in the wallet for its own fees, in addition to what it sends: for a message with one transfer.
@@ -38,7 +37,14 @@ pub struct Wallet {
     version: WalletVersion,
     chain: Arc<dyn Chain>,
     address: Address,
-    sending: tokio::sync::Mutex<()>,
+    /// Held while a message is on its way; inside, one whose fate was not known when the wait for it ended.
+    sending: tokio::sync::Mutex<Option<Open>>,
+}
+
+/// A message that was signed to be sent, and whose fate nobody has heard yet.
+struct Open {
+    prepared: Prepared,
+    transfers: Vec<Transfer>,
 }
 
 impl Wallet {
@@ -50,7 +56,7 @@ impl Wallet {
     /// This key's wallet of a version: each version has an address of its own.
     pub fn of_version(key: SigningKey, version: WalletVersion, chain: Arc<dyn Chain>) -> Self {
         let address = version.address(&key.public(), chain.network());
-        Self { key, version, chain, address, sending: tokio::sync::Mutex::new(()) }
+        Self { key, version, chain, address, sending: tokio::sync::Mutex::default() }
     }
 
     /// Its address.
@@ -93,16 +99,35 @@ impl Wallet {
     /// Pays in one message, and returns once the wallet has sent the transfers on. Whether the destinations accepted is
     /// theirs to say: see [`Wallet::perform`].
     ///
+    /// Once a message was handed in, a chain that is away is waited for. If the wait ends all the same (an error, or the
+    /// caller gave up), this wallet signs nothing else before that message's fate is certain; and a next call with the
+    /// very same transfers is taken as the same payment said again: it is not paid twice.
+    ///
     /// # Errors
-    /// More transfers than the version takes, too little balance, an unreachable chain, or no confirmation before the
-    /// message expired: then it never happens.
+    /// More transfers than the version takes, too little balance, an unreachable chain, all before anything was sent;
+    /// [`ChainError::NotConfirmed`] when it never happens; [`ChainError::FateUnknown`] when it may still happen.
     pub async fn transfer(&self, transfers: &[Transfer]) -> Result<Sent, ChainError> {
-        let _one_at_a_time = self.sending.lock().await;
+        let mut open = self.sending.lock().await;
+        if let Some(last) = open.as_ref() {
+            let fate = self.confirm(&last.prepared).await?;
+            let same = last.transfers == transfers;
+            *open = None;
+            match fate {
+                Fate::Taken(sent) if same => return Ok(sent),
+                Fate::Taken(_) | Fate::Expired | Fate::Replaced => {}
+            }
+        }
         // A message can expire unseen: the chain's clock jumps, or a node loses it for a minute. And another process with
         // the same key can take its number. It then never happens, and another one may be sent.
         for attempt in 1..=ATTEMPTS {
             let prepared = self.prepare(transfers).await?;
-            match self.confirm(&prepared).await? {
+            // From here on the message may leave, even if nobody waits for this call any more.
+            let last = open.insert(Open { prepared, transfers: transfers.to_vec() });
+            let fate = self.deliver(&last.prepared).await;
+            if !matches!(fate, Err(ChainError::FateUnknown { .. })) {
+                *open = None;
+            }
+            match fate? {
                 Fate::Taken(sent) => return Ok(sent),
                 Fate::Expired | Fate::Replaced if attempt < ATTEMPTS => {
                     tracing::warn!(address = %self.address, "a message never happened; sending another");
@@ -176,20 +201,42 @@ impl Wallet {
         let to = transfer.to.clone();
         let before = self.newest_lt(&to).await?;
         self.transfer(std::slice::from_ref(&transfer)).await?;
-        let deadline = Instant::now() + PATIENCE;
+        let (mut vigil, sent) = (Vigil::start(), Instant::now());
         loop {
-            // First the outcome, then the state: the state then shows at least what that transaction did.
-            let refused = self.refusal(action, &to, before, meaning).await?;
-            if let Some(value) = done(&self.chain.account(&to).await?) {
-                return Ok(value);
+            let looked = self.outcome(action, &to, before, meaning, &done).await;
+            match looked {
+                Ok(Some(value)) => return Ok(value),
+                Err(error @ ChainError::ContractRefused { .. }) => return Err(error),
+                // The transfer has left: a chain that is away now must not make it look as if nothing had happened.
+                Ok(None) if !vigil.is_over(&looked) && sent.elapsed() < PATIENCE => {}
+                Err(_) if !vigil.is_over(&looked) => {}
+                Ok(None) | Err(_) => {
+                    return Err(not_confirmed(
+                        action,
+                        &to,
+                        "look at the account's transactions and try again",
+                    ));
+                }
             }
-            if let Some(error) = refused {
-                return Err(error);
-            }
-            if Instant::now() >= deadline {
-                return Err(not_confirmed(action, &to, "look at the account's transactions and try again"));
-            }
-            tokio::time::sleep(POLL).await;
+            vigil.rest().await;
+        }
+    }
+
+    /// One look at what a message did: its effect, nothing yet, or that the contract refused.
+    async fn outcome<T>(
+        &self,
+        action: &'static str,
+        to: &Address,
+        before: u64,
+        meaning: fn(i32) -> Option<&'static str>,
+        done: &impl Fn(&AccountState) -> Option<T>,
+    ) -> Result<Option<T>, ChainError> {
+        // First the outcome, then the state: the state then shows at least what that transaction did.
+        let refused = self.refusal(action, to, before, meaning).await?;
+        match (done(&self.chain.account(to).await?), refused) {
+            (Some(value), _) => Ok(Some(value)),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(None),
         }
     }
 

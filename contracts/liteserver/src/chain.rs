@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -36,6 +37,13 @@ const PAGE: u32 = 16;
 /// How many servers a message is handed to.
 const MAX_SENDS: usize = 8;
 
+/// How old a key block must be to be handed out as a start: blocks from before the start cannot be proven, and a worker's
+/// beacon is minutes old.
+const START_AGE: u64 = 3600;
+
+/// Told where to start next time.
+type Remember = Box<dyn Fn(crate::KeyBlock) + Send + Sync>;
+
 /// Unix time in seconds, against which the newest block's age is measured.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -49,6 +57,9 @@ pub struct Liteservers {
     clock: Clock,
     network: i32,
     trail: Mutex<Trail>,
+    /// Who wants to know where to start next time, and the number of the last block that was told.
+    remember: Option<Remember>,
+    remembered: AtomicU32,
     /// Held while walking to a new head: callers that come meanwhile share what it finds.
     walking: tokio::sync::Mutex<()>,
 }
@@ -102,7 +113,10 @@ impl Liteservers {
             settings.servers.iter().map(|server| Arc::new(Peer::new(server.clone()))).collect();
         let ails_until = Mutex::new(vec![None; peers.len()]);
         let (trail, walking) = (Mutex::default(), tokio::sync::Mutex::default());
-        let mut this = Self { peers, ails_until, settings, clock, network: 0, trail, walking };
+        let remembered = AtomicU32::new(settings.key_block.seqno);
+        let (network, remember) = (0, None);
+        let mut this =
+            Self { peers, ails_until, settings, clock, network, trail, remember, remembered, walking };
         let pinned = this.pinned().await?;
         if !pinned.is_key_block() {
             return Err(unusable(
@@ -121,6 +135,26 @@ impl Liteservers {
             .key_blocks
             .last_key_value()
             .map_or_else(|| self.settings.key_block.clone(), |(_, block)| block.pin())
+    }
+
+    /// Calls `remember`, briefly and in order, with each key block that is a better start for the next time than those
+    /// before: proven, newer than the pinned one, and an hour old, so that what is proven from it reaches back as far.
+    #[must_use]
+    pub fn remembering(mut self, remember: impl Fn(crate::KeyBlock) + Send + Sync + 'static) -> Self {
+        self.remember = Some(Box::new(remember));
+        self
+    }
+
+    fn note_start(&self) {
+        let Some(remember) = &self.remember else { return };
+        let until = (self.clock)().saturating_sub(START_AGE);
+        let trail = self.trail();
+        let start = trail.key_blocks.values().rev().find(|block| block.block().time <= until);
+        if let Some(pin) = start.map(ProvenBlock::pin)
+            && self.remembered.fetch_max(pin.seqno, Ordering::Relaxed) < pin.seqno
+        {
+            remember(pin);
+        }
     }
 
     fn trail(&self) -> MutexGuard<'_, Trail> {
@@ -198,6 +232,7 @@ impl Liteservers {
                 .await
                 .map_err(|error| Fail::Away(error.to_string()))??;
             blocks.iter().for_each(|block| self.trail().keep(block));
+            self.note_start();
             let last = blocks.into_iter().next_back().ok_or_else(|| other(0))?;
             if last.id() == target {
                 return Ok(last);

@@ -60,6 +60,32 @@ async fn everything_is_read_through_one_honest_server() {
 }
 
 #[tokio::test]
+async fn the_next_start_is_from_a_newer_key_block_that_is_an_hour_old() {
+    let (world, running) = (Arc::new(World::new()), start(1).await);
+    running.honest(&world);
+    let day = Duration::from_secs(24 * 3600);
+    let settings = || Settings { max_head_age: day, ..settings(&world, &[&running]) };
+    let told = |seconds_later: u64, settings: Settings| async move {
+        let starts = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let heard = Arc::clone(&starts);
+        let clock = Arc::new(move || u64::from(TIME + HEAD) + seconds_later);
+        let chain = Liteservers::connect_with_clock(settings, clock).await.unwrap();
+        let chain = chain.remembering(move |start| heard.lock().unwrap().push(start));
+        for _ in 0..3 {
+            assert_eq!(chain.head().await.unwrap().seqno, HEAD);
+            tokio::time::sleep(Duration::from_millis(450)).await;
+        }
+        starts.lock().unwrap().clone()
+    };
+    assert_eq!(told(60, settings()).await, [], "blocks of the last hour could not be proven from it");
+    let starts = told(2 * 3600, settings()).await;
+    assert_eq!(starts.iter().map(|start| start.seqno).collect::<Vec<_>>(), [NEXT_KEY], "told once");
+    // What was told is a start, from which nothing older is told.
+    let from_there = Settings { key_block: starts[0].clone(), ..settings() };
+    assert_eq!(told(2 * 3600, from_there).await, []);
+}
+
+#[tokio::test]
 async fn a_liar_is_passed_over_and_told_when_alone() {
     let world = Arc::new(World::new());
     let (liar, good) = (start(1).await, start(2).await);

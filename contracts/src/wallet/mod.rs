@@ -52,7 +52,7 @@ pub struct SignedMessage {
 }
 
 /// One payment out of a wallet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transfer {
     /// To whom.
     pub to: Address,

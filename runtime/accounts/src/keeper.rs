@@ -28,13 +28,16 @@ pub struct PayerPolicy {
 }
 
 impl PayerPolicy {
-    /// Whether a deposit is to be topped up: it is low, the channel may hold more, and half of the last top up went for
-    /// answers that we counted ourselves. No payee talks its way to another deposit.
-    pub fn tops_up(&self, state: &PayerState) -> bool {
-        let low = state.free() < self.top_up_below;
+    /// By how much a deposit is to grow now, if `needed` nanotons must be free in it (0: only what the policy says): it is
+    /// low, the channel may hold more, and half of the last top up went for answers that we counted ourselves. No payee
+    /// talks its way to another deposit.
+    pub fn addition(&self, state: &PayerState, needed: Nanotons) -> Option<Nanotons> {
+        let low = state.free() < self.top_up_below.max(needed);
         let earned = state.counted().saturating_add(self.top_up_by / 2) >= state.deposit;
-        let within = state.deposit.saturating_add(self.top_up_by) <= self.most;
-        low && earned && within && !state.closing
+        let by = self.most.saturating_sub(state.deposit).min(self.top_up_by);
+        // What is left below the limit may be too little to be worth the fees.
+        let worth = by > self.top_up_by / 8;
+        (low && earned && worth && !state.closing).then_some(by)
     }
 
     fn is_idle(&self, state: &PayerState, now: u64) -> bool {
@@ -103,7 +106,7 @@ impl PayerKeeper {
         // Without a deposit, it is noted and not on the chain yet.
         let ours = self.book.state(channel).filter(|state| state.deposit > 0)?;
         let idle = !in_use && self.policy.is_idle(&ours, unix_seconds());
-        (ours.closing || idle || self.policy.tops_up(&ours)).then_some((ours, idle))
+        (ours.closing || idle || self.policy.addition(&ours, 0).is_some()).then_some((ours, idle))
     }
 
     async fn keep(&self, channel: &Address, in_use: bool) -> Result<Option<Kept>, KeepError> {
@@ -112,7 +115,7 @@ impl PayerKeeper {
         match cocoon_chain::read_channel(&**chain, channel).await {
             Ok(state) if ours.closing || state.deadline.is_some() => self.go_on_closing(channel, state).await,
             Ok(_) if idle => self.begin_to_close(channel).await,
-            Ok(state) => self.top_up(channel, ours, state).await,
+            Ok(state) => self.add(channel, state, 0).await,
             // Only what we closed ourselves is over when it is gone; else one word of one endpoint would do.
             Err(ChainError::WrongAccount { .. }) if ours.closing => self.over(channel).await,
             Err(error) => Err(error.into()),
@@ -143,26 +146,47 @@ impl PayerKeeper {
         Ok(Some(Kept::Closed))
     }
 
-    async fn top_up(
-        &self,
-        channel: &Address,
-        ours: PayerState,
-        state: State,
-    ) -> Result<Option<Kept>, KeepError> {
-        // One whose end we did not see, since the chain fell silent or the process died, is noted and not made again.
-        if state.deposit() > ours.deposit {
-            let entered = self.book.open_channel(channel, &state.terms, state.deposit()).await;
-            if !self.policy.tops_up(&entered.map_err(PayError::from)?) {
-                return Ok(Some(Kept::ToppedUp));
-            }
-        }
-        // Beyond what the session key may sign, money would lie there and serve nobody. To raise that is the owner's.
-        if state.limit <= state.deposit() {
+    /// Tops one channel up if the policy says so, or if `needed` nanotons must be free in it and the policy allows it. A
+    /// channel that closes is left alone.
+    ///
+    /// # Errors
+    /// [`KeepError`]: what was not done is done by the next call, not twice.
+    pub async fn top_up(&self, channel: &Address, needed: Nanotons) -> Result<Option<Kept>, KeepError> {
+        let ours = self.book.state(channel).filter(|state| state.deposit > 0);
+        if ours.is_none_or(|ours| self.policy.addition(&ours, needed).is_none()) {
             return Ok(None);
         }
-        let state = cocoon_chain::top_up(&self.wallet, channel, self.policy.top_up_by).await?;
-        let entered = self.book.open_channel(channel, &state.terms, state.deposit()).await;
-        entered.map_err(PayError::from)?;
+        let state = cocoon_chain::read_channel(&**self.wallet.chain(), channel).await?;
+        if state.deadline.is_some() {
+            return Ok(None);
+        }
+        self.add(channel, state, needed).await
+    }
+
+    async fn add(
+        &self,
+        channel: &Address,
+        state: State,
+        needed: Nanotons,
+    ) -> Result<Option<Kept>, KeepError> {
+        // What the chain shows comes first: an addition may have arrived whose outcome nobody heard.
+        let before = self.book.state(channel).unwrap_or_default().deposit;
+        let ours = self.enter(channel, &state).await?;
+        let Some(by) = self.policy.addition(&ours, needed) else {
+            return Ok((ours.deposit > before).then_some(Kept::ToppedUp));
+        };
+        let wanted = ours.deposit.checked_add(by).expect("an addition stays within the policy's most");
+        // The session key's limit grows no further than what is put in: coins alone would not let it sign for them.
+        let state = match state.limit >= wanted {
+            true => cocoon_chain::top_up(&self.wallet, channel, by).await?,
+            false => cocoon_chain::authorize(&self.wallet, channel, wanted, by).await?,
+        };
+        self.enter(channel, &state).await?;
         Ok(Some(Kept::ToppedUp))
+    }
+
+    async fn enter(&self, channel: &Address, state: &State) -> Result<PayerState, KeepError> {
+        let entered = self.book.open_channel(channel, &state.terms, state.deposit()).await;
+        Ok(entered.map_err(PayError::from)?)
     }
 }

@@ -35,6 +35,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Both sides of a process's money.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// Whether a process that runs has told it, rather than the file of one that does not.
+    pub running: bool,
     /// What others owe it; `None` when a shared database does not answer.
     pub payee: Option<PayeeSummary>,
     /// What it owes others.
@@ -91,7 +93,8 @@ impl Drop for StatusSocket {
 }
 
 async fn tell(mut stream: UnixStream, payee: &PayeeBook, payer: Option<&PayerBook>) -> io::Result<()> {
-    let status = Status { payee: payee.summary().await.ok(), payer: payer.map(PayerBook::summary) };
+    let (payee, payer) = (payee.summary().await.ok(), payer.map(PayerBook::summary));
+    let status = Status { running: true, payee, payer };
     stream.write_all(&serde_json::to_vec(&status)?).await?;
     stream.shutdown().await
 }
@@ -112,7 +115,7 @@ impl Status {
                 let file = folder.join("accounts.redb");
                 let payee = PayeeSummary::read(&file).map_err(io::Error::other)?;
                 let payer = PayerSummary::read(&file).map_err(io::Error::other)?;
-                Ok(Self { payee: Some(payee), payer: Some(payer) })
+                Ok(Self { running: false, payee: Some(payee), payer: Some(payer) })
             }
         }
     }

@@ -336,10 +336,9 @@ fn policy() -> PayerPolicy {
     PayerPolicy { close_idle: None, top_up_below: TON / 2, top_up_by: TON, most: 3 * TON }
 }
 
-async fn paying(world: &World, store: Store, challenge: u32) -> (PayerBook, Address) {
+async fn paying(world: &World, store: Store, challenge: u32, limit: Nanotons) -> (PayerBook, Address) {
     let (book, terms) = (PayerBook::open(store).expect("a fresh book"), world.terms(1, challenge));
-    let state =
-        cocoon_chain::open_channel(&world.payer, &terms, DEPOSIT, Nanotons::MAX).await.expect("it opens");
+    let state = cocoon_chain::open_channel(&world.payer, &terms, DEPOSIT, limit).await.expect("it opens");
     book.open_channel(&terms.address(), &terms, state.deposit()).await.expect("the disk takes it");
     (book, terms.address())
 }
@@ -347,7 +346,7 @@ async fn paying(world: &World, store: Store, challenge: u32) -> (PayerBook, Addr
 #[tokio::test]
 async fn a_deposit_that_runs_low_is_topped_up_for_what_was_earned_and_no_further_than_the_limit() {
     let world = World::start().await;
-    let (book, channel) = paying(&world, world.file.store().await, 3600).await;
+    let (book, channel) = paying(&world, world.file.store().await, 3600, Nanotons::MAX).await;
     let keeper = PayerKeeper::new(Arc::clone(&world.payer), book.clone(), policy());
     let nobody = HashSet::new();
     assert!(keeper.keep_once(&nobody).await.is_empty(), "nothing was spent");
@@ -368,7 +367,7 @@ async fn a_deposit_that_runs_low_is_topped_up_for_what_was_earned_and_no_further
 #[tokio::test]
 async fn a_top_up_whose_end_was_not_seen_is_noted_and_not_made_again() {
     let world = World::start().await;
-    let (book, channel) = paying(&world, world.file.store().await, 3600).await;
+    let (book, channel) = paying(&world, world.file.store().await, 3600, Nanotons::MAX).await;
     let keeper = PayerKeeper::new(Arc::clone(&world.payer), book.clone(), policy());
     book.owe(&channel, DEPOSIT).expect("all of it");
     // What a process did that died before its book knew.
@@ -381,28 +380,9 @@ async fn a_top_up_whose_end_was_not_seen_is_noted_and_not_made_again() {
 }
 
 #[tokio::test]
-async fn a_deposit_is_not_topped_up_beyond_what_the_session_key_may_sign() {
-    let world = World::start().await;
-    let (book, terms) =
-        (PayerBook::open(world.file.store().await).expect("a fresh book"), world.terms(1, 3600));
-    let limit = DEPOSIT + DEPOSIT / 2;
-    let state = cocoon_chain::open_channel(&world.payer, &terms, DEPOSIT, limit).await.expect("it opens");
-    let channel = terms.address();
-    book.open_channel(&channel, &terms, state.deposit()).await.expect("the disk takes it");
-    let keeper = PayerKeeper::new(Arc::clone(&world.payer), book.clone(), policy());
-    book.owe(&channel, DEPOSIT).expect("all of it");
-    assert!(matches!(keeper.keep_once(&HashSet::new()).await[..], [(_, Ok(Kept::ToppedUp))]));
-    assert_eq!(book.state(&channel).map(|state| state.deposit), Some(limit));
-    book.owe(&channel, DEPOSIT / 2).expect("all of it");
-    let sent = world.payer.seqno().await;
-    assert!(keeper.keep_once(&HashSet::new()).await.is_empty(), "it would serve nobody");
-    assert_eq!(world.payer.seqno().await, sent);
-}
-
-#[tokio::test]
 async fn an_idle_channel_is_closed_its_rest_comes_home_and_it_leaves_the_book() {
     let world = World::start().await;
-    let (book, channel) = paying(&world, world.file.store().await, 1).await;
+    let (book, channel) = paying(&world, world.file.store().await, 1, Nanotons::MAX).await;
     let policy = PayerPolicy { close_idle: Some(Duration::ZERO), top_up_below: 0, ..policy() };
     let keeper = PayerKeeper::new(Arc::clone(&world.payer), book.clone(), policy);
     let in_use = HashSet::from([channel.clone()]);
@@ -428,4 +408,45 @@ async fn an_idle_channel_is_closed_its_rest_comes_home_and_it_leaves_the_book() 
     assert!(book.channels().is_empty());
     let home = world.payer.balance().await.expect("the chain answers");
     assert!(home > before + DEPOSIT - TON / 10, "the rest came home: {before} {home}");
+}
+
+#[tokio::test]
+async fn a_session_keys_limit_grows_with_the_deposit_and_an_addition_that_nobody_heard_of_is_not_made_twice()
+{
+    let world = World::start().await;
+    let (book, channel) = paying(&world, world.file.store().await, 3600, DEPOSIT).await;
+    let policy = PayerPolicy { most: 3 * TON + TON / 2, ..policy() };
+    let keeper = PayerKeeper::new(Arc::clone(&world.payer), book.clone(), policy);
+    let on_chain = async || {
+        let state = cocoon_chain::read_channel(&**world.payer.chain(), &channel).await.expect("it is open");
+        (state.limit, state.deposit())
+    };
+    let spend = || book.owe(&channel, book.state(&channel).expect("it is there").free()).expect("all of it");
+    assert_eq!(keeper.top_up(&channel, TON / 2).await.expect("nothing to do"), None);
+    assert_eq!(
+        keeper.top_up(&channel, 2 * TON).await.expect("nothing to do"),
+        None,
+        "nothing was earned yet"
+    );
+    spend();
+    assert_eq!(keeper.top_up(&channel, 0).await.expect("it is low"), Some(Kept::ToppedUp));
+    assert_eq!(on_chain().await, (2 * TON, 2 * TON));
+
+    // A process that was killed between the addition and its book.
+    spend();
+    cocoon_chain::authorize(&world.payer, &channel, 3 * TON, TON).await.expect("it is added");
+    assert_eq!(keeper.top_up(&channel, 0).await.expect("it is seen"), Some(Kept::ToppedUp));
+    assert_eq!(
+        (on_chain().await, book.state(&channel).expect("it is there").deposit),
+        ((3 * TON, 3 * TON), 3 * TON)
+    );
+
+    // What is left below the limit, and then nothing.
+    spend();
+    assert_eq!(keeper.top_up(&channel, 0).await.expect("it is low"), Some(Kept::ToppedUp));
+    let most = 3 * TON + TON / 2;
+    assert_eq!(on_chain().await, (most, most));
+    spend();
+    assert_eq!(keeper.top_up(&channel, TON).await.expect("nothing more is allowed"), None);
+    assert_eq!(on_chain().await, (most, most));
 }

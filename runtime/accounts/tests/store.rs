@@ -250,7 +250,7 @@ async fn the_books_of_a_stopped_process_can_be_read_and_are_not_written() {
 
     let folder = file.path().parent().expect("it is in a folder").to_path_buf();
     let of_file = Status::of(&folder).await.expect("nobody has it open");
-    assert_eq!(of_file, Status { payee: Some(payee.clone()), payer: Some(payer) });
+    assert_eq!(of_file, Status { running: false, payee: Some(payee.clone()), payer: Some(payer) });
 
     let open = file.store().await;
     assert!(matches!(PayeeSummary::read(&file.path()), Err(StoreError::Locked { .. })));

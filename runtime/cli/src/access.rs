@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Explain, Failure};
 use crate::network::NetworkFile;
+use crate::start_block::StartBlock;
 
 /// What `chain` says for liteservers with proofs.
 const LITESERVERS: &str = "liteservers";
@@ -106,7 +107,7 @@ impl PinnedBlock {
 /// Meets the chain of the network file in this folder. It must be of the file's network.
 pub(crate) async fn connect(folder: &Path, file: &NetworkFile) -> Result<Arc<dyn Chain>, Failure> {
     let met: Result<Arc<dyn Chain>, ChainError> = if file.chain == LITESERVERS {
-        Liteservers::connect(file.access.settings(folder)?).await.map(|chain| Arc::new(chain) as _)
+        liteservers(folder, file.access.settings(folder)?).await
     } else {
         toncenter(folder, file).await
     };
@@ -125,6 +126,23 @@ pub(crate) async fn connect(folder: &Path, file: &NetworkFile) -> Result<Arc<dyn
             "start `cocoon chain`, or correct the network file",
         ),
     }
+}
+
+/// From the newest key block that was proven before; from the pinned one if no server proves that any more.
+async fn liteservers(folder: &Path, pinned: Settings) -> Result<Arc<dyn Chain>, ChainError> {
+    let start = StartBlock::new(folder, pinned.key_block.clone());
+    let met = match start.load() {
+        None => Liteservers::connect(pinned).await,
+        Some(key_block) => match Liteservers::connect(Settings { key_block, ..pinned.clone() }).await {
+            Err(error @ (ChainError::Unproven { .. } | ChainError::Settings { .. })) => {
+                tracing::warn!(%error, "the saved key block is no start; starting from the pinned one");
+                start.forget();
+                Liteservers::connect(pinned).await
+            }
+            met => met,
+        },
+    };
+    Ok(Arc::new(met?.remembering(move |block| start.save(&block))))
 }
 
 async fn toncenter(folder: &Path, file: &NetworkFile) -> Result<Arc<dyn Chain>, ChainError> {

@@ -13,7 +13,7 @@ use crate::counter;
 use crate::error::{EXIT_FAILURE, Failure};
 use crate::network::{role_folder, state_folder};
 use crate::ui::{Screen, grouped, printable, ton};
-use crate::wiring::{CLIENT, ClientSettings, DEPOSIT, Joined, explain_client, parse_profile};
+use crate::wiring::{CLIENT, ChannelMoney, ClientSettings, Joined, explain_client, parse_profile};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -52,9 +52,8 @@ pub(crate) struct Arguments {
     /// Whose wallet and books to use; each profile is open in one process at a time
     #[arg(long, value_name = "NAME", default_value = CLIENT, value_parser = parse_profile)]
     profile: String,
-    /// Nanotons to put into a new payment channel
-    #[arg(long, value_name = "NANOTONS", default_value_t = DEPOSIT)]
-    deposit: u64,
+    #[command(flatten)]
+    money: ChannelMoney,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -64,7 +63,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         policy: arguments.policy.clone(),
         recount: arguments.recount.clone(),
         profile: arguments.profile.clone(),
-        deposit: arguments.deposit,
+        money: arguments.money.clone(),
         ..ClientSettings::default()
     };
     let client = joined.client(arguments.gateway.clone(), settings).await?;

@@ -1,7 +1,9 @@
 //! `cocoon gateway`.
 
+mod status;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cocoon_accounts::Settlement;
@@ -18,10 +20,32 @@ use crate::ui::{Screen, grouped, ton};
 use crate::wiring::Joined;
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Command {
+    #[command(subcommand)]
+    other: Option<Other>,
+    #[command(flatten)]
+    serve: Arguments,
+}
+
+#[derive(clap::Subcommand)]
+enum Other {
+    /// Show what clients owe, what hosts are owed, and what is at risk; of a running gateway, or of one that ended
+    Status(status::Arguments),
+}
+
+pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command.other {
+        Some(Other::Status(arguments)) => status::run(arguments).await,
+        None => serve(command.serve).await,
+    }
+}
+
+/// Several gateways of one wallet that serve the same clients are in docs/operating.md.
+#[derive(clap::Args)]
 #[command(after_help = "\
-Environment: COCOON_ACCOUNTS names a PostgreSQL database for what clients owe, where several gateways of one wallet serve
-the same clients: `host=/run/postgresql user=cocoon dbname=cocoon`. Each of them needs a --state folder of its own with the
-same wallet. Without it, a file in the state folder keeps what clients owe.")]
+Environment: COCOON_ACCOUNTS holds what --accounts-file would: the words of a connection to a PostgreSQL database for what
+clients owe, where several gateways of one wallet serve the same clients. Each of them needs a --state folder of its own.")]
 pub(crate) struct Arguments {
     /// Address to serve on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8082")]
@@ -44,25 +68,30 @@ pub(crate) struct Arguments {
     /// Shortest challenge period of clients' channels that is accepted
     #[arg(long, value_name = "SECONDS", default_value_t = Money::default().min_challenge_seconds)]
     min_challenge_seconds: u32,
-    /// From the environment alone: connection words may hold a password.
-    #[arg(skip = std::env::var("COCOON_ACCOUNTS").ok())]
-    accounts: Option<String>,
+    /// The wallet's key file, where it is not gateway/wallet.key of the state folder
+    #[arg(long, value_name = "FILE")]
+    wallet_key: Option<PathBuf>,
+    /// A file, readable by its owner alone, with the words of a connection to the database that several gateways share:
+    /// `host=/run/postgresql user=cocoon dbname=cocoon` [default: a file in the state folder keeps what clients owe]
+    #[arg(long, value_name = "FILE")]
+    accounts_file: Option<PathBuf>,
     #[command(flatten)]
     bond: GatewayBond,
     #[arg(long, hide = true)]
     lifeline: bool,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+async fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
     let mut shutdown = Shutdown::listen(arguments.lifeline)?;
     let joined = Joined::load(&state_folder(arguments.state)?).await?;
     let folder = role_folder(&joined.state, "gateway")?;
-    let wallet = joined.wallet("gateway").await?;
+    let key = arguments.wallet_key.unwrap_or_else(|| folder.join("wallet.key"));
+    let wallet = joined.wallet_of(&key).await?;
     let wallet_address = wallet.address().to_string();
     let voucher_key = keys::load_or_create(&folder.join("session.key"))?;
     let mut options =
         GatewayOptions::new(arguments.listen, wallet, voucher_key, joined.registry_address.clone(), folder);
-    options.shared_accounts = arguments.accounts;
+    options.shared_accounts = shared_accounts(arguments.accounts_file.as_deref())?;
     options.anchors = joined.anchors()?;
     options.money = Money {
         margin_bps: arguments.margin_bps,
@@ -94,6 +123,33 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     shutdown.wait().await;
     screen.line("ending: hosts get their last vouchers, clients' vouchers are settled");
     report_settlements(&screen, &gateway.shutdown().await)
+}
+
+/// The words of a connection; never from the command line, which every process of the machine sees.
+fn shared_accounts(file: Option<&Path>) -> Result<Option<String>, Failure> {
+    use std::os::unix::fs::MetadataExt;
+    /// Far more than a connection needs.
+    const MAX_BYTES: u64 = 4096;
+    let Some(path) = file else {
+        return Ok(std::env::var("COCOON_ACCOUNTS").ok().filter(|words| !words.trim().is_empty()));
+    };
+    let unreadable = || format!("cannot use the accounts file {}", path.display());
+    let about = std::fs::metadata(path).explain(unreadable, "check the name")?;
+    if about.mode() & 0o077 != 0 {
+        let remedy = format!("it may hold a password: chmod 600 {}", path.display());
+        return Err(Failure::new(format!("{}: others can read it", unreadable()), remedy));
+    }
+    if !about.is_file() || about.len() > MAX_BYTES {
+        return Err(Failure::new(unreadable(), "it is one line: host=... user=... dbname=..."));
+    }
+    let words = std::fs::read_to_string(path).explain(unreadable, "write it as UTF-8 text")?;
+    match words.trim() {
+        "" => Err(Failure::new(
+            format!("{}: it is empty", unreadable()),
+            "write the connection's words into it",
+        )),
+        words => Ok(Some(words.to_owned())),
+    }
 }
 
 /// Puts the gateway into the network file, so that hosts and clients of this machine find it.

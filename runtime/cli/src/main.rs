@@ -20,6 +20,7 @@ mod part;
 mod policy;
 mod proxy;
 mod registry;
+mod start_block;
 mod ui;
 mod verify;
 mod wallet;
@@ -69,8 +70,8 @@ enum Command {
     Image(image::Commands),
     /// Run a development TON ledger and deploy the network's contracts on it
     Chain(chain::Arguments),
-    /// Run a gateway
-    Gateway(gateway::Arguments),
+    /// Run a gateway, or look at one
+    Gateway(gateway::Command),
     /// Look at the registry, and change it as an owner
     #[command(subcommand)]
     Registry(registry::Commands),
@@ -110,7 +111,7 @@ fn main() -> ExitCode {
             Command::Verify(arguments) => verify::run(&arguments),
             Command::Policy(command) => policy::run(&command),
             Command::Chain(arguments) => chain::run(arguments).await,
-            Command::Gateway(arguments) => gateway::run(arguments).await,
+            Command::Gateway(command) => gateway::run(command).await,
             Command::Registry(command) => registry::run(command).await,
             Command::Bond(command) => bond::run(command).await,
             Command::Audit(command) => audit::run(command).await,

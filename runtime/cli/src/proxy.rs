@@ -14,7 +14,7 @@ use crate::lifeline::Shutdown;
 use crate::network::{role_folder, state_folder};
 use crate::part::Ready;
 use crate::ui::{Screen, grouped};
-use crate::wiring::{ClientSettings, DEPOSIT, Joined, PROXY, parse_profile};
+use crate::wiring::{ChannelMoney, ClientSettings, Joined, PROXY, parse_profile};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -36,9 +36,8 @@ pub(crate) struct Arguments {
     /// Whose wallet and books to use; each profile is open in one process at a time
     #[arg(long, value_name = "NAME", default_value = PROXY, value_parser = parse_profile)]
     profile: String,
-    /// Nanotons to put into a new payment channel
-    #[arg(long, value_name = "NANOTONS", default_value_t = DEPOSIT)]
-    deposit: u64,
+    #[command(flatten)]
+    money: ChannelMoney,
     #[arg(long, hide = true)]
     lifeline: bool,
 }
@@ -59,7 +58,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         policy: arguments.policy,
         recount: arguments.recount,
         profile: arguments.profile.clone(),
-        deposit: arguments.deposit,
+        money: arguments.money.clone(),
         ..ClientSettings::default()
     };
     let folder = role_folder(&joined.state, &arguments.profile)?;

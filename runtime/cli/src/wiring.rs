@@ -16,6 +16,7 @@ use crate::counter;
 use crate::error::{Explain, Failure};
 use crate::keys;
 use crate::network::{NetworkFile, role_folder};
+use crate::wallet::parse_ton;
 
 /// Evidence older than this is refused by clients, in seconds. Hosts renew theirs every minute.
 pub(crate) const MAX_EVIDENCE_AGE: u64 = 600;
@@ -55,8 +56,12 @@ impl Joined {
 
     /// The wallet of a role, filled by the faucet where there is one.
     pub(crate) async fn wallet(&self, role: &str) -> Result<Arc<Wallet>, Failure> {
-        let (key, version) =
-            keys::load_or_create_wallet(&role_folder(&self.state, role)?.join("wallet.key"))?;
+        self.wallet_of(&role_folder(&self.state, role)?.join("wallet.key")).await
+    }
+
+    /// The wallet of a key file, filled by the faucet where there is one.
+    pub(crate) async fn wallet_of(&self, path: &Path) -> Result<Arc<Wallet>, Failure> {
+        let (key, version) = keys::load_or_create_wallet(path)?;
         let wallet = Arc::new(Wallet::of_version(key, version, Arc::clone(&self.chain)));
         if self.file.faucet {
             fill(&wallet, &self.file.chain).await?;
@@ -118,7 +123,12 @@ impl Joined {
             registry: self.registry_address.clone(),
             policy,
             channel: ChannelOptions {
-                deposit: settings.deposit,
+                deposit: settings.money.deposit,
+                most: settings.money.most.unwrap_or(0),
+                close_idle: settings
+                    .money
+                    .close_idle
+                    .map(|hours| Duration::from_secs(3600 * u64::from(hours))),
                 challenge_seconds: settings.challenge_seconds,
             },
             counter: settings.recount.as_deref().map(counter::open).transpose()?,
@@ -137,6 +147,21 @@ pub(crate) fn parse_profile(text: &str) -> Result<String, String> {
     }
 }
 
+/// What a client puts into channels, and when it takes it back.
+#[derive(clap::Args, Clone)]
+pub(crate) struct ChannelMoney {
+    /// Nanotons to put into a new payment channel
+    #[arg(long, value_name = "NANOTONS", default_value_t = DEPOSIT)]
+    pub(crate) deposit: Nanotons,
+    /// The most that a channel may hold in all, in TON: as it is used up, the deposit grows by steps of itself, and what
+    /// the session key may sign with it [default: it never grows]
+    #[arg(long, value_name = "TON", value_parser = parse_ton)]
+    pub(crate) most: Option<Nanotons>,
+    /// Close channels to other gateways that had no work for so many hours: their rest comes home
+    #[arg(long, value_name = "HOURS")]
+    pub(crate) close_idle: Option<u32>,
+}
+
 /// How a client is set up.
 pub(crate) struct ClientSettings {
     /// The folder of its wallet and books: one process at a time has them open.
@@ -145,8 +170,8 @@ pub(crate) struct ClientSettings {
     pub(crate) policy: Option<PathBuf>,
     /// The model file to count tokens again with.
     pub(crate) recount: Option<PathBuf>,
-    /// See [`DEPOSIT`].
-    pub(crate) deposit: Nanotons,
+    /// What its channel may hold.
+    pub(crate) money: ChannelMoney,
     /// See [`CHALLENGE_SECONDS`].
     pub(crate) challenge_seconds: u32,
 }
@@ -157,7 +182,7 @@ impl Default for ClientSettings {
             profile: CLIENT.to_owned(),
             policy: None,
             recount: None,
-            deposit: DEPOSIT,
+            money: ChannelMoney { deposit: DEPOSIT, most: None, close_idle: None },
             challenge_seconds: CHALLENGE_SECONDS,
         }
     }

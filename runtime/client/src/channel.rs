@@ -22,8 +22,13 @@ pub(crate) const PAYER_OPTIONS: PayerOptions = PayerOptions {
 /// What a new channel is made with.
 #[derive(Clone, Debug)]
 pub struct ChannelOptions {
-    /// Put in at opening.
+    /// Put in at opening, in nanotons.
     pub deposit: Nanotons,
+    /// The most that the channel may hold in all its life, in nanotons: the deposit grows by steps of itself as it is used
+    /// up, and the session key's limit with it. 0: it never grows.
+    pub most: Nanotons,
+    /// Channels to other payees without work for this long are closed; `None` closes none.
+    pub close_idle: Option<Duration>,
     /// How long the payee may still settle after a close was started.
     pub challenge_seconds: u32,
 }

@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 
 use crate::answering::{Answering, Sent};
 use crate::channel::{ChannelOptions, OpenChannel, PAYER_OPTIONS, Payer};
+use crate::deposit::Deposits;
 use crate::peer::{Judge, Peer};
 use crate::policy::{PolicySource, Rules, SeenVersion};
 use crate::recount::{Tally, TokenCounter};
@@ -48,6 +49,7 @@ pub struct ClientOptions {
 pub struct Client {
     options: ClientOptions,
     book: PayerBook,
+    deposits: Arc<Deposits>,
     seen: SeenVersion,
     /// What was verified of Intel's platforms before; also remembers the newest collateral, so that none older counts.
     verified: TdxCache,
@@ -57,15 +59,15 @@ pub struct Client {
     avoided: std::sync::Mutex<HashMap<String, Instant>>,
     gateway: GatewayApi,
     network: NetworkInfo,
-    payer: OnceCell<(OpenChannel, Arc<Payer>, FollowTask)>,
+    payer: OnceCell<(OpenChannel, Arc<Payer>, Tasks)>,
 }
 
-/// Ends the payer's task with the client.
-struct FollowTask(tokio::task::JoinHandle<()>);
+/// Ends the payer's tasks with the client: one pays in step, one closes what nobody needs.
+struct Tasks(Vec<tokio::task::JoinHandle<()>>);
 
-impl Drop for FollowTask {
+impl Drop for Tasks {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
@@ -83,10 +85,12 @@ impl Client {
             return Err(ClientError::WrongNetwork { expected, found: network.network });
         }
         let book = PayerBook::open(options.store.clone())?;
+        let deposits = Deposits::new(Arc::clone(&options.wallet), book.clone(), &options.channel);
         let seen = SeenVersion::open(options.store.clone(), &options.registry);
         Ok(Self {
             options,
             book,
+            deposits,
             seen,
             verified: TdxCache::default(),
             machines: std::sync::Mutex::default(),
@@ -222,7 +226,7 @@ impl Client {
         Ok(&self.payer().await?.0)
     }
 
-    async fn payer(&self) -> Result<&(OpenChannel, Arc<Payer>, FollowTask), ClientError> {
+    async fn payer(&self) -> Result<&(OpenChannel, Arc<Payer>, Tasks), ClientError> {
         self.payer
             .get_or_try_init(|| async {
                 let channel = match self.known_channel().await? {
@@ -238,8 +242,9 @@ impl Client {
                     PAYER_OPTIONS,
                 ));
                 payer.announce().await?;
-                let task = FollowTask(payer.spawn());
-                Ok((channel, payer, task))
+                let mut tasks = vec![payer.spawn()];
+                tasks.extend(self.deposits.spawn_closing(channel.address.clone()));
+                Ok((channel, payer, Tasks(tasks)))
             })
             .await
     }
@@ -259,9 +264,11 @@ impl Client {
                 Err(ChainError::WrongAccount { .. }) => continue,
                 Err(error) => return Err(error.into()),
             };
-            let owed = self.book.state(&address).unwrap_or_default().owed;
-            if state.deadline.is_none() && is_usable(state.deposit(), owed) {
-                self.book.open_channel(&address, &state.terms, state.deposit()).await?;
+            if state.deadline.is_some() {
+                continue;
+            }
+            let ours = self.book.open_channel(&address, &state.terms, state.deposit()).await?;
+            if is_usable(state.deposit(), ours.owed) || self.deposits.may_grow(&ours) {
                 return Ok(Some(OpenChannel { address, deposit: state.deposit(), fresh: false }));
             }
         }
@@ -318,6 +325,7 @@ impl Client {
         }
         let (channel, payer, _) = self.payer().await?;
         payer.look().await?;
+        self.deposits.provide(payer, peer.price.worst_case(&budget)).await?;
         let header = RequestHeader {
             network: self.network.network,
             request_id: random_id(),

@@ -1,6 +1,6 @@
 //! Why a question was not answered: who is to blame, and what to do.
 
-use cocoon_accounts::{PayError, StoreError};
+use cocoon_accounts::{KeepError, PayError, StoreError};
 use cocoon_attestation::Refusal;
 use cocoon_chain::ChainError;
 use cocoon_contracts::Nanotons;
@@ -123,6 +123,15 @@ pub enum ClientError {
     Store(#[from] StoreError),
 }
 
+impl From<KeepError> for ClientError {
+    fn from(error: KeepError) -> Self {
+        match error {
+            KeepError::Chain(error) => Self::Chain(error),
+            KeepError::Book(error) => Self::Pay(error),
+        }
+    }
+}
+
 impl ClientError {
     /// What to do about it, in a sentence.
     pub fn remedy(&self) -> &'static str {
@@ -132,7 +141,9 @@ impl ClientError {
             }
             Self::Refused { code, .. } => match code.as_str() {
                 "busy" => "try again in a moment, or use another worker",
-                "insufficient_deposit" => "top the channel up, or ask for fewer tokens",
+                "insufficient_deposit" => {
+                    "let the deposit grow with --most TON, add to it with `cocoon channel topup`, or ask for fewer tokens"
+                }
                 "voucher_required" => {
                     "the gateway holds less than it is owed: check that the client can reach it, then ask again"
                 }

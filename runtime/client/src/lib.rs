@@ -11,6 +11,7 @@
 mod answering;
 mod channel;
 mod client;
+mod deposit;
 mod error;
 mod gateway;
 mod peer;

@@ -134,6 +134,11 @@ pub(crate) fn policy(shared: &Shared) -> PayerPolicy {
     }
 }
 
+/// Keeps the channels to workers by a policy.
+pub(crate) fn keeper(shared: &Shared, policy: PayerPolicy) -> PayerKeeper {
+    PayerKeeper::new(Arc::clone(&shared.options.wallet), shared.payer.clone(), policy)
+}
+
 /// Closes channels to workers that are gone, and brings their rest home. Lanes top theirs up themselves.
 pub(crate) fn spawn_keeper(shared: &Arc<Shared>) -> tokio::task::JoinHandle<()> {
     let shared = Arc::downgrade(shared);
@@ -149,7 +154,7 @@ pub(crate) fn spawn_keeper(shared: &Arc<Shared>) -> tokio::task::JoinHandle<()> 
 async fn keep_once(shared: &Shared) {
     let in_use = shared.workers.all().iter().map(|worker| worker.lane.channel().clone()).collect();
     let policy = PayerPolicy { top_up_below: 0, ..policy(shared) };
-    let keeper = PayerKeeper::new(Arc::clone(&shared.options.wallet), shared.payer.clone(), policy);
+    let keeper = keeper(shared, policy);
     if !keeper.has_work(&in_use) {
         return;
     }

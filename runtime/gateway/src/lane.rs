@@ -193,8 +193,8 @@ pub(crate) async fn read(mut response: reqwest::Response, limit: usize) -> Resul
 /// Adds a deposit, in the background, when a quarter of one is left, and half of the last one went for answers that we
 /// counted ourselves: no host talks its way to another deposit.
 pub(crate) fn top_up_when_low(shared: &Arc<Shared>, lane: &Arc<Lane>) {
-    if !channels::policy(shared).tops_up(&lane.agent.state()) || lane.topping_up.swap(true, Ordering::SeqCst)
-    {
+    let policy = channels::policy(shared);
+    if policy.addition(&lane.agent.state(), 0).is_none() || lane.topping_up.swap(true, Ordering::SeqCst) {
         return;
     }
     let (shared, lane) = (Arc::clone(shared), Arc::clone(lane));
@@ -207,17 +207,10 @@ pub(crate) fn top_up_when_low(shared: &Arc<Shared>, lane: &Arc<Lane>) {
 }
 
 async fn top_up(shared: &Arc<Shared>, lane: &Arc<Lane>) -> Result<(), String> {
-    let (wallet, amount) = (&shared.options.wallet, shared.options.money.worker_deposit);
     let _turn = shared.payee.wallet_turn().await.map_err(|e| e.to_string())?;
-    // One whose end we did not see, since the chain fell silent or this process died, is noted and not made again.
-    let seen =
-        cocoon_chain::read_channel(&**wallet.chain(), lane.channel()).await.map_err(|e| e.to_string())?;
-    let state = if seen.deposit() > lane.agent.state().deposit {
-        seen
-    } else {
-        cocoon_chain::top_up(wallet, lane.channel(), amount).await.map_err(|e| e.to_string())?
-    };
-    let entered = shared.payer.open_channel(lane.channel(), &state.terms, state.deposit()).await;
-    entered.map_err(|e| e.to_string())?;
-    lane.announce().await.map_err(|e| e.to_string())
+    let keeper = channels::keeper(shared, channels::policy(shared));
+    match keeper.top_up(lane.channel(), 0).await.map_err(|e| e.to_string())? {
+        Some(_) => lane.announce().await.map_err(|e| e.to_string()),
+        None => Ok(()),
+    }
 }

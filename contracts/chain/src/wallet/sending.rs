@@ -5,9 +5,15 @@ use std::time::Duration;
 use cocoon_contracts::Nanotons;
 use tokio::time::Instant;
 
-use super::{PATIENCE, POLL, Wallet};
+use super::{PATIENCE, Wallet};
 use crate::{AccountStatus, ChainError};
 
+/// How often to look.
+const POLL: Duration = Duration::from_millis(60);
+/// How often to look, at least, while the chain is away.
+const SLOW_POLL: Duration = Duration::from_secs(2);
+/// How long a chain that is away, or whose clock stands still, is waited for once a message was handed in.
+const SILENCE: Duration = Duration::from_secs(600);
 /// How often to hand the same message in again: a node may have lost it.
 const RESEND: Duration = Duration::from_secs(3);
 /// How many refusals in a row, [`RESEND`] apart, are believed.
@@ -57,16 +63,26 @@ impl Wallet {
     /// Hands a message in until its fate is certain. Doing it again, also after a restart, does no harm.
     ///
     /// # Errors
-    /// The chain does not answer, or shows too little to tell: the fate stays open. Not to be answered with another
-    /// message; ask again.
+    /// Of the first look at the chain, before anything was handed in; then as [`Wallet::transfer`]: the fate stays open
+    /// with all but [`ChainError::Refused`]. Not to be answered with another message; ask again.
     pub async fn confirm(&self, prepared: &Prepared) -> Result<Fate, ChainError> {
         // First a look: what is known already, after a restart, needs no sending.
-        if let Some(fate) = self.progress(prepared).await? {
-            return Ok(fate);
+        match self.progress(prepared).await? {
+            Some(fate) => Ok(fate),
+            None => self.deliver(prepared).await,
         }
-        let deadline = Instant::now() + PATIENCE;
+    }
+
+    /// The same without a look first. A lost answer, a silent chain or a slow one end nothing: the message may be on its
+    /// way, so it is watched until the chain's own clock has passed its end.
+    ///
+    /// # Errors
+    /// [`ChainError::Refused`] when every try was refused and none may have been taken; [`ChainError::FateUnknown`] when
+    /// the chain was silent for very long.
+    pub(super) async fn deliver(&self, prepared: &Prepared) -> Result<Fate, ChainError> {
+        let mut vigil = Vigil::start();
         let mut next_send = Instant::now();
-        let mut refusals = 0;
+        let (mut refusals, mut in_doubt) = (0, false);
         loop {
             if Instant::now() >= next_send {
                 next_send = Instant::now() + RESEND;
@@ -75,24 +91,26 @@ impl Wallet {
                     // looks tell. A chain that goes on refusing what it did not take says why.
                     Err(error @ ChainError::Refused { .. }) => {
                         refusals += 1;
-                        if refusals >= REFUSALS && matches!(self.progress(prepared).await, Ok(None)) {
+                        let never = refusals >= REFUSALS && !in_doubt;
+                        if never && matches!(self.progress(prepared).await, Ok(None)) {
                             return Err(error);
                         }
                     }
-                    Err(error) => tracing::debug!(%error, "sending a wallet's message"),
-                    Ok(()) => refusals = 0,
+                    Err(error) => {
+                        tracing::debug!(%error, "sending a wallet's message");
+                        in_doubt = true;
+                    }
+                    Ok(()) => in_doubt = true,
                 }
             }
-            tokio::time::sleep(POLL).await;
-            match self.progress(prepared).await {
-                Ok(Some(fate)) => return Ok(fate),
-                Ok(None) if Instant::now() < deadline => {}
-                // A chain that is away for a moment does not end the wait: the message may already be on its way.
-                Err(error) if Instant::now() < deadline => {
-                    tracing::warn!(%error, "waiting for a wallet's message");
-                }
-                Ok(None) | Err(_) => return Err(self.unknown()),
+            let looked = self.progress(prepared).await;
+            if let Ok(Some(fate)) = looked {
+                return Ok(fate);
             }
+            if vigil.is_over(&looked) {
+                return Err(self.unknown(prepared));
+            }
+            vigil.rest().await;
         }
     }
 
@@ -129,15 +147,45 @@ impl Wallet {
         Ok((complete && newest >= last_lt).then_some(Fate::Replaced))
     }
 
-    /// The chain fell silent: the message may still happen until it expires.
-    fn unknown(&self) -> ChainError {
-        ChainError::Invalid {
-            action: "tell whether the transfer happened",
-            why: format!(
-                "the chain did not say within {} s; look at the wallet {} before sending again",
-                PATIENCE.as_secs(),
-                self.address
-            ),
+    fn unknown(&self, prepared: &Prepared) -> ChainError {
+        ChainError::FateUnknown {
+            address: Box::new(self.address.clone()),
+            seqno: prepared.seqno,
+            valid_until: prepared.valid_until,
         }
+    }
+}
+
+/// The wait for something that was sent already: it outlasts a chain that is away, since giving up while the message may
+/// be on its way invites paying twice.
+pub(super) struct Vigil {
+    started: Instant,
+    pause: Duration,
+}
+
+impl Vigil {
+    pub(super) fn start() -> Self {
+        Self { started: Instant::now(), pause: POLL }
+    }
+
+    /// Whether there is no use in looking again, after a look that did not show the end: a chain that is away may come
+    /// back, one that answers with lasting errors will not.
+    pub(super) fn is_over<T>(&mut self, looked: &Result<T, ChainError>) -> bool {
+        let limit = match looked {
+            Ok(_) => {
+                self.pause = POLL;
+                SILENCE
+            }
+            Err(error) => {
+                tracing::warn!(%error, "waiting for what was sent");
+                self.pause = (self.pause * 2).min(SLOW_POLL);
+                if error.is_temporary() { SILENCE } else { PATIENCE }
+            }
+        };
+        self.started.elapsed() >= limit
+    }
+
+    pub(super) async fn rest(&self) {
+        tokio::time::sleep(self.pause).await;
     }
 }

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use cocoon_contracts::wallet::WalletVersion;
 use cocoon_contracts::{Address, Cell, friendly, message};
 use serde_json::{Value, json};
 use tycho_types::cell::{CellBuilder, CellSliceParts};
@@ -100,11 +101,16 @@ pub(crate) fn wallet_information(ledger: &Ledger, address: &Address) -> Value {
         "last_transaction_id": info["last_transaction_id"],
     });
     if let Some(AccountState::Active(init)) = ledger.account(address).map(|account| account.state)
-        && init.code.is_some_and(|code| code.repr_hash().0 == cocoon_contracts::wallet::code_hash())
-        && let Some(Ok(seqno)) = init.data.as_ref().map(cocoon_contracts::wallet::seqno)
+        && let Some(version) = init.code.and_then(|code| WalletVersion::from_code_hash(&code.repr_hash().0))
+        && let Some(Ok(seqno)) = init.data.as_ref().map(|data| version.seqno(data))
     {
         wallet["wallet"] = true.into();
-        wallet["wallet_type"] = "wallet v4 r2".into();
+        // The words of the public services.
+        wallet["wallet_type"] = match version {
+            WalletVersion::V4R2 => "wallet v4 r2",
+            WalletVersion::V5R1 => "wallet v5 r1",
+        }
+        .into();
         wallet["seqno"] = seqno.into();
     }
     wallet

@@ -3,6 +3,7 @@
 
 mod books;
 mod close;
+mod collect;
 mod fund;
 mod settle;
 mod show;
@@ -30,6 +31,8 @@ pub(crate) enum Commands {
     Settle(settle::Arguments),
     /// End a channel: at once by the payee, after the challenge period by the payer
     Close(close::Arguments),
+    /// Send the network's fee that waits in channels to the treasury
+    Collect(collect::Arguments),
     /// Follow channels, and answer a close with the newest voucher in time
     Watch(watch::Arguments),
 }
@@ -41,6 +44,7 @@ pub(crate) async fn run(command: Commands) -> Result<ExitCode, Failure> {
         Commands::Show(arguments) => show::run(arguments).await,
         Commands::Settle(arguments) => settle::run(arguments).await,
         Commands::Close(arguments) => close::run(arguments).await,
+        Commands::Collect(arguments) => collect::run(arguments).await,
         Commands::Watch(arguments) => watch::run(arguments).await,
     }
 }
@@ -82,6 +86,10 @@ fn show_state(screen: &Screen, address: &Address, state: &State, now: u64) {
         screen.detail("limit", &format!("{} TON: the most that its session key may sign", ton(state.limit)));
     }
     screen.detail("fee", &format!("{} basis points of what is paid", state.terms.fee_bps));
+    if state.fee_waiting() > 0 {
+        let waits = ton(state.fee_waiting());
+        screen.detail("waiting", &format!("{waits} TON of it for the treasury: cocoon channel collect"));
+    }
     match state.deadline {
         None => screen.detail("state", &format!("open; a close takes {} s", state.terms.challenge_seconds)),
         Some(deadline) => screen.detail("state", &screen.warn(&closing(deadline, now))),

@@ -2,11 +2,12 @@
 
 use cocoon_attestation::Endorsement;
 use cocoon_attestation::statement::Beacon;
+use cocoon_contracts::registry::{PlatformId, PlatformKind};
 use cocoon_protocol::{Coefficient, http::RegisterWorker};
 
 use crate::{
     fake_host::{FakeHost, register},
-    world::{LISTED, NETWORK, OPERATOR, Scene, WORKER, World, address},
+    world::{LISTED, NETWORK, OPERATOR, Scene, WORKER, World, address, appraise},
 };
 
 #[tokio::test]
@@ -126,4 +127,35 @@ async fn a_full_gateway_takes_no_more_workers() {
     assert_eq!(refused, Err((503, "full".to_owned())));
     assert_eq!(scene.gateway.payer_book().channels().len(), 1);
     scene.host.register(&scene.world, &scene.gateway.url(), WORKER).await.expect("the first may renew");
+}
+
+#[tokio::test]
+async fn a_machine_that_the_registry_bars_is_refused_by_gateway_and_client() {
+    let scene = Scene::start().await;
+    let (world, host) = (&scene.world, &scene.host);
+    let policy = async || {
+        let wallet = world.wallet(OPERATOR);
+        let registry = cocoon_chain::read_registry(&**wallet.chain(), &world.registry).await;
+        cocoon_reference::policy_from_registry(&registry.expect("there is one"), NETWORK, 600)
+    };
+    let trusted = appraise(world, host, &policy().await).await.expect("nothing is barred yet");
+    let shown = trusted.platform().ids.first().expect("the platform has a name").to_string();
+    let (kind, id) = shown.split_once(':').expect("kind and bytes");
+    assert_eq!(kind, "ppid");
+    let mut barred = PlatformId { kind: PlatformKind::Ppid, id: hex::decode(id).expect("hexadecimal") };
+
+    // A machine with another name is no reason to refuse this one.
+    barred.id[0] ^= 1;
+    world.bar(vec![barred.clone()]).await;
+    host.register(world, &scene.gateway.url(), WORKER).await.expect("another machine is barred");
+    appraise(world, host, &policy().await).await.expect("another machine is barred");
+
+    barred.id[0] ^= 1;
+    world.bar(vec![barred]).await;
+    let bundle = host.bundle(world).await.encode();
+    let (status, text) = scene_put(&scene.gateway.url(), &host.registration(&bundle)).await;
+    assert_eq!(status, 422, "{text}");
+    assert!(text.contains("evidence_refused") && text.contains("policy.platform"), "{text}");
+    let refusal = appraise(world, host, &policy().await).await.expect_err("it is barred");
+    assert_eq!(refusal.check, "policy.platform");
 }

@@ -8,8 +8,8 @@ use std::{
 
 use cocoon_accounts::{authorize, unix_seconds};
 use cocoon_attestation::{
-    Context, Endorsements, Evidence, Exceptions, ImageReference, KnownBlock, Policy, TrustAnchors, Trusted,
-    UnixTime, verify,
+    Context, Endorsements, Evidence, Exceptions, ImageReference, KnownBlock, Policy, Refusal, TrustAnchors,
+    Trusted, UnixTime, verify,
 };
 use cocoon_chain::{Toncenter, Wallet};
 use cocoon_contracts::{
@@ -126,16 +126,25 @@ impl World {
 
     /// The registry's owner changes the network's fee.
     pub(crate) async fn change_fee(&self, fee_bps: u16) {
+        self.change(Content { fee_bps, ..content(&self.root) }).await;
+    }
+
+    /// The registry's owner bars machines.
+    pub(crate) async fn bar(&self, barred: Vec<registry::PlatformId>) {
+        self.change(Content { barred, ..content(&self.root) }).await;
+    }
+
+    async fn change(&self, content: Content) {
         let owner = self.wallet(TREASURY);
         let registry = cocoon_chain::read_registry(&**owner.chain(), &self.registry).await;
-        let change = Change { owners: owners(), content: Content { fee_bps, ..content(&self.root) } };
+        let change = Change { owners: owners(), content };
         let registry = registry.expect("there is a registry");
         let mut approval = Approval::to_propose(NETWORK, &self.registry, &registry, change, u32::MAX)
             .expect("the content fits");
         approval.sign(&key(TREASURY)).expect("the owner's key");
         let proposed = cocoon_chain::propose(&owner, &self.registry, &approval).await;
         proposed.expect("the owner may propose");
-        eventually("the new fee counts", async || {
+        eventually("the change counts", async || {
             cocoon_chain::activate(&owner, &self.registry).await.is_ok()
         })
         .await;
@@ -348,21 +357,25 @@ pub(crate) fn client_terms(nonce: u64) -> Terms {
 }
 
 async fn trust(world: &World, host: &FakeHost) -> Trusted {
-    let chain = world.wallet(CLIENT);
-    let bundle = host.bundle(world).await;
     let mut policy = Policy::new(NETWORK, 600);
     policy.models.push(MODEL);
     let measurements = host.registers();
     policy.tdx = Some(cocoon_attestation::TdxRules::by_vendor());
     policy.images.push(ImageReference::on_tdx("test", None, &measurements));
-    let (evidence, none) = (Evidence::Bundle(bundle), Endorsements::none());
+    appraise(world, host, &policy).await.expect("acceptable")
+}
+
+/// What a client says of the host's guest under a policy.
+pub(crate) async fn appraise(world: &World, host: &FakeHost, policy: &Policy) -> Result<Trusted, Refusal> {
+    let chain = world.wallet(CLIENT);
+    let (evidence, none) = (Evidence::Bundle(host.bundle(world).await), Endorsements::none());
     let genuine = verify(&evidence, &none, &world.anchors(), &Exceptions::none(), now()).expect("genuine");
     let beacon = genuine.statement().expect("a bundle has one").freshness.beacon.clone();
     let block =
         chain.chain().block(beacon.seqno).await.expect("the chain answers").expect("it has the block");
     let known = KnownBlock { seqno: block.seqno, root_hash: block.root_hash, time: UnixTime(block.time) };
     let context = Context { now: now(), beacon: Some(known), nonce: None };
-    policy.appraise(genuine, &context).expect("acceptable")
+    policy.appraise(genuine, &context)
 }
 
 /// The reply's JSON, or the refusal's status and code. Every refusal must have the one shape.
