@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use cocoon_contracts::{Address, Nanotons, channel::Terms};
+use cocoon_contracts::{
+    Address, Nanotons,
+    channel::{State, Terms},
+};
+use tycho_types::models::AccountState;
 
 use crate::world::World;
 
@@ -119,7 +123,7 @@ impl Receipts {
         if amount > most {
             world.trace.fail(format_args!("{who} signed {amount} for what is worth {most}: {channel:?}"));
         }
-        if amount > channel.terms_limit(world) {
+        if amount > limit_on_chain(world, address).min(world.plan.most) {
             world.trace.fail(format_args!("{who} signed {amount}, more than its key may"));
         }
     }
@@ -141,8 +145,12 @@ impl Receipts {
     }
 }
 
-impl Channel {
-    fn terms_limit(&self, world: &World) -> Nanotons {
-        world.plan.limit.min(world.plan.most)
-    }
+/// What the session key may sign, as the ledger itself has it: the keeper raises it, up to the plan's most. Where the
+/// channel is gone nothing can be claimed any more.
+fn limit_on_chain(world: &World, address: &Address) -> Nanotons {
+    let (account, balance) =
+        world.network.with_ledger(|ledger| (ledger.account(address), ledger.balance(address)));
+    let Some(AccountState::Active(init)) = account.map(|account| account.state) else { return Nanotons::MAX };
+    let state = init.data.as_ref().and_then(|data| State::parse(data, balance).ok());
+    state.map_or(Nanotons::MAX, |state| state.limit)
 }
