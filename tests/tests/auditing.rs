@@ -8,6 +8,7 @@ use cocoon_chain::Wallet;
 use cocoon_contracts::bond::Liabilities;
 use cocoon_contracts::liabilities::Tree;
 use cocoon_contracts::{Address, SigningKey, parse_address};
+use cocoon_keystore::KeyFile;
 use cocoon_tests::page::{self, Ends};
 use cocoon_tests::{Network, binary, tiny_model, wait_for};
 use serde_json::Value;
@@ -51,10 +52,12 @@ async fn own_proof(network: &Network) -> PathBuf {
     .await
 }
 
-fn key(network: &Network, file: &str) -> SigningKey {
-    let text = std::fs::read_to_string(network.folder.path().join(file)).expect("a key");
-    let seed: [u8; 32] = hex::decode(text.trim()).expect("hex").try_into().expect("32 bytes");
-    SigningKey::from_seed(&seed)
+fn key_file(network: &Network, file: &str) -> KeyFile {
+    KeyFile::load(&network.folder.path().join(file)).expect("a key file").expect("it is there")
+}
+
+fn key(file: &KeyFile) -> SigningKey {
+    file.open(|| panic!("the parts' keys have no passphrase")).expect("a plain key")
 }
 
 fn bond(network: &Network, part: &str) -> Address {
@@ -66,7 +69,7 @@ fn bond(network: &Network, part: &str) -> Address {
 fn forged(network: &Network, part: &str, liabilities: &Liabilities) -> String {
     let id = network.file()["network"].as_integer().expect("a number");
     let statement = liabilities.statement(id.try_into().expect("32 bits"), &bond(network, part));
-    hex::encode(statement.sign(&key(network, &format!("{part}/bond.key"))).encode())
+    hex::encode(statement.sign(&key(&key_file(network, &format!("{part}/bond.key")))).encode())
 }
 
 #[tokio::test]
@@ -148,8 +151,10 @@ async fn a_gateway_that_leaves_a_host_out_is_noticed_and_two_roots_cost_its_stak
     let epoch = chain.head().await.expect("the chain answers").time;
     let root = Tree::new(epoch, Vec::new()).expect("an empty tree").root();
     let lie = Liabilities { epoch, root: root.hash, sum: root.sum };
-    let statement = lie.statement(chain.network(), &address).sign(&key(&network, "gateway/bond.key"));
-    let wallet = Wallet::new(key(&network, "gateway/wallet.key"), std::sync::Arc::clone(&chain));
+    let statement =
+        lie.statement(chain.network(), &address).sign(&key(&key_file(&network, "gateway/bond.key")));
+    let file = key_file(&network, "gateway/wallet.key");
+    let wallet = Wallet::of_version(key(&file), file.wallet(), std::sync::Arc::clone(&chain));
     cocoon_chain::publish(&wallet, &address, &lie, &statement.signature).await.expect("it is signed");
 
     let channels = network.folder.path().join("channels.txt");

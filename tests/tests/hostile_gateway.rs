@@ -143,7 +143,7 @@ fn drop_last_frame(answer: &[u8]) -> Vec<u8> {
     let (mut at, mut frames) = (PREAMBLE, Vec::new());
     loop {
         let header = &answer[at..at + cocoon_protocol::FRAME_HEADER];
-        let length = u32::from_be_bytes(header[13..17].try_into().expect("four bytes")) as usize;
+        let length = u32::from_be_bytes(header[17..21].try_into().expect("four bytes")) as usize;
         frames.push(at);
         at += cocoon_protocol::FRAME_HEADER + length;
         if header[0] & 1 == 1 {

@@ -307,12 +307,13 @@ impl Founder<'_> {
             return Ok((address, 1));
         };
         let registry = read_registry(&**owner.chain(), &address).await.explain(refused, "look at the log")?;
+        let content = joined(&registry.content, content);
         if registry.content == content {
             return Ok((address, registry.version));
         }
         let now = owner.chain().head().await.explain(refused, "look at the log")?.time;
         let until = u32::try_from(now.saturating_add(APPROVAL_SECONDS)).unwrap_or(u32::MAX);
-        let change = Change { owners, content };
+        let change = Change { owners: registry.owners.clone(), content };
         let mut approval = Approval::to_propose(self.network, &address, &registry, change, until)
             .explain(refused, "look at the model's name")?;
         approval.sign(&key).explain(refused, "begin anew in another folder with --state DIR")?;
@@ -336,5 +337,66 @@ impl Founder<'_> {
             access: crate::access::Access::default(),
         };
         file.save(self.state)
+    }
+}
+
+/// What is in force, and our own images and models in it. What its owner has changed stays: fee, prices, bars, and all else
+/// that is not ours.
+fn joined(present: &Content, own: Content) -> Content {
+    let mut content = present.clone();
+    for image in own.images {
+        match content.images.iter_mut().find(|it| it.name == image.name && it.profile == image.profile) {
+            Some(known)
+                if known.measurements == image.measurements && known.configuration == image.configuration => {
+            }
+            Some(known) => *known = image,
+            None => content.images.push(image),
+        }
+    }
+    for model in own.models {
+        match content.models.iter_mut().find(|it| it.name == model.name) {
+            Some(known) if known.weights == model.weights => {}
+            Some(known) => *known = model,
+            None => content.models.push(model),
+        }
+    }
+    content
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(byte: u8) -> Content {
+        let registers = Measurements::Tdx(Box::new(TdxRegisters { mrtd: [byte; 48], rtmr: [[byte; 48]; 4] }));
+        let image = Image {
+            name: "guest".into(),
+            profile: "process".into(),
+            status: Status::Allowed,
+            measurements: registers,
+            configuration: None,
+        };
+        let prices = Prices { prompt: 1, cached: 1, completion: 1 };
+        let model = Model { name: "m".into(), status: Status::Allowed, weights: [byte; 32], prices };
+        Content { images: vec![image], models: vec![model], ..Content::empty(500, Address::default()) }
+    }
+
+    #[test]
+    fn a_restart_changes_nothing_of_what_an_owner_has_decided() {
+        let mut decided = own(1);
+        decided.fee_bps = 100;
+        decided.models[0].prices.prompt = 7;
+        decided.images[0].status = Status::Barred;
+        let other = Model { name: "other".into(), ..decided.models[0].clone() };
+        decided.models.push(other);
+        assert_eq!(joined(&decided, own(1)), decided);
+    }
+
+    #[test]
+    fn another_build_and_another_model_take_the_place_of_those_of_their_names() {
+        let mut decided = own(1);
+        decided.fee_bps = 100;
+        let now = joined(&decided, own(2));
+        assert_eq!((now.images, now.models, now.fee_bps), (own(2).images, own(2).models, 100));
     }
 }
