@@ -1,4 +1,5 @@
 //! A wallet whose way to the chain loses answers: nothing is paid twice, and nothing is said to be lost that happened.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
