@@ -1,7 +1,6 @@
 //! The same transactions in the C++ TVM: npm's `@ton/sandbox` carries each out again, and compares.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -23,6 +22,8 @@ use super::{number, rng};
 /// Sequences that are carried out twice, unless `COCOON_SEQUENCES` says otherwise.
 /// Some 20 seconds, most of them the sandbox's.
 const SEQUENCES: u64 = 150;
+/// What is tried where nothing else is asked for; the one known deviation of `differential.mjs` is in it.
+const SEED: u64 = 3_107_079_016_136_075_303;
 
 /// All that a ledger did, one block a line.
 #[derive(Default)]
@@ -128,7 +129,7 @@ fn the_cpp_tvm_does_the_same_in_every_transaction() {
         return;
     }
     let count = number("COCOON_SEQUENCES").unwrap_or(SEQUENCES);
-    let seed = number("COCOON_SEED").unwrap_or_else(|| RandomState::new().hash_one(count));
+    let seed = number("COCOON_SEED").unwrap_or(SEED);
     println!("COCOON_SEED={seed} COCOON_SEQUENCES={count}");
     let mut runner = TestRunner::new_with_rng(Config::default(), rng(seed));
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! Random sequences over all three contracts at once: every message of every actor, at random times and values, against a
 //! model that predicts each outcome to the nanoton. And the same transactions in the C++ TVM.
 //!
-//! `COCOON_SEQUENCES` is how many sequences are tried, `COCOON_SEED` makes a run again; both are printed.
+//! `COCOON_SEQUENCES` is how many sequences are tried, `COCOON_SEED` tries others; both are printed.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
 mod bond;
@@ -16,7 +16,6 @@ mod steps;
 mod world;
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher as _, RandomState};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
@@ -25,6 +24,8 @@ use steps::{Script, script};
 
 /// Sequences of one run, unless `COCOON_SEQUENCES` says otherwise: below 30 seconds of one core.
 const SEQUENCES: u32 = 2000;
+/// What is tried where nothing else is asked for: CI tries the same every time.
+const SEED: u64 = 16_553_769_350_164_738_584;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
@@ -51,7 +52,7 @@ fn run(script: &Script) -> Result<Net, TestCaseError> {
 #[test]
 fn every_nanoton_is_where_the_model_says_whoever_does_what_and_when() {
     let cases = number("COCOON_SEQUENCES").map_or(SEQUENCES, |count| u32::try_from(count).expect("a count"));
-    let seed = number("COCOON_SEED").unwrap_or_else(|| RandomState::new().hash_one(cases));
+    let seed = number("COCOON_SEED").unwrap_or(SEED);
     println!("COCOON_SEED={seed} COCOON_SEQUENCES={cases}");
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 5000, ..Config::default() };
     let seen = std::cell::RefCell::new(BTreeMap::<String, u32>::new());
