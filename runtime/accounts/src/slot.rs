@@ -97,8 +97,24 @@ impl<T: Row> Slot<T> {
         }
         match Arc::clone(&self.writing).try_lock_owned() {
             Ok(turn) => self.store.submit(self.job(turn, Arc::new(|_| {}), Box::new(drop))),
-            Err(_) => self.lock().again = true,
+            Err(_) => {
+                self.lock().again = true;
+                // The turn may have ended before its holder could see that.
+                if let Some(job) = self.asked_again() {
+                    self.store.submit(job);
+                }
+            }
         }
+    }
+
+    /// The row that somebody asked for during a turn that has ended, if nobody else has the next one.
+    fn asked_again(self: &Arc<Self>) -> Option<Job> {
+        if !self.lock().again {
+            return None;
+        }
+        let turn = Arc::clone(&self.writing).try_lock_owned().ok()?;
+        self.lock().again = false;
+        Some(self.job(turn, Arc::new(|_| {}), Box::new(drop)))
     }
 
     fn job(
@@ -122,7 +138,8 @@ impl<T: Row> Slot<T> {
                 return Some(slot.job(turn, Arc::new(|_| {}), Box::new(drop)));
             }
             drop(turn); // the next writer's turn
-            None
+            // Somebody may have asked for a row after the look above and before the turn ended.
+            slot.asked_again()
         });
         Job { table: T::TABLE, key: self.key.clone(), row, done }
     }
