@@ -7,7 +7,10 @@ pub mod v4r2;
 pub mod v5r1;
 
 use tycho_types::cell::{Cell, CellBuilder, HashBytes};
-use tycho_types::models::{ExtInMsgInfo, MsgInfo, OwnedMessage, StateInit};
+use tycho_types::models::{
+    CurrencyCollection, ExtInMsgInfo, MessageLayout, MsgInfo, OwnedMessage, OwnedRelaxedMessage,
+    RelaxedIntMsgInfo, RelaxedMsgInfo, StateInit,
+};
 use tycho_types::num::Tokens;
 
 // The names from when there was one version, which is v4r2.
@@ -155,6 +158,26 @@ impl WalletVersion {
         }
         Ok(SignedMessage { message, body_hash: body.repr_hash().0 })
     }
+}
+
+/// The message that a wallet sends for a transfer.
+fn internal_message(transfer: &Transfer) -> Result<Cell, Malformed> {
+    let laid_out = |layout| OwnedRelaxedMessage {
+        info: RelaxedMsgInfo::Int(RelaxedIntMsgInfo {
+            bounce: transfer.bounce,
+            dst: transfer.to.clone().into(),
+            value: CurrencyCollection { tokens: Tokens::new(transfer.amount.into()), ..Default::default() },
+            ..Default::default()
+        }),
+        init: transfer.state_init.clone(),
+        body: transfer.body.clone().unwrap_or_default().into(),
+        layout,
+    };
+    // tycho-types 0.3 takes some messages that are full to the last bits for ones that fit: their body moves out.
+    let apart = MessageLayout { init_to_cell: transfer.state_init.is_some(), body_to_cell: true };
+    CellBuilder::build_from(laid_out(None))
+        .or_else(|_| CellBuilder::build_from(laid_out(Some(apart))))
+        .map_err(|error| Malformed::new("wallet message", error))
 }
 
 /// The body of a transfer with words for people: a zero tag, and the text in a chain of cells.

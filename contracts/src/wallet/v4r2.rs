@@ -1,27 +1,27 @@
 //! Wallets, version 4 release 2: addresses and signed transfers.
 //!
-//! The code and the layouts are those of `ton-contracts`. Keys stay in [`SigningKey`]: the crate's own key pair, which
-//! can be printed and copied, is not used.
+//! The code, the data and the layout of requests are those of `ton-contracts`; messages are laid out by tycho-types, since
+//! tlb-ton 0.11 cannot place some bodies beside a header. Keys stay in [`SigningKey`]: the crate's own key pair, which can be
+//! printed and copied, is not used.
 
 use std::sync::{Arc, LazyLock};
 
-use num_bigint::BigUint;
 use tlb_ton::bits::NoArgs;
-use tlb_ton::message::{CommonMsgInfo, Message};
 use tlb_ton::ser::CellSerializeExt;
-use tlb_ton::state_init::StateInit as TlbStateInit;
-use tlb_ton::{BagOfCellsArgs, BoC, MsgAddress};
+use tlb_ton::{BagOfCellsArgs, BoC};
 use ton_contracts::wallet::WalletVersion as _;
 use ton_contracts::wallet::v4r2::V4R2;
 use tycho_types::boc::Boc;
 use tycho_types::cell::Cell;
 use tycho_types::models::StateInit;
 
-use super::{SEND_MODE, Transfer, Validity, WalletVersion, address_of};
-use crate::{Address, Malformed, SigningKey, VerifyingKey};
+use super::{SEND_MODE, Transfer, Validity, WalletVersion, address_of, internal_message};
+use crate::{Address, Malformed, SigningKey, VerifyingKey, build_cell};
 
 /// Most transfers in one external message: each is a reference of the signed cell.
 pub const MAX_TRANSFERS: usize = 4;
+/// The request to send, `WalletV4R2Op::Send`.
+const SEND: u8 = 0;
 
 static CODE: LazyLock<Cell> = LazyLock::new(|| from_tlb(&V4R2::code()));
 
@@ -67,12 +67,22 @@ pub(crate) fn signed_body(
     valid_until: u32,
     transfers: &[Transfer],
 ) -> Result<Cell, Malformed> {
-    let malformed = |error: &dyn std::fmt::Display| Malformed::new("wallet message", error);
-    let actions = transfers.iter().map(action).collect::<Result<Vec<_>, _>>()?;
-    let body = V4R2::create_sign_body(V4R2::DEFAULT_WALLET_ID, valid_until, seqno, actions);
-    let hash = body.to_cell(NoArgs::EMPTY).map_err(|error| malformed(&error))?.hash();
-    let signed = V4R2::wrap_signed_external(body, key.sign(&hash));
-    Ok(from_tlb(&signed.to_cell(NoArgs::EMPTY).map_err(|error| malformed(&error))?))
+    let messages = transfers.iter().map(internal_message).collect::<Result<Vec<_>, _>>()?;
+    let request = build_cell(|b| {
+        b.store_u32(V4R2::DEFAULT_WALLET_ID)?;
+        b.store_u32(valid_until)?;
+        b.store_u32(seqno)?;
+        b.store_u8(SEND)?;
+        messages.into_iter().try_for_each(|message| {
+            b.store_u8(SEND_MODE)?;
+            b.store_reference(message)
+        })
+    });
+    let signature = key.sign(&request.repr_hash().0);
+    Ok(build_cell(|b| {
+        b.store_raw(&signature, 512)?;
+        b.store_slice(request.as_slice()?)
+    }))
 }
 
 /// Reads the sequence number out of a wallet's data cell.
@@ -82,44 +92,12 @@ pub fn seqno(data: &Cell) -> Result<u32, Malformed> {
         .map_err(|error| Malformed::new("wallet data", error))
 }
 
-fn action(transfer: &Transfer) -> Result<tlb_ton::action::SendMsgAction, Malformed> {
-    let init = transfer.state_init.as_ref().map(|init| {
-        Ok::<_, Malformed>(TlbStateInit {
-            code: init.code.as_ref().map(to_tlb).transpose()?,
-            data: init.data.as_ref().map(to_tlb).transpose()?,
-            ..Default::default()
-        })
-    });
-    Ok(tlb_ton::action::SendMsgAction {
-        mode: SEND_MODE,
-        message: Message {
-            info: CommonMsgInfo::transfer(
-                tlb_address(&transfer.to),
-                BigUint::from(transfer.amount),
-                transfer.bounce,
-            ),
-            init: init.transpose()?,
-            body: transfer.body.as_ref().map(to_tlb).transpose()?.unwrap_or_default(),
-        },
-    })
-}
-
-fn tlb_address(address: &Address) -> MsgAddress {
-    MsgAddress { workchain_id: i32::from(address.workchain), address: address.address.0 }
-}
-
 /// Between the two libraries' cells: through the bytes that both agree on.
 fn from_tlb(cell: &tlb_ton::Cell) -> Cell {
     let bytes = BoC::from_root(Arc::new(cell.clone()))
         .serialize(BagOfCellsArgs::default())
         .expect("a cell tree built here serialises");
     Boc::decode(bytes).expect("both libraries write the same format")
-}
-
-fn to_tlb(cell: &Cell) -> Result<tlb_ton::Cell, Malformed> {
-    let bag = BoC::deserialize(Boc::encode(cell)).map_err(|error| Malformed::new("message body", error))?;
-    let root = bag.into_single_root().ok_or_else(|| Malformed::new("message body", "no root"))?;
-    Ok(Arc::unwrap_or_clone(root))
 }
 
 #[cfg(test)]
@@ -133,6 +111,47 @@ mod tests {
             hex::encode(code_hash()),
             "feb5ff6820e2ff0d9483e7e0d62c817d846789fb4ae580c878866d959dabd5c0"
         );
+    }
+
+    fn transfer(amount: u64, body: Option<Cell>) -> Transfer {
+        let to = crate::message::basechain([9; 32]);
+        Transfer { to, amount, bounce: true, body, state_init: None }
+    }
+
+    #[test]
+    fn a_request_is_laid_out_as_ton_contracts_does() {
+        use tlb_ton::message::{CommonMsgInfo, Message};
+        let key = SigningKey::from_seed(&[5; 32]);
+        let ours = signed_body(&key, 7, 1_780_000_000, &[transfer(5, None), transfer(6, None)]).unwrap();
+        let action = |amount: u64| tlb_ton::action::SendMsgAction {
+            mode: SEND_MODE,
+            message: Message {
+                info: CommonMsgInfo::transfer(
+                    tlb_ton::MsgAddress { workchain_id: 0, address: [9; 32] },
+                    num_bigint::BigUint::from(amount),
+                    true,
+                ),
+                init: None,
+                body: tlb_ton::Cell::default(),
+            },
+        };
+        let request =
+            V4R2::create_sign_body(V4R2::DEFAULT_WALLET_ID, 1_780_000_000, 7, [action(5), action(6)]);
+        let hash = request.to_cell(NoArgs::EMPTY).unwrap().hash();
+        let theirs = V4R2::wrap_signed_external(request, key.sign(&hash)).to_cell(NoArgs::EMPTY).unwrap();
+        assert_eq!(ours, from_tlb(&theirs));
+    }
+
+    #[test]
+    fn a_body_is_carried_whatever_the_amount_leaves_of_the_cell() {
+        let key = SigningKey::from_seed(&[5; 32]);
+        for bits in 0..=1023 {
+            let body = build_cell(|b| b.store_zeros(bits));
+            for amount in [0, 19_999_999, u64::MAX] {
+                let made = signed_body(&key, 7, 1_780_000_000, &[transfer(amount, Some(body.clone()))]);
+                assert!(made.is_ok(), "{bits} bits, {amount} nanotons");
+            }
+        }
     }
 
     #[test]

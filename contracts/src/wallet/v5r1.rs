@@ -6,13 +6,10 @@
 use std::sync::LazyLock;
 
 use tycho_types::boc::Boc;
-use tycho_types::cell::{Cell, CellBuilder, CellFamily, HashBytes};
-use tycho_types::models::{
-    CurrencyCollection, OutAction, OwnedRelaxedMessage, RelaxedIntMsgInfo, RelaxedMsgInfo, StateInit,
-};
-use tycho_types::num::Tokens;
+use tycho_types::cell::{Cell, CellFamily, HashBytes};
+use tycho_types::models::{OutAction, StateInit};
 
-use super::{SEND_MODE, Transfer};
+use super::{SEND_MODE, Transfer, internal_message};
 use crate::{Malformed, SigningKey, VerifyingKey, build_cell};
 
 /// Most transfers in one external message: as many actions as TVM carries out.
@@ -97,21 +94,6 @@ fn out_list(transfers: &[Transfer]) -> Result<Cell, Malformed> {
             b.store_reference(message)
         }))
     })
-}
-
-fn internal_message(transfer: &Transfer) -> Result<Cell, Malformed> {
-    let message = OwnedRelaxedMessage {
-        info: RelaxedMsgInfo::Int(RelaxedIntMsgInfo {
-            bounce: transfer.bounce,
-            dst: transfer.to.clone().into(),
-            value: CurrencyCollection { tokens: Tokens::new(transfer.amount.into()), ..Default::default() },
-            ..Default::default()
-        }),
-        init: transfer.state_init.clone(),
-        body: transfer.body.clone().unwrap_or_default().into(),
-        layout: None,
-    };
-    CellBuilder::build_from(message).map_err(|error| Malformed::new("wallet message", error))
 }
 
 #[cfg(test)]
