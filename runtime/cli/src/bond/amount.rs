@@ -1,28 +1,22 @@
-//! Amounts in TON as people write them: at most nine decimals, an integer of nanotons and never a float.
+//! Stakes as people write them.
 
+use cocoon_contracts::Nanotons;
 use cocoon_contracts::bond::MIN_STAKE;
-use cocoon_contracts::{Nanotons, TON};
+
+use crate::wallet::parse_ton;
 
 /// Reads a stake such as `1` or `2.5` TON.
 pub(crate) fn parse_stake(text: &str) -> Result<Nanotons, String> {
-    let wrong = || "an amount in TON was expected, such as 1 or 2.5, with at most nine decimals".to_owned();
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
-        return Err(wrong());
+    match parse_ton(text)? {
+        enough @ MIN_STAKE.. => Ok(enough),
+        _ => Err("a stake is at least 1 TON".to_owned()),
     }
-    let fraction: Nanotons = format!("{fraction:0<9}").parse().map_err(|_| wrong())?;
-    let whole: Nanotons = whole.parse().map_err(|_| wrong())?;
-    let amount = whole.checked_mul(TON).and_then(|whole| whole.checked_add(fraction));
-    let amount = amount.ok_or("that is more than all the coins there are")?;
-    if amount < MIN_STAKE {
-        return Err("a stake is at least 1 TON".to_owned());
-    }
-    Ok(amount)
 }
 
 #[cfg(test)]
 mod tests {
+    use cocoon_contracts::TON;
+
     use super::*;
 
     #[test]
