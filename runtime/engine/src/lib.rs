@@ -20,7 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cache;
 mod error;
+mod forward;
 mod generate;
 mod gguf;
 mod kernels;

@@ -1,12 +1,12 @@
-//! One sequence of tokens through the model: the forward pass over a KV cache of pages.
+//! One sequence of tokens through the model, with a KV cache of its own.
 
 use std::ops::ControlFlow;
 
 use crate::{
+    cache::{Cache, Table},
     error::GenerateError,
+    forward::{Forward, Place},
     generate::Engine,
-    kernels::{self, Activations, Matrix, PAGE, Page, Pool, TILE},
-    model::{Layer, Model},
     sampling::Sampler,
 };
 
@@ -17,19 +17,21 @@ const CHUNK: usize = 64;
 pub struct Sequence<'e> {
     engine: &'e Engine,
     capacity: usize,
-    pages: Vec<Page>,
+    cache: Cache,
+    table: Table,
     /// Tokens in the cache.
     length: usize,
     /// Chosen, and not yet in the cache.
     pending: Option<u32>,
     logits: Vec<f32>,
-    work: Workspace,
+    work: Forward,
 }
 
 impl<'e> Sequence<'e> {
     pub(crate) fn new(engine: &'e Engine, capacity: usize) -> Self {
-        let work = Workspace::default();
-        Self { engine, capacity, pages: Vec::new(), length: 0, pending: None, logits: Vec::new(), work }
+        let cache = Cache::new(engine.model().shape.page());
+        let (table, work) = (Table::default(), Forward::default());
+        Self { engine, capacity, cache, table, length: 0, pending: None, logits: Vec::new(), work }
     }
 
     /// Tokens that it holds.
@@ -141,194 +143,23 @@ impl<'e> Sequence<'e> {
 
     /// Runs up to [`CHUNK`] tokens, which are known to fit, when this sequence's turn has come.
     fn forward(&mut self, tokens: &[u32], visit: &mut dyn FnMut(&[f32]), every: bool) {
-        let engine = self.engine;
+        let (engine, start) = (self.engine, self.length);
+        let last = tokens.len() - 1;
+        let place = |(index, token): (usize, &u32)| Place {
+            token: *token,
+            position: start + index,
+            table: 0,
+            logits: every || index == last,
+        };
+        let places: Vec<Place> = tokens.iter().enumerate().map(place).collect();
         engine.in_turn(|model, pool| {
-            while self.pages.len() * PAGE < self.length + tokens.len() {
-                self.pages.push(Page::new(model.shape.page()));
-            }
-            let start = self.length;
-            self.work.begin(model, pool, tokens, start);
-            for (index, layer) in model.layers.iter().enumerate() {
-                self.work.attention(model, pool, layer, index, &mut self.pages, start);
-                self.work.feed(model, pool, layer);
-            }
-            self.length += tokens.len();
-            let first = if every { 0 } else { tokens.len() - 1 };
-            for row in first..tokens.len() {
-                self.work.logits(model, pool, row, &mut self.logits);
-                visit(&self.logits);
-            }
+            self.cache.grow(&mut self.table, start + tokens.len());
+            self.work.run(model, pool, &mut self.cache, &[&self.table], &places);
         });
-    }
-}
-
-/// What one token carries from layer to layer.
-struct Row {
-    x: Vec<f32>,
-    input: Activations,
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
-    angles: Vec<(f32, f32)>,
-}
-
-impl AsRef<Activations> for Row {
-    fn as_ref(&self) -> &Activations {
-        &self.input
-    }
-}
-
-/// Memory that is used again in each step.
-#[derive(Default)]
-struct Workspace {
-    rows: Vec<Row>,
-    /// Tokens of this step: as many rows are in use.
-    tokens: usize,
-    /// Products, in tiles.
-    tiles: Vec<f32>,
-    /// Attention's results: for each token, each head.
-    attended: Vec<f32>,
-}
-
-impl Workspace {
-    /// Takes the tokens' embeddings.
-    fn begin(&mut self, model: &Model, pool: &Pool, tokens: &[u32], start: usize) {
-        let shape = &model.shape;
-        let queries = shape.heads * shape.head_len;
-        while self.rows.len() < tokens.len() {
-            self.rows.push(Row {
-                x: vec![0.0; shape.width],
-                input: Activations::new(shape.width.max(shape.feed_width).max(queries)),
-                query: vec![0.0; queries],
-                key: vec![0.0; shape.kv_heads * shape.head_len],
-                value: vec![0.0; shape.kv_heads * shape.head_len],
-                angles: Vec::new(),
-            });
-        }
-        self.tokens = tokens.len();
-        self.attended.resize(CHUNK.min(self.rows.len()) * queries, 0.0);
-        self.each_row(pool, |index, row, _| {
-            model.embedding.row(tokens[index] as usize, &mut row.x);
-            model.angles(start + index, &mut row.angles);
-        });
-    }
-
-    /// Calls `body` with each row in use, on any thread; it may read the products.
-    fn each_row(&mut self, pool: &Pool, body: impl Fn(usize, &mut Row, &[f32]) + Sync) {
-        let tiles = self.tiles.as_slice();
-        pool.each_chunk(&mut self.rows[..self.tokens], 1, |index, row| body(index, &mut row[0], tiles));
-    }
-
-    /// Multiplies matrices with the rows' inputs, into the tiles.
-    fn multiply(&mut self, pool: &Pool, matrices: &[&Matrix]) {
-        let tiles: usize = matrices.iter().map(|matrix| matrix.tiles()).sum();
-        let length = tiles * TILE * self.tokens;
-        if self.tiles.len() < length {
-            self.tiles.resize(length, 0.0);
-        }
-        kernels::multiply(pool, matrices, &self.rows[..self.tokens], &mut self.tiles[..length]);
-    }
-
-    /// The rows' inputs become the norms of what they carry.
-    fn norm(&mut self, model: &Model, pool: &Pool, weight: &[f32]) {
-        let (set, width) = (pool.instruction_set(), model.shape.width);
-        self.each_row(pool, |_, row, _| {
-            kernels::rms_norm(set, &row.x, weight, model.shape.epsilon, &mut row.input.floats[..width]);
-            row.input.quantise(set, width);
-        });
-    }
-
-    /// Adds the product in the tiles to what the rows carry.
-    fn add(&mut self, pool: &Pool) {
-        let (set, tokens) = (pool.instruction_set(), self.tokens);
-        self.each_row(pool, |index, row, tiles| kernels::add(set, &mut row.x, tiles, tokens, index));
-    }
-
-    fn attention(
-        &mut self,
-        model: &Model,
-        pool: &Pool,
-        layer: &Layer,
-        index: usize,
-        pages: &mut [Page],
-        start: usize,
-    ) {
-        let (set, tokens, shape) = (pool.instruction_set(), self.tokens, &model.shape);
-        self.norm(model, pool, &layer.attention_norm);
-        self.multiply(pool, &[&layer.query, &layer.key, &layer.value]);
-        let (key_at, value_at) = (layer.query.tiles(), layer.query.tiles() + layer.key.tiles());
-        let factor = 1.0 / (shape.head_len as f32).sqrt();
-        self.each_row(pool, |index, row, tiles| {
-            untile(tiles, 0, tokens, index, &mut row.query);
-            untile(tiles, key_at, tokens, index, &mut row.key);
-            untile(tiles, value_at, tokens, index, &mut row.value);
-            kernels::rotate(&mut row.query, shape.head_len, &row.angles);
-            kernels::rotate(&mut row.key, shape.head_len, &row.angles);
-            row.query.iter_mut().for_each(|value| *value *= factor);
-        });
-        let page_shape = shape.page();
-        for (row, position) in self.rows[..tokens].iter().zip(start..) {
-            pages[position / PAGE].write(page_shape, index, position % PAGE, &row.key, &row.value);
-        }
-
-        let (rows, pages) = (&self.rows, &*pages);
-        let (head_len, share) = (shape.head_len, shape.heads / shape.kv_heads);
-        let attended = &mut self.attended[..tokens * shape.heads * head_len];
-        pool.each_chunk(attended, head_len, |chunk, out| {
-            let (token, head) = (chunk / shape.heads, chunk % shape.heads);
-            let query = &rows[token].query[head * head_len..][..head_len];
-            let seen = start + token + 1; // itself and all before it
-            kernels::attend(set, query, pages, page_shape, index, head / share, seen, out);
-        });
-
-        let queries = shape.heads * head_len;
-        let attended = std::mem::take(&mut self.attended);
-        self.each_row(pool, |index, row, _| {
-            row.input.floats[..queries].copy_from_slice(&attended[index * queries..][..queries]);
-            row.input.quantise(set, queries);
-        });
-        self.attended = attended;
-        self.multiply(pool, &[&layer.attention_out]);
-        self.add(pool);
-    }
-
-    fn feed(&mut self, model: &Model, pool: &Pool, layer: &Layer) {
-        let (set, tokens, width) = (pool.instruction_set(), self.tokens, model.shape.feed_width);
-        self.norm(model, pool, &layer.feed_norm);
-        self.multiply(pool, &[&layer.gate, &layer.up]);
-        let up_at = layer.gate.tiles() * tokens * TILE;
-        self.each_row(pool, |index, row, tiles| {
-            let (gate, up) = tiles.split_at(up_at);
-            kernels::swiglu(set, gate, up, tokens, index, &mut row.input.floats[..width]);
-            row.input.quantise(set, width);
-        });
-        self.multiply(pool, &[&layer.down]);
-        self.add(pool);
-    }
-
-    /// The logits of one row of this step.
-    fn logits(&mut self, model: &Model, pool: &Pool, row: usize, out: &mut Vec<f32>) {
-        let (set, width) = (pool.instruction_set(), model.shape.width);
-        let carrier = &mut self.rows[row];
-        let input = &mut carrier.input;
-        kernels::rms_norm(
-            set,
-            &carrier.x,
-            &model.output_norm,
-            model.shape.epsilon,
-            &mut input.floats[..width],
-        );
-        input.quantise(set, width);
-        out.resize(model.output().tiles() * TILE, 0.0);
-        kernels::multiply(pool, &[model.output()], &self.rows[row..=row], out);
-        out.truncate(model.vocab_size());
-    }
-}
-
-/// Copies one token's rows out of tiles, from tile `first` on.
-fn untile(tiles: &[f32], first: usize, tokens: usize, token: usize, out: &mut [f32]) {
-    for (tile, piece) in out.chunks_mut(TILE).enumerate() {
-        let from = ((first + tile) * tokens + token) * TILE;
-        piece.copy_from_slice(&tiles[from..from + piece.len()]);
+        self.length += tokens.len();
+        let wanted = if every { tokens.len() } else { 1 };
+        (0..wanted).for_each(|nth| visit(self.work.logits(nth)));
+        self.logits.clear();
+        self.logits.extend_from_slice(self.work.logits(wanted - 1));
     }
 }

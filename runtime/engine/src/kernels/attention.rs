@@ -80,13 +80,19 @@ impl Page {
     }
 }
 
+/// A sequence in the cache: all pages, and which of them are its own, in order.
+#[derive(Clone, Copy)]
+pub(crate) struct Paged<'a> {
+    pub(crate) pages: &'a [Page],
+    pub(crate) table: &'a [u32],
+    pub(crate) shape: PageShape,
+}
+
 on_each_set! {
-    /// Attention of one query, which carries its factor already, over the first `tokens` tokens of `pages`.
-    #[expect(clippy::too_many_arguments, reason = "one place calls it")]
+    /// Attention of one query, which carries its factor already, over the first `tokens` tokens of a sequence.
     pub(crate) fn attend(
         query: &[f32],
-        pages: &[Page],
-        shape: PageShape,
+        sequence: Paged<'_>,
         layer: usize,
         head: usize,
         tokens: usize,
@@ -98,18 +104,18 @@ on_each_set! {
 #[inline(always)]
 fn attend_body<W: Widen>(
     query: &[f32],
-    pages: &[Page],
-    shape: PageShape,
+    sequence: Paged<'_>,
     layer: usize,
     head: usize,
     tokens: usize,
     out: &mut [f32],
 ) {
+    let Paged { pages, table, shape } = sequence;
     let mut sums = [0.0f32; MAX_HEAD];
     let sums = &mut sums[..shape.head_len];
     let (mut highest, mut weight) = (f32::NEG_INFINITY, 0.0f32);
-    for (index, page) in pages[..tokens.div_ceil(PAGE)].iter().enumerate() {
-        let (keys, values) = page.head(shape, layer, head);
+    for (index, page) in table[..tokens.div_ceil(PAGE)].iter().enumerate() {
+        let (keys, values) = pages[*page as usize].head(shape, layer, head);
         let mut scores = [0.0f32; PAGE];
         for (query, keys) in query.iter().zip(keys.chunks_exact(PAGE)) {
             let keys = W::widen(keys.try_into().expect("16 tokens"));

@@ -154,18 +154,20 @@ fn attention_has_the_same_bits_on_every_set_and_is_a_weighted_mean() {
     let mut numbers = Numbers(11);
     for tokens in [1, 15, 16, 17, 50] {
         let mut pages: Vec<Page> = (0..4).map(|_| Page::new(shape)).collect();
+        let table = [2, 0, 3, 1];
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for position in 0..tokens {
             let key: Vec<f32> = (0..64).map(|_| half::widen(half::narrow(numbers.float()))).collect();
             let value: Vec<f32> = (0..64).map(|_| half::widen(half::narrow(numbers.float()))).collect();
-            pages[position / PAGE].write(shape, 1, position % PAGE, &key, &value);
+            pages[table[position / PAGE] as usize].write(shape, 1, position % PAGE, &key, &value);
             keys.push(key);
             values.push(value);
         }
         let query: Vec<f32> = (0..32).map(|_| numbers.float() * 2.0).collect();
         let result = |set| {
             let mut out = vec![0.0; 32];
-            attend(set, &query, &pages, shape, 1, 1, tokens, &mut out);
+            let sequence = Paged { pages: &pages, table: &table, shape };
+            attend(set, &query, sequence, 1, 1, tokens, &mut out);
             out
         };
         let expected = result(InstructionSet::Scalar);

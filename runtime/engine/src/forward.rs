@@ -1,0 +1,228 @@
+//! The forward pass: tokens of any sequences through all layers, in one step.
+//!
+//! Each row of a step is a token at a position of some sequence, which is a list of pages of the KV cache. What a row
+//! comes to depends on its own sequence alone: not on the other rows, nor on how a prompt was cut into steps.
+
+use crate::{
+    cache::{Cache, Table},
+    kernels::{self, Activations, Matrix, Pool, TILE},
+    model::{Layer, Model},
+};
+
+/// One row of a step.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) token: u32,
+    /// Tokens of its sequence before it. They are in the cache, or in this step before it.
+    pub(crate) position: usize,
+    /// Which of the step's tables its sequence is.
+    pub(crate) table: usize,
+    /// Whether the logits after it are wanted.
+    pub(crate) logits: bool,
+}
+
+/// What one token carries from layer to layer.
+struct Row {
+    x: Vec<f32>,
+    input: Activations,
+    query: Vec<f32>,
+    key: Vec<f32>,
+    value: Vec<f32>,
+    angles: Vec<(f32, f32)>,
+}
+
+impl AsRef<Activations> for Row {
+    fn as_ref(&self) -> &Activations {
+        &self.input
+    }
+}
+
+/// The memory of a step, used again in each.
+#[derive(Default)]
+pub(crate) struct Forward {
+    rows: Vec<Row>,
+    /// Tokens of this step: as many rows are in use.
+    tokens: usize,
+    /// Products, in tiles.
+    tiles: Vec<f32>,
+    /// Attention's results: for each token, each head.
+    attended: Vec<f32>,
+    /// Logits of the rows that asked for them, one after the other.
+    logits: Vec<f32>,
+    vocabulary: usize,
+}
+
+impl Forward {
+    /// Runs the rows, whose tokens are in the vocabulary and whose tables have pages for their positions. Rows of one
+    /// sequence are in the order of their positions.
+    pub(crate) fn run(
+        &mut self,
+        model: &Model,
+        pool: &Pool,
+        cache: &mut Cache,
+        tables: &[&Table],
+        places: &[Place],
+    ) {
+        self.begin(model, pool, places);
+        for (index, layer) in model.layers.iter().enumerate() {
+            self.attention(model, pool, layer, index, cache, tables, places);
+            self.feed(model, pool, layer);
+        }
+        self.output(model, pool, places);
+    }
+
+    /// The logits of the `nth` row of the last step that asked for them.
+    pub(crate) fn logits(&self, nth: usize) -> &[f32] {
+        &self.logits[nth * self.vocabulary..][..self.vocabulary]
+    }
+
+    /// Takes the tokens' embeddings.
+    fn begin(&mut self, model: &Model, pool: &Pool, places: &[Place]) {
+        let shape = &model.shape;
+        let queries = shape.heads * shape.head_len;
+        while self.rows.len() < places.len() {
+            self.rows.push(Row {
+                x: vec![0.0; shape.width],
+                input: Activations::new(shape.width.max(shape.feed_width).max(queries)),
+                query: vec![0.0; queries],
+                key: vec![0.0; shape.kv_heads * shape.head_len],
+                value: vec![0.0; shape.kv_heads * shape.head_len],
+                angles: Vec::new(),
+            });
+        }
+        self.tokens = places.len();
+        self.attended.resize(self.rows.len() * queries, 0.0);
+        self.each_row(pool, |index, row, _| {
+            model.embedding.row(places[index].token as usize, &mut row.x);
+            model.angles(places[index].position, &mut row.angles);
+        });
+    }
+
+    /// Calls `body` with each row in use, on any thread; it may read the products.
+    fn each_row(&mut self, pool: &Pool, body: impl Fn(usize, &mut Row, &[f32]) + Sync) {
+        let tiles = self.tiles.as_slice();
+        pool.each_chunk(&mut self.rows[..self.tokens], 1, |index, row| body(index, &mut row[0], tiles));
+    }
+
+    /// Multiplies matrices with the rows' inputs, into the tiles.
+    fn multiply(&mut self, pool: &Pool, matrices: &[&Matrix]) {
+        let tiles: usize = matrices.iter().map(|matrix| matrix.tiles()).sum();
+        let length = tiles * TILE * self.tokens;
+        if self.tiles.len() < length {
+            self.tiles.resize(length, 0.0);
+        }
+        kernels::multiply(pool, matrices, &self.rows[..self.tokens], &mut self.tiles[..length]);
+    }
+
+    /// The rows' inputs become the norms of what they carry.
+    fn norm(&mut self, model: &Model, pool: &Pool, weight: &[f32]) {
+        let (set, width) = (pool.instruction_set(), model.shape.width);
+        self.each_row(pool, |_, row, _| {
+            kernels::rms_norm(set, &row.x, weight, model.shape.epsilon, &mut row.input.floats[..width]);
+            row.input.quantise(set, width);
+        });
+    }
+
+    /// Adds the product in the tiles to what the rows carry.
+    fn add(&mut self, pool: &Pool) {
+        let (set, tokens) = (pool.instruction_set(), self.tokens);
+        self.each_row(pool, |index, row, tiles| kernels::add(set, &mut row.x, tiles, tokens, index));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a step has and what a layer is")]
+    fn attention(
+        &mut self,
+        model: &Model,
+        pool: &Pool,
+        layer: &Layer,
+        index: usize,
+        cache: &mut Cache,
+        tables: &[&Table],
+        places: &[Place],
+    ) {
+        let (set, tokens, shape) = (pool.instruction_set(), self.tokens, &model.shape);
+        self.norm(model, pool, &layer.attention_norm);
+        self.multiply(pool, &[&layer.query, &layer.key, &layer.value]);
+        let (key_at, value_at) = (layer.query.tiles(), layer.query.tiles() + layer.key.tiles());
+        let factor = 1.0 / (shape.head_len as f32).sqrt();
+        self.each_row(pool, |index, row, tiles| {
+            untile(tiles, 0, tokens, index, &mut row.query);
+            untile(tiles, key_at, tokens, index, &mut row.key);
+            untile(tiles, value_at, tokens, index, &mut row.value);
+            kernels::rotate(&mut row.query, shape.head_len, &row.angles);
+            kernels::rotate(&mut row.key, shape.head_len, &row.angles);
+            row.query.iter_mut().for_each(|value| *value *= factor);
+        });
+        for (row, place) in self.rows[..tokens].iter().zip(places) {
+            cache.write(tables[place.table], index, place.position, &row.key, &row.value);
+        }
+
+        let (rows, cache) = (&self.rows, &*cache);
+        let (head_len, share) = (shape.head_len, shape.heads / shape.kv_heads);
+        let attended = &mut self.attended[..tokens * shape.heads * head_len];
+        pool.each_chunk(attended, head_len, |chunk, out| {
+            let (token, head) = (chunk / shape.heads, chunk % shape.heads);
+            let query = &rows[token].query[head * head_len..][..head_len];
+            let place = places[token];
+            let seen = place.position + 1; // itself and all before it
+            kernels::attend(set, query, cache.sequence(tables[place.table]), index, head / share, seen, out);
+        });
+
+        let queries = shape.heads * head_len;
+        let attended = std::mem::take(&mut self.attended);
+        self.each_row(pool, |index, row, _| {
+            row.input.floats[..queries].copy_from_slice(&attended[index * queries..][..queries]);
+            row.input.quantise(set, queries);
+        });
+        self.attended = attended;
+        self.multiply(pool, &[&layer.attention_out]);
+        self.add(pool);
+    }
+
+    fn feed(&mut self, model: &Model, pool: &Pool, layer: &Layer) {
+        let (set, tokens, width) = (pool.instruction_set(), self.tokens, model.shape.feed_width);
+        self.norm(model, pool, &layer.feed_norm);
+        self.multiply(pool, &[&layer.gate, &layer.up]);
+        let up_at = layer.gate.tiles() * tokens * TILE;
+        self.each_row(pool, |index, row, tiles| {
+            let (gate, up) = tiles.split_at(up_at);
+            kernels::swiglu(set, gate, up, tokens, index, &mut row.input.floats[..width]);
+            row.input.quantise(set, width);
+        });
+        self.multiply(pool, &[&layer.down]);
+        self.add(pool);
+    }
+
+    /// The logits of the rows that ask for them, in one product.
+    fn output(&mut self, model: &Model, pool: &Pool, places: &[Place]) {
+        let (set, width) = (pool.instruction_set(), model.shape.width);
+        // Rows that ask come first: the product takes neighbours.
+        let mut asking = 0;
+        for (row, _) in places.iter().enumerate().filter(|(_, place)| place.logits) {
+            self.rows.swap(asking, row);
+            asking += 1;
+        }
+        self.tokens = asking;
+        self.vocabulary = model.vocab_size();
+        self.logits.resize(asking * self.vocabulary, 0.0);
+        if asking == 0 {
+            return;
+        }
+        self.each_row(pool, |_, row, _| {
+            let out = &mut row.input.floats[..width];
+            kernels::rms_norm(set, &row.x, &model.output_norm, model.shape.epsilon, out);
+            row.input.quantise(set, width);
+        });
+        self.multiply(pool, &[model.output()]);
+        let tiles = self.tiles.as_slice();
+        pool.each_chunk(&mut self.logits, self.vocabulary, |row, out| untile(tiles, 0, asking, row, out));
+    }
+}
+
+/// Copies one token's rows out of tiles, from tile `first` on.
+fn untile(tiles: &[f32], first: usize, tokens: usize, token: usize, out: &mut [f32]) {
+    for (tile, piece) in out.chunks_mut(TILE).enumerate() {
+        let from = ((first + tile) * tokens + token) * TILE;
+        piece.copy_from_slice(&tiles[from..from + piece.len()]);
+    }
+}
