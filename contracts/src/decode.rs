@@ -17,6 +17,8 @@ pub enum Kind {
     WalletV4R2,
     /// A wallet, version 5 release 1.
     WalletV5R1,
+    /// A wallet for large payouts.
+    WalletPayout,
     /// A payment channel.
     Channel,
     /// The registry.
@@ -31,6 +33,7 @@ impl Kind {
         let known = [
             (wallet::v4r2::code_hash(), Self::WalletV4R2),
             (wallet::v5r1::code_hash(), Self::WalletV5R1),
+            (wallet::payout::code_hash(), Self::WalletPayout),
             (channel::code_hash(), Self::Channel),
             (registry::code_hash(), Self::Registry),
             (bond::code_hash(), Self::Bond),
@@ -43,6 +46,7 @@ impl Kind {
         match self {
             Self::WalletV4R2 => "wallet v4r2",
             Self::WalletV5R1 => "wallet v5r1",
+            Self::WalletPayout => "payout wallet",
             Self::Channel => "channel",
             Self::Registry => "registry",
             Self::Bond => "bond",
@@ -55,6 +59,7 @@ impl Kind {
             Self::Channel => channel::exit_code_meaning(code),
             Self::Registry => registry::exit_code_meaning(code),
             Self::Bond => bond::exit_code_meaning(code),
+            Self::WalletPayout => wallet::payout::exit_code_meaning(code),
             Self::WalletV4R2 | Self::WalletV5R1 => None,
         }
     }
@@ -84,9 +89,12 @@ pub type Field = (&'static str, Value);
 pub fn state(init: &StateInit, balance: Nanotons) -> Option<(Kind, Vec<Field>)> {
     let kind = Kind::of(&init.code.as_ref()?.repr_hash().0)?;
     let data = init.data.as_ref()?;
+    let seqno =
+        |version: WalletVersion| Some(vec![("seqno", Value::Number(version.seqno(data).ok()?.into()))]);
     let fields = match kind {
-        Kind::WalletV4R2 => vec![("seqno", Value::Number(WalletVersion::V4R2.seqno(data).ok()?.into()))],
-        Kind::WalletV5R1 => vec![("seqno", Value::Number(WalletVersion::V5R1.seqno(data).ok()?.into()))],
+        Kind::WalletV4R2 => seqno(WalletVersion::V4R2)?,
+        Kind::WalletV5R1 => seqno(WalletVersion::V5R1)?,
+        Kind::WalletPayout => seqno(WalletVersion::Payout)?,
         Kind::Channel => channel_state(&channel::State::parse(data, balance).ok()?),
         Kind::Registry => registry_state(&registry::Registry::parse(data).ok()?),
         Kind::Bond => bond_state(&bond::State::parse(data, balance).ok()?),

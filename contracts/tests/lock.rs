@@ -51,5 +51,7 @@ fn sources_and_code_are_those_of_the_lock() {
     }
     assert_eq!(hex::encode(cocoon_contracts::bond::code_hash()), lock.contracts["bond"].code_hash);
     assert_eq!(hex::encode(cocoon_contracts::channel::code_hash()), lock.contracts["channel"].code_hash);
+    let payout = cocoon_contracts::wallet::payout::code_hash();
+    assert_eq!(hex::encode(payout), lock.contracts["payout"].code_hash);
     assert_eq!(hex::encode(cocoon_contracts::registry::code_hash()), lock.contracts["registry"].code_hash);
 }

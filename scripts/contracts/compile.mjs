@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import tolk from "@ton/tolk-js";
 
-const CONTRACTS = ["bond", "channel", "registry"];
+const CONTRACTS = ["bond", "channel", "payout", "registry"];
 const folder = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "contracts");
 const mode = process.argv[2];
 if (mode !== "--check" && mode !== "--write") {

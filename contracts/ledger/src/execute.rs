@@ -12,6 +12,7 @@ use tycho_types::models::{
 
 use crate::LedgerError;
 use crate::genesis::{debit, faucet_address, no_account};
+use crate::parallel::in_parallel;
 use crate::store::Totals;
 
 /// Most transactions in one block; the rest waits for the next.
@@ -23,7 +24,17 @@ pub(crate) struct External {
     pub message: Cell,
 }
 
+/// Logical times that each message of a block gets for its transaction and what that sends (255 messages at most): known
+/// before it is carried out, so that accounts need not wait for each other.
+const LT_OF_A_MESSAGE: u64 = 1000;
+/// So many accounts at least are worth a thread's start.
+const WORTH_A_THREAD: usize = 8;
+
 /// The block that is being made. Nothing of the ledger changes until it is done and on disk.
+///
+/// It is made in rounds: all that waits is carried out, each account's messages in their order, and what they send waits
+/// for the next round. In a round no account depends on another, so all processors share it; what comes of it is the same
+/// for any number of them.
 pub(crate) struct Draft<'a> {
     pub accounts: &'a BTreeMap<Address, ShardAccount>,
     pub config: &'a ParsedConfig,
@@ -37,32 +48,45 @@ pub(crate) struct Draft<'a> {
     pub externals: Vec<([u8; 32], u64)>,
 }
 
+/// A message in a round.
+struct Delivery {
+    to: Address,
+    message: Cell,
+    /// What is lost if it cannot be carried out. `None` when it came from outside.
+    value: Option<u128>,
+    lt: u64,
+}
+
+type Outcome = Result<ExecutorOutput, String>;
+
 impl Draft<'_> {
-    pub(crate) fn is_full(&self) -> bool {
-        self.transactions.len() >= MAX_BLOCK_TRANSACTIONS
-    }
-
-    /// Carries out a message from outside and all that follows from it. One that is not accepted leaves no trace.
-    pub(crate) fn external(&mut self, external: &External) -> Result<(), LedgerError> {
-        match self.run(&external.to, true, external.message.clone()) {
-            Ok(output) => {
-                let lt = output.new_state.last_trans_lt;
-                self.externals.push((external.message.repr_hash().0, lt));
-                self.externals.extend(normalised_hash(&external.message).map(|hash| (hash, lt)));
-                self.apply(&external.to, output)?;
+    /// Carries out what is in the queue, then messages from outside, until nothing waits or the block is full. Returns how
+    /// many of `externals` it took; one that is not accepted leaves no trace.
+    pub(crate) fn fill(&mut self, externals: &VecDeque<External>) -> Result<usize, LedgerError> {
+        let mut taken = 0;
+        loop {
+            let mut round = Vec::new();
+            let room = MAX_BLOCK_TRANSACTIONS.saturating_sub(self.transactions.len());
+            while round.len() < room
+                && let Some(message) = self.queue.pop_front()
+            {
+                self.internal(message, &mut round)?;
             }
-            Err(why) => tracing::debug!(to = %external.to, %why, "a message from outside was dropped"),
+            while round.len() < room
+                && let Some(External { to, message }) = externals.get(taken)
+            {
+                let lt = self.next_lt();
+                round.push(Delivery { to: to.clone(), message: message.clone(), value: None, lt });
+                taken += 1;
+            }
+            if round.is_empty() {
+                return Ok(taken);
+            }
+            let outcomes = self.carry_out(&round);
+            for (delivery, outcome) in round.into_iter().zip(outcomes) {
+                self.apply(delivery, outcome);
+            }
         }
-        self.deliver()
-    }
-
-    /// Delivers messages between accounts, in the order in which they were sent.
-    pub(crate) fn deliver(&mut self) -> Result<(), LedgerError> {
-        while !self.is_full() {
-            let Some(message) = self.queue.pop_front() else { break };
-            self.internal(message)?;
-        }
-        Ok(())
     }
 
     /// Sends money out of the faucet's account, if there is as much.
@@ -88,40 +112,88 @@ impl Draft<'_> {
         };
         self.lt += 1;
         self.queue.push_back(CellBuilder::build_from(message).map_err(broken)?);
-        self.deliver()
+        Ok(())
     }
 
-    fn internal(&mut self, message: Cell) -> Result<(), LedgerError> {
+    /// Takes a message of the queue into the round, unless it goes to where nothing can be.
+    fn internal(&mut self, message: Cell, round: &mut Vec<Delivery>) -> Result<(), LedgerError> {
         let Ok(MsgInfo::Int(info)) = message.parse::<MsgInfo>() else {
             return Err(broken("a message in the queue is not one between accounts"));
         };
         // The rest of the forward fee belongs to whoever delivers.
         self.totals.fees += info.fwd_fee.into_inner();
-        let IntAddr::Std(to) = info.dst else {
-            self.totals.burned += info.value.tokens.into_inner();
-            return Ok(());
-        };
-        match self.run(&to, false, message) {
-            Ok(output) => self.apply(&to, output),
-            Err(why) => {
-                tracing::error!(%to, %why, "a message between accounts could not be executed: its value is lost");
-                self.totals.burned += info.value.tokens.into_inner();
-                Ok(())
-            }
+        let value = info.value.tokens.into_inner();
+        if let IntAddr::Std(to) = info.dst {
+            let lt = self.next_lt();
+            round.push(Delivery { to, message, value: Some(value), lt });
+        } else {
+            self.totals.burned += value;
         }
+        Ok(())
     }
 
-    fn run(&self, to: &Address, is_external: bool, message: Cell) -> Result<ExecutorOutput, String> {
-        let account = self.account(to);
-        let executor = Executor::new(&self.params, self.config).with_min_lt(self.lt);
+    fn next_lt(&mut self) -> u64 {
+        let lt = self.lt;
+        self.lt += LT_OF_A_MESSAGE;
+        lt
+    }
+
+    /// What comes of each message of a round, in the round's order.
+    fn carry_out(&self, round: &[Delivery]) -> Vec<Outcome> {
+        let mut of_account: BTreeMap<&Address, Vec<(usize, &Delivery)>> = BTreeMap::new();
+        for (place, delivery) in round.iter().enumerate() {
+            of_account.entry(&delivery.to).or_default().push((place, delivery));
+        }
+        let of_account: Vec<_> = of_account.into_values().collect();
+        let mut outcomes = in_parallel(&of_account, WORTH_A_THREAD, |part| {
+            part.iter().flat_map(|deliveries| self.carry_out_on_one(deliveries)).collect()
+        });
+        outcomes.sort_unstable_by_key(|(place, _)| *place);
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    /// The same of one account's messages, one after the other.
+    fn carry_out_on_one(&self, deliveries: &[(usize, &Delivery)]) -> Vec<(usize, Outcome)> {
+        let mut changed: Option<ShardAccount> = None;
+        let each = |(place, delivery): &(usize, &Delivery)| {
+            let account = changed.take().unwrap_or_else(|| self.account(&delivery.to));
+            let outcome = self.run(delivery, &account);
+            changed = Some(outcome.as_ref().map_or(account, |output| output.new_state.clone()));
+            (*place, outcome)
+        };
+        deliveries.iter().map(each).collect()
+    }
+
+    fn run(&self, delivery: &Delivery, account: &ShardAccount) -> Outcome {
+        let executor = Executor::new(&self.params, self.config).with_min_lt(delivery.lt);
+        let Delivery { to, message, value, .. } = delivery;
         guarded(|| {
             executor
-                .begin_ordinary(to, is_external, message, &account)
+                .begin_ordinary(to, value.is_none(), message.clone(), account)
                 .and_then(|transaction| transaction.commit().map_err(TxError::Fatal))
         })
     }
 
-    fn apply(&mut self, to: &Address, output: ExecutorOutput) -> Result<(), LedgerError> {
+    fn apply(&mut self, delivery: Delivery, outcome: Outcome) {
+        let Delivery { to, message, value, .. } = delivery;
+        match (outcome, value) {
+            (Ok(output), value) => {
+                if value.is_none() {
+                    let lt = output.new_state.last_trans_lt;
+                    self.externals.push((message.repr_hash().0, lt));
+                    self.externals.extend(normalised_hash(&message).map(|hash| (hash, lt)));
+                }
+                self.keep(to, output);
+            }
+            (Err(why), None) => tracing::debug!(%to, %why, "a message from outside was dropped"),
+            (Err(why), Some(value)) => {
+                tracing::error!(%to, %why, "a message between accounts could not be executed: its value is lost");
+                self.totals.burned += value;
+            }
+        }
+    }
+
+    fn keep(&mut self, to: Address, output: ExecutorOutput) {
         self.totals.fees += output.transaction_meta.total_fees.into_inner();
         self.totals.burned += output.burned.into_inner();
         for message in &output.transaction_meta.out_msgs {
@@ -134,8 +206,7 @@ impl Draft<'_> {
         let lt = output.new_state.last_trans_lt;
         self.lt = self.lt.max(output.transaction_meta.next_lt);
         self.changed.insert(to.clone(), output.new_state);
-        self.transactions.push((to.clone(), lt, output.transaction.into_inner()));
-        Ok(())
+        self.transactions.push((to, lt, output.transaction.into_inner()));
     }
 
     fn account(&self, address: &Address) -> ShardAccount {

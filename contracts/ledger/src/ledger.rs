@@ -337,18 +337,10 @@ impl Ledger {
             transactions: Vec::new(),
             externals: Vec::new(),
         };
-        draft.deliver()?;
         for (to, amount) in &self.grants {
             draft.grant(to, *amount)?;
         }
-        let mut taken = 0;
-        for external in &self.pending {
-            if draft.is_full() {
-                break;
-            }
-            draft.external(external)?;
-            taken += 1;
-        }
+        let taken = draft.fill(&self.pending)?;
 
         let block = seal(&self.head, self.network, time, start_lt, &draft);
         self.store.commit(&Changes {

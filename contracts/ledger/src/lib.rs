@@ -17,6 +17,7 @@ mod faults;
 mod genesis;
 mod getter;
 mod ledger;
+mod parallel;
 mod rpc;
 mod server;
 mod store;

@@ -1,14 +1,16 @@
-//! Wallets: addresses and signed transfers, in the two versions of TON's standard wallet that are in use.
+//! Wallets: addresses and signed transfers, in the two versions of TON's standard wallet that are in use, and in one of our
+//! own for large payouts.
 //!
-//! [`WalletVersion`] is what callers hold; [`v4r2`] and [`v5r1`] are the versions themselves. A key alone names no
+//! [`WalletVersion`] is what callers hold; [`v4r2`], [`v5r1`] and [`payout`] are the versions themselves. A key alone names no
 //! address: the version belongs to it, and for v5r1 the network too.
 
+pub mod payout;
 pub mod v4r2;
 pub mod v5r1;
 
-use tycho_types::cell::{Cell, CellBuilder, HashBytes};
+use tycho_types::cell::{Cell, CellBuilder, CellFamily as _, HashBytes};
 use tycho_types::models::{
-    CurrencyCollection, ExtInMsgInfo, MessageLayout, MsgInfo, OwnedMessage, OwnedRelaxedMessage,
+    CurrencyCollection, ExtInMsgInfo, MessageLayout, MsgInfo, OutAction, OwnedMessage, OwnedRelaxedMessage,
     RelaxedIntMsgInfo, RelaxedMsgInfo, StateInit,
 };
 use tycho_types::num::Tokens;
@@ -19,7 +21,7 @@ pub use v4r2::{MAX_TRANSFERS, address, code_hash, external_message, seqno, state
 use crate::message::MAX_MESSAGE_BYTES;
 use crate::{Address, Malformed, Nanotons, SigningKey, VerifyingKey, build_cell, message};
 
-/// Pay forward fees apart from the value (+1), and let one failing transfer not block the wallet (+2). Both versions run
+/// Pay forward fees apart from the value (+1), and let one failing transfer not block the wallet (+2). All versions run
 /// with it: v5r1 refuses an external message that has an action without +2.
 pub(crate) const SEND_MODE: u8 = 3;
 /// The longest comment of a transfer, in bytes.
@@ -32,6 +34,8 @@ pub enum WalletVersion {
     V4R2,
     /// Version 5, revision 1: 255 transfers in a message. Another address on every network.
     V5R1,
+    /// Ours, `payout.tolk`: 255 transfers in a message, for less. The same address on every network. No wallet app knows it.
+    Payout,
 }
 
 /// What a wallet's message is valid for.
@@ -70,14 +74,15 @@ pub struct Transfer {
 }
 
 impl WalletVersion {
-    /// All of them, the newest first.
-    pub const ALL: [Self; 2] = [Self::V5R1, Self::V4R2];
+    /// All of them: the newest first, ours last.
+    pub const ALL: [Self; 3] = [Self::V5R1, Self::V4R2, Self::Payout];
 
-    /// Its name: `v4r2` or `v5r1`.
+    /// Its name: `v4r2`, `v5r1` or `payout`.
     pub fn name(self) -> &'static str {
         match self {
             Self::V4R2 => "v4r2",
             Self::V5R1 => "v5r1",
+            Self::Payout => "payout",
         }
     }
 
@@ -96,6 +101,7 @@ impl WalletVersion {
         match self {
             Self::V4R2 => v4r2::code_hash(),
             Self::V5R1 => v5r1::code_hash(),
+            Self::Payout => payout::code_hash(),
         }
     }
 
@@ -104,6 +110,7 @@ impl WalletVersion {
         match self {
             Self::V4R2 => v4r2::MAX_TRANSFERS,
             Self::V5R1 => v5r1::MAX_TRANSFERS,
+            Self::Payout => payout::MAX_TRANSFERS,
         }
     }
 
@@ -117,6 +124,7 @@ impl WalletVersion {
         match self {
             Self::V4R2 => v4r2::state_init(key),
             Self::V5R1 => v5r1::state_init(key, v5r1::wallet_id(network)),
+            Self::Payout => payout::state_init(key),
         }
     }
 
@@ -128,6 +136,7 @@ impl WalletVersion {
         match self {
             Self::V4R2 => v4r2::seqno(data),
             Self::V5R1 => v5r1::seqno(data),
+            Self::Payout => payout::seqno(data),
         }
     }
 
@@ -148,6 +157,7 @@ impl WalletVersion {
         let body = match self {
             Self::V4R2 => v4r2::signed_body(key, seqno, valid_until, transfers)?,
             Self::V5R1 => v5r1::signed_body(key, v5r1::wallet_id(network), seqno, valid_until, transfers)?,
+            Self::Payout => payout::signed_body(key, network, validity, transfers)?,
         };
         let init = self.state_init(&key.public(), network);
         let message = enclose(&address_of(&init), deploy.then(|| init.clone()), &body)?;
@@ -178,6 +188,19 @@ fn internal_message(transfer: &Transfer) -> Result<Cell, Malformed> {
     CellBuilder::build_from(laid_out(None))
         .or_else(|_| CellBuilder::build_from(laid_out(Some(apart))))
         .map_err(|error| Malformed::new("wallet message", error))
+}
+
+/// The actions as TVM's `OutList`: an empty cell, and around it one cell for each action, the first innermost.
+fn out_list(transfers: &[Transfer]) -> Result<Cell, Malformed> {
+    transfers.iter().try_fold(Cell::empty_cell(), |before, transfer| {
+        let message = internal_message(transfer)?;
+        Ok(build_cell(|b| {
+            b.store_reference(before)?;
+            b.store_u32(OutAction::TAG_SEND_MSG)?;
+            b.store_u8(SEND_MODE)?;
+            b.store_reference(message)
+        }))
+    })
 }
 
 /// The body of a transfer with words for people: a zero tag, and the text in a chain of cells.
@@ -229,7 +252,7 @@ fn check_transfers(transfers: &[Transfer], most: usize) -> Result<(), Malformed>
     Ok(())
 }
 
-/// The outer message, laid out by tycho-types for both versions: tlb-ton 0.11 inlines a body by its bits alone, and so
+/// The outer message, laid out by tycho-types for all versions: tlb-ton 0.11 inlines a body by its bits alone, and so
 /// cannot place four references beside a state init.
 fn enclose(to: &Address, init: Option<StateInit>, body: &Cell) -> Result<Cell, Malformed> {
     let message = OwnedMessage {

@@ -6,10 +6,10 @@
 use std::sync::LazyLock;
 
 use tycho_types::boc::Boc;
-use tycho_types::cell::{Cell, CellFamily, HashBytes};
-use tycho_types::models::{OutAction, StateInit};
+use tycho_types::cell::{Cell, HashBytes};
+use tycho_types::models::StateInit;
 
-use super::{SEND_MODE, Transfer, internal_message};
+use super::{Transfer, out_list};
 use crate::{Malformed, SigningKey, VerifyingKey, build_cell};
 
 /// Most transfers in one external message: as many actions as TVM carries out.
@@ -81,19 +81,6 @@ pub(crate) fn signed_body(
         })
     };
     Ok(body(Some(key.sign(body(None).repr_hash().as_slice()))))
-}
-
-/// The actions as TVM's `OutList`: an empty cell, and around it one cell for each action, the first innermost.
-fn out_list(transfers: &[Transfer]) -> Result<Cell, Malformed> {
-    transfers.iter().try_fold(Cell::empty_cell(), |before, transfer| {
-        let message = internal_message(transfer)?;
-        Ok(build_cell(|b| {
-            b.store_reference(before)?;
-            b.store_u32(OutAction::TAG_SEND_MSG)?;
-            b.store_u8(SEND_MODE)?;
-            b.store_reference(message)
-        }))
-    })
 }
 
 #[cfg(test)]

@@ -109,6 +109,7 @@ pub(crate) fn wallet_information(ledger: &Ledger, address: &Address) -> Value {
         wallet["wallet_type"] = match version {
             WalletVersion::V4R2 => "wallet v4 r2",
             WalletVersion::V5R1 => "wallet v5 r1",
+            WalletVersion::Payout => "cocoon payout wallet",
         }
         .into();
         wallet["seqno"] = seqno.into();

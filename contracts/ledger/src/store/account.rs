@@ -8,8 +8,9 @@ use tycho_types::cell::{Cell, CellBuilder, HashBytes, Lazy};
 use tycho_types::error::Error;
 use tycho_types::models::{AccountState, OptionalAccount, ShardAccount, StdAddr};
 
-use super::{ACCOUNTS, CODES, in_parallel, key, stored};
+use super::{ACCOUNTS, CODES, WORTH_A_THREAD, key, stored};
 use crate::LedgerError;
+use crate::parallel::in_parallel;
 
 /// The first byte of a kept account: whole, or with a cell of its code's hash where the code was.
 const WHOLE: u8 = 0;
@@ -22,7 +23,8 @@ pub(super) fn write(
     let mut table = write.open_table(ACCOUNTS).map_err(stored)?;
     let mut codes = write.open_table(CODES).map_err(stored)?;
     let mut seen = HashSet::new();
-    let encoded = in_parallel(accounts, |part| part.iter().map(|(_, account)| encode(account)).collect());
+    let encode_part = |part: &[(_, &ShardAccount)]| part.iter().map(|(_, account)| encode(account)).collect();
+    let encoded = in_parallel(accounts, WORTH_A_THREAD, encode_part);
     for ((address, _), encoded) in accounts.iter().zip(encoded) {
         let (bytes, code) = encoded.map_err(execution)?;
         table.insert(key(address), bytes.as_slice()).map_err(stored)?;

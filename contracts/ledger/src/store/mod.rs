@@ -8,7 +8,7 @@ mod file;
 mod migrate;
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use redb::backends::InMemoryBackend;
@@ -20,6 +20,7 @@ use tycho_types::models::{ShardAccount, StdAddr};
 
 use crate::LedgerError;
 use crate::block::Block;
+use crate::parallel::in_parallel;
 
 /// Account (workchain and hash) to its state, as `account.rs` writes it.
 const ACCOUNTS: TableDefinition<'_, [u8; 33], &[u8]> = TableDefinition::new("accounts");
@@ -43,9 +44,8 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const SCHEMA: u32 = 2;
 /// Bytes before the bag of cells in [`LOG`]: account and hash.
 const LOG_HEAD: usize = 33 + 32;
-/// From how many items on threads are worth their start, and how many at most.
-const WORTH_THREADS: usize = 256;
-const MAX_THREADS: usize = 8;
+/// So many items at least are worth a thread's start.
+const WORTH_A_THREAD: usize = 128;
 /// How much memory redb may use to cache pages.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -322,7 +322,7 @@ fn write_log(
     write: &redb::WriteTransaction,
     transactions: &[(&StdAddr, u64, &Cell)],
 ) -> Result<(), LedgerError> {
-    let values = in_parallel(transactions, |part| {
+    let values = in_parallel(transactions, WORTH_A_THREAD, |part| {
         let mut cache = BocHeaderCache::default();
         let value = |(address, _, cell): &(&StdAddr, u64, &Cell)| {
             let bag = Boc::encode_with_cache(*cell, &mut cache);
@@ -346,20 +346,6 @@ fn write_log(
         history.insert(key, ()).map_err(stored)?;
     }
     Ok(())
-}
-
-/// Does a full block's work with all processors; the results are in the items' order.
-fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> Vec<R> + Sync) -> Vec<R> {
-    if items.len() < WORTH_THREADS {
-        return work(items);
-    }
-    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(MAX_THREADS));
-    std::thread::scope(|scope| {
-        let parts = items.chunks(items.len().div_ceil(threads));
-        let parts: Vec<_> = parts.map(|part| scope.spawn(|| work(part))).collect();
-        let joined = parts.into_iter().map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        joined.flatten().collect()
-    })
 }
 
 fn entry_of_log(value: &[u8]) -> Result<(StdAddr, Cell), LedgerError> {

@@ -1,6 +1,6 @@
-//! The official wallet codes (v4r2, v5r1) run what this repository builds.
+//! The official wallet codes (v4r2, v5r1) and our own (payout) run what this repository builds.
 
-use cocoon_contracts::wallet::{self, SignedMessage, Transfer, Validity, WalletVersion};
+use cocoon_contracts::wallet::{self, SignedMessage, Transfer, Validity, WalletVersion, payout};
 use cocoon_contracts::{Address, Cell, Nanotons, SigningKey, TON, VerifyingKey, message};
 use cocoon_ledger::{Schedule, SubmitError, configuration, faucet_address};
 use tycho_executor::{Executor, ExecutorInspector, ExecutorParams, ParsedConfig};
@@ -86,7 +86,9 @@ fn refused(world: &mut World, to: &Address, message: &Cell) -> Option<i32> {
 
 #[test]
 fn deploys_itself_pays_and_refuses_a_replay() {
-    for (version, code) in [(WalletVersion::V4R2, 33), (WalletVersion::V5R1, 133)] {
+    for (version, code) in
+        [(WalletVersion::V4R2, 33), (WalletVersion::V5R1, 133), (WalletVersion::Payout, 0x500)]
+    {
         let mut world = World::new();
         let mut payer = Payer::funded(&mut world, version);
         let friend = people(1).remove(0);
@@ -113,7 +115,12 @@ fn deploys_itself_pays_and_refuses_a_replay() {
 
 #[test]
 fn every_transfer_of_a_full_message_arrives_in_order() {
-    for (version, counts) in [(WalletVersion::V4R2, [1, 3, 4]), (WalletVersion::V5R1, [1, 50, 255])] {
+    let versions = [
+        (WalletVersion::V4R2, [1, 3, 4]),
+        (WalletVersion::V5R1, [1, 50, 255]),
+        (WalletVersion::Payout, [1, 50, 255]),
+    ];
+    for (version, counts) in versions {
         for count in counts {
             let mut world = World::new();
             let mut payer = Payer::funded(&mut world, version);
@@ -134,7 +141,9 @@ fn every_transfer_of_a_full_message_arrives_in_order() {
 
 #[test]
 fn refuses_expired_messages_other_signers_and_other_wallets() {
-    for (version, expired) in [(WalletVersion::V4R2, 36), (WalletVersion::V5R1, 136)] {
+    for (version, expired) in
+        [(WalletVersion::V4R2, 36), (WalletVersion::V5R1, 136), (WalletVersion::Payout, 0x501)]
+    {
         let mut world = World::new();
         let mut payer = Payer::funded(&mut world, version);
         let friend = to(people(1).remove(0), 1);
@@ -168,6 +177,35 @@ fn a_message_of_another_network_is_refused_by_the_wallet_itself() {
     let foreign = WalletVersion::V5R1.sign(&payer.key, -239, validity, &[friend]).unwrap();
     let redirected = redirect(&foreign, &payer.address);
     assert_eq!(refused(&mut world, &payer.address, &redirected), Some(134), "invalid wallet id");
+}
+
+#[test]
+fn a_payout_order_is_for_one_network_and_for_an_hour_at_most() {
+    let mut world = World::new();
+    let mut payer = Payer::funded(&mut world, WalletVersion::Payout);
+    let friend = [to(people(1).remove(0), 1)];
+    payer.pay(&mut world, &friend);
+    let now = world.now;
+    for (network, valid_until, code) in [
+        (-239, now + 60, Some(0x503)),
+        (NETWORK, now + payout::MAX_VALID_SECONDS + 1, Some(0x502)),
+        (NETWORK, now - 1, Some(0x501)),
+    ] {
+        let validity = Validity { seqno: 1, valid_until, deploy: false };
+        let signed = payer.version.sign(&payer.key, network, validity, &friend).unwrap();
+        let found = refused(&mut world, &payer.address, &signed.message);
+        assert_eq!(
+            found,
+            code,
+            "network {network}, valid until now {:+}",
+            i64::from(valid_until) - i64::from(now)
+        );
+    }
+    for valid_until in [now, now + payout::MAX_VALID_SECONDS] {
+        let validity = Validity { seqno: 1, valid_until, deploy: false };
+        let signed = payer.version.sign(&payer.key, NETWORK, validity, &friend).unwrap();
+        world.ledger.submit(&message::encode(&signed.message)).expect("at the bounds it is valid");
+    }
 }
 
 /// The same signed body, addressed to another account: what a relayer can do.
@@ -206,8 +244,8 @@ fn cost_per_payout(schedule: Schedule, version: WalletVersion, to_whom: &[Addres
     (before - count * 50_000_000 - world.balance(&payer.address)) / count
 }
 
-/// Of the 0.00016 TON for each recipient, 0.000067 is the forward fee's lump, 0.000049 the wallet's gas (733), 0.000044
-/// the import of its two cells: none of them can be saved. Equal transfers share a cell, and cost 0.000125.
+/// Of the 0.00016 TON that v5r1 pays for each recipient, 0.000067 is the forward fee's lump, 0.000044 the import of two cells,
+/// and 0.000049 its gas (733), which the payout wallet does not spend. Equal transfers share a cell: v5r1 pays 0.000125.
 #[test]
 fn a_batched_payout_costs_what_the_network_asks_for_and_no_more() {
     println!("\nfees of the wallet for each payout, in TON");
@@ -216,6 +254,8 @@ fn a_batched_payout_costs_what_the_network_asks_for_and_no_more() {
         ("v4r2 x 4", WalletVersion::V4R2, people(4)),
         ("v5r1 x 1", WalletVersion::V5R1, people(1)),
         ("v5r1 x 255", WalletVersion::V5R1, people(255)),
+        ("payout x 1", WalletVersion::Payout, people(1)),
+        ("payout x 255", WalletVersion::Payout, people(255)),
         ("v5r1 x 255 equal", WalletVersion::V5R1, vec![people(1).remove(0); 255]),
     ];
     for schedule in [Schedule::Mainnet2026, Schedule::Mainnet2025] {
@@ -225,6 +265,7 @@ fn a_batched_payout_costs_what_the_network_asks_for_and_no_more() {
             if schedule == Schedule::Mainnet2026 {
                 match *name {
                     "v5r1 x 255" => assert!(cost <= 160_000, "{cost} nanotons"),
+                    "payout x 255" => assert!(cost <= 112_000, "{cost} nanotons"),
                     "v5r1 x 255 equal" => assert!(cost <= 126_000, "{cost} nanotons"),
                     _ => {}
                 }
@@ -236,11 +277,13 @@ fn a_batched_payout_costs_what_the_network_asks_for_and_no_more() {
 #[test]
 fn the_address_of_a_key_depends_on_version_and_network() {
     let key: VerifyingKey = SigningKey::from_seed(&[9; 32]).public();
-    let [five, four] = WalletVersion::ALL.map(|version| version.address(&key, NETWORK));
+    let [five, four, payout] = WalletVersion::ALL.map(|version| version.address(&key, NETWORK));
     assert_ne!(five, four);
     assert_ne!(five, WalletVersion::V5R1.address(&key, -239));
     assert_eq!(four, WalletVersion::V4R2.address(&key, -239));
     assert_eq!(four, wallet::address(&key));
+    assert_eq!(payout, WalletVersion::Payout.address(&key, -239));
+    assert!(payout != four && payout != five);
 }
 
 #[test]

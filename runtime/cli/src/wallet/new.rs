@@ -44,8 +44,11 @@ pub(crate) struct Arguments {
     #[arg(long)]
     plain: bool,
     /// The older version, v4r2: the same address on every network
-    #[arg(long)]
+    #[arg(long, conflicts_with = "payout")]
     v4r2: bool,
+    /// A wallet for who pays many often: cheaper for each payment, and known to no wallet app
+    #[arg(long)]
+    payout: bool,
     /// Fill it from the faucet of a development network
     #[arg(long)]
     faucet: bool,
@@ -66,7 +69,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         return Err(keys::explain(&cocoon_keystore::KeystoreError::Exists(path)));
     }
     let (key, words) = make(&arguments)?;
-    let version = if arguments.v4r2 { WalletVersion::V4R2 } else { WalletVersion::V5R1 };
+    let version = match (arguments.v4r2, arguments.payout) {
+        (true, _) => WalletVersion::V4R2,
+        (_, true) => WalletVersion::Payout,
+        _ => WalletVersion::V5R1,
+    };
     let file = keep(&arguments, &path, &key, version)?;
     let address = version.address(&key.public(), network);
     if arguments.faucet
