@@ -1,5 +1,6 @@
 //! What a developer or CI runs, in Rust: `cargo run --release -p xtask -- COMMAND`.
 
+mod engine;
 mod ledger;
 mod proof;
 mod reproduce;
@@ -19,7 +20,8 @@ usage: cargo run --release -p xtask -- COMMAND
                       zone, language and user name, and compare bit for bit; takes minutes, most of them for the guest service
   reproduce --init-only   the same with cocoon-init alone: below a minute
   reproduce --unless-proven   the whole, unless target/reproduced says that it held for these very sources and compilers
-  bench engine        tokens per second and the memory floor, on the demo model (or MODEL behind it)
+  bench engine        tokens per second against llama.cpp's native build, in turns, on four models with one and two threads, and
+                      the memory floor; with MODELS behind it, on these
   bench path          what sealing, gateway and host add to the same engine called in process
   bench verify        how long verification takes: TDX against dcap-qvl, SEV-SNP against sev, GPUs against their signatures
   bench ledger        transactions a second of the embedded ledger against npm's @ton/sandbox, in turns on the same messages
@@ -36,8 +38,10 @@ fn main() -> ExitCode {
         ["reproduce"] => reproduce(false),
         ["reproduce", "--init-only"] => reproduce(true),
         ["reproduce", "--unless-proven"] => reproduce_unless_proven(),
-        ["bench", "engine"] => demo_model().and_then(|model| bench_engine(&model)),
-        ["bench", "engine", model] => bench_engine(Path::new(model)),
+        ["bench", "engine"] => bench_models().and_then(|models| bench_engine(&models)),
+        ["bench", "engine", models @ ..] => {
+            bench_engine(&models.iter().map(PathBuf::from).collect::<Vec<_>>())
+        }
         ["bench", "path"] => bench_path(),
         ["bench", "verify"] => bench_verify(),
         ["bench", "ledger"] => bench_ledger(),
@@ -126,13 +130,8 @@ fn demo_model() -> Result<PathBuf> {
 
 /// llama.cpp's tokens for the engine's tests; see scripts/oracle/README.md.
 fn fixtures() -> Result<()> {
-    run("npm", &["install", "--prefix", "scripts/oracle", "--silent", "--no-audit", "--no-fund"])?;
-    let venv = root().join("target/oracle");
-    let venv_text = venv.to_str().context("the root's path is not UTF-8")?;
-    if !venv.join("bin/python").is_file() {
-        run("python3", &["-m", "venv", venv_text])?;
-        run(&format!("{venv_text}/bin/pip"), &["install", "--quiet", "gguf==0.19.0", "numpy==2.2.6"])?;
-    }
+    oracle_packages()?;
+    let python = oracle_python()?;
     let models = [("smollm2", demo_model()?), ("tiny", root().join("tests/models/tiny.gguf"))];
     for (name, model) in models {
         let model = model.to_str().context("the model's path is not UTF-8")?;
@@ -148,14 +147,56 @@ fn fixtures() -> Result<()> {
         }
         std::fs::write(root().join(&fixture), output.stdout)
             .with_context(|| format!("cannot write {fixture}"))?;
-        run(&format!("{venv_text}/bin/python"), &["scripts/oracle/reference.py", model, &fixture])?;
+        run(&python, &["scripts/oracle/reference.py", model, &fixture])?;
     }
     Ok(())
 }
 
-fn bench_engine(model: &Path) -> Result<()> {
-    let model = model.to_str().context("the model's path is not UTF-8")?;
-    cargo(&["run", "--release", "--quiet", "-p", "cocoon-engine", "--example", "bench", "--", model])
+/// llama.cpp, as npm carries it.
+fn oracle_packages() -> Result<()> {
+    if !root().join("scripts/oracle/node_modules/node-llama-cpp").is_dir() {
+        eprintln!("installing from npm into scripts/oracle: node-llama-cpp, as its package.json pins it");
+        let quiet = ["--silent", "--no-audit", "--no-fund", "--no-package-lock"];
+        run("npm", &[&["install", "--prefix", "scripts/oracle"], quiet.as_slice()].concat())?;
+    }
+    Ok(())
+}
+
+/// A Python that has gguf and numpy.
+fn oracle_python() -> Result<String> {
+    let venv = root().join("target/oracle");
+    let venv = venv.to_str().context("the root's path is not UTF-8")?;
+    let python = format!("{venv}/bin/python");
+    if !Path::new(&python).is_file() {
+        eprintln!("installing from PyPI into target/oracle: gguf 0.19.0, numpy 2.2.6");
+        run("python3", &["-m", "venv", venv])?;
+        run(&format!("{venv}/bin/pip"), &["install", "--quiet", "gguf==0.19.0", "numpy==2.2.6"])?;
+    }
+    Ok(python)
+}
+
+/// The demo model, the same in other formats, and a larger one of random weights: made once, beside it.
+fn bench_models() -> Result<Vec<PathBuf>> {
+    let demo = demo_model()?;
+    let folder = demo.ancestors().nth(2).context("the model lies in the cache")?.join("bench");
+    let made = ["smollm2-q4_0.gguf", "smollm2-q8_0.gguf", "random-412m-q8_0.gguf"];
+    let made: Vec<PathBuf> = made.iter().map(|name| folder.join(name)).collect();
+    if !made.iter().all(|model| model.is_file()) {
+        let text = |path: &Path| path.to_str().map(str::to_owned).context("a path is not UTF-8");
+        run(&oracle_python()?, &["scripts/oracle/bench_models.py", &text(&demo)?, &text(&folder)?])?;
+    }
+    Ok([vec![demo], made].concat())
+}
+
+fn bench_engine(models: &[PathBuf]) -> Result<()> {
+    oracle_packages()?;
+    cargo(&["build", "--release", "--quiet", "-p", "cocoon-engine", "--example", "bench"])?;
+    engine::run(&root(), &examples()?.join("bench"), models)
+}
+
+/// Where cargo puts examples: xtask itself is not in that folder, but beside it.
+fn examples() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.parent().context("this program has a folder")?.join("examples"))
 }
 
 /// With the `cocoon` beside this program. Built alone it would have other features of its dependencies than in a build of the
@@ -207,9 +248,7 @@ fn bench_verify() -> Result<()> {
 fn bench_ledger() -> Result<()> {
     npm_packages()?;
     cargo(&["build", "--release", "--quiet", "-p", "cocoon-ledger", "--example", "ledger_speed"])?;
-    // xtask itself is not in a folder of examples, but beside it.
-    let folder = std::env::current_exe()?.parent().context("this program has a folder")?.join("examples");
-    ledger::run(&root(), &folder.join("ledger_speed"))
+    ledger::run(&root(), &examples()?.join("ledger_speed"))
 }
 
 fn bench_path() -> Result<()> {
