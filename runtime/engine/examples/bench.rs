@@ -1,33 +1,41 @@
 //! Tokens per second, beside what this machine's memory allows.
 //!
-//! `cargo run --release -p cocoon-engine --example bench -- MODEL.gguf [--threads N]… [--set NAME] [--rounds N]`
+//! `cargo run --release -p cocoon-engine --example bench -- MODEL.gguf [--threads N]… [--set NAME] [--rounds N]
+//! [--prefill N] [--decode N]`
 //!
-//! Prefill is 128 tokens, decode 48, each the best of some rounds. The memory floor is measured in the same run: the
+//! Prefill is 128 tokens, decode 48 unless told otherwise, each the best of some rounds. The memory floor is measured in the same run: the
 //! rate at which the same number of threads sums a buffer as large as the weights that each token reads.
 
 use std::{error::Error, hint::black_box, ops::ControlFlow, path::PathBuf, sync::Arc, time::Instant};
 
 use cocoon_engine::{Engine, EngineOptions, InstructionSet, Model, Params, Sampler, Sampling};
 
-const PREFILL: usize = 128;
-const DECODE: usize = 48;
-
 struct Options {
     model: PathBuf,
     threads: Vec<usize>,
     set: InstructionSet,
     rounds: usize,
+    prefill: usize,
+    decode: usize,
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
-    let mut found =
-        Options { model: PathBuf::new(), threads: Vec::new(), set: InstructionSet::detect(), rounds: 5 };
+    let mut found = Options {
+        model: PathBuf::new(),
+        threads: Vec::new(),
+        set: InstructionSet::detect(),
+        rounds: 5,
+        prefill: 128,
+        decode: 48,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--threads" => found.threads.push(value()?.parse()?),
             "--rounds" => found.rounds = value()?.parse()?,
+            "--prefill" => found.prefill = value()?.parse()?,
+            "--decode" => found.decode = value()?.parse()?,
             "--set" => {
                 let name = value()?;
                 let known = InstructionSet::ALL.into_iter().find(|set| set.name() == name);
@@ -69,7 +77,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let engine = Engine::new(Arc::clone(&model), engine_options);
         let (mut prefill, mut decode, mut floor) = (0.0f64, 0.0f64, 0.0f64);
         for _ in 0..options.rounds {
-            let (p, d) = round(&engine)?;
+            let (p, d) = round(&engine, &options)?;
             prefill = prefill.max(p);
             decode = decode.max(d);
             floor = floor.max(read_rate(&memory, threads));
@@ -82,20 +90,20 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Tokens per second of one prefill and one decode.
-fn round(engine: &Engine) -> Result<(f64, f64), Box<dyn Error>> {
+fn round(engine: &Engine, options: &Options) -> Result<(f64, f64), Box<dyn Error>> {
     let vocabulary = engine.model().vocab_size() as u32;
-    let prompt: Vec<u32> = (0..PREFILL as u32).map(|i| (i * 7919 + 13) % vocabulary).collect();
-    let mut sequence = engine.sequence(PREFILL + DECODE + 1);
+    let prompt: Vec<u32> = (0..options.prefill as u32).map(|i| (i * 7919 + 13) % vocabulary).collect();
+    let mut sequence = engine.sequence(options.prefill + options.decode + 1);
     let start = Instant::now();
     sequence.prefill(&prompt)?;
-    let prefill = PREFILL as f64 / start.elapsed().as_secs_f64();
+    let prefill = options.prefill as f64 / start.elapsed().as_secs_f64();
     let mut sampler = Sampler::new(Sampling::greedy(), &[])?;
     let start = Instant::now();
-    for _ in 0..DECODE {
+    for _ in 0..options.decode {
         let token = sampler.choose(sequence.logits())?;
         sequence.prefill(&[token])?; // goes on where `next` would stop
     }
-    let decode = DECODE as f64 / start.elapsed().as_secs_f64();
+    let decode = options.decode as f64 / start.elapsed().as_secs_f64();
     // The public way in has to work too, or the figures are of something else.
     let params = Params { sampling: Sampling::greedy(), max_tokens: 1, stop: Vec::new() };
     engine.generate(&prompt, &params, |_| ControlFlow::Continue(()))?;

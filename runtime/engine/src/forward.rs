@@ -5,9 +5,12 @@
 
 use crate::{
     cache::{Cache, Table},
-    kernels::{self, Activations, Matrix, Pool, TILE},
+    kernels::{self, Activations, Matrix, Pool, Query, TILE},
     model::{Layer, Model},
 };
+
+/// Queries that attention takes together: more would not fit the registers.
+const QUERIES: usize = 8;
 
 /// One row of a step.
 #[derive(Clone, Copy)]
@@ -45,7 +48,7 @@ pub(crate) struct Forward {
     tokens: usize,
     /// Products, in tiles.
     tiles: Vec<f32>,
-    /// Attention's results: for each token, each head.
+    /// Attention's results: for each head of keys and values, for each token, the heads that share it.
     attended: Vec<f32>,
     /// Logits of the rows that asked for them, one after the other.
     logits: Vec<f32>,
@@ -91,7 +94,6 @@ impl Forward {
             });
         }
         self.tokens = places.len();
-        self.attended.resize(self.rows.len() * queries, 0.0);
         self.each_row(pool, |index, row, _| {
             model.embedding.row(places[index].token as usize, &mut row.x);
             model.angles(places[index].position, &mut row.angles);
@@ -157,21 +159,38 @@ impl Forward {
             cache.write(tables[place.table], index, place.position, &row.key, &row.value);
         }
 
-        let (rows, cache) = (&self.rows, &*cache);
+        // The heads that share keys and values, of some neighbouring tokens, are one piece of work: they read them once.
         let (head_len, share) = (shape.head_len, shape.heads / shape.kv_heads);
-        let attended = &mut self.attended[..tokens * shape.heads * head_len];
-        pool.each_chunk(attended, head_len, |chunk, out| {
-            let (token, head) = (chunk / shape.heads, chunk % shape.heads);
-            let query = &rows[token].query[head * head_len..][..head_len];
-            let place = places[token];
-            let seen = place.position + 1; // itself and all before it
-            kernels::attend(set, query, cache.sequence(tables[place.table]), index, head / share, seen, out);
+        let together = (QUERIES / share).max(1);
+        let (piece, pieces) = (share * head_len, tokens.div_ceil(together));
+        let (rows, cache) = (&self.rows[..tokens], &*cache);
+        self.attended.resize(shape.kv_heads * pieces * together * piece, 0.0);
+        pool.each_chunk(&mut self.attended, together * piece, |chunk, mut out| {
+            let (head, first) = (chunk / pieces, chunk % pieces * together);
+            let mut queries = Vec::with_capacity(together * share);
+            let neighbours = first..(first + together).min(tokens);
+            let places = &places[neighbours.clone()];
+            let mut rows = rows[neighbours].iter().zip(places);
+            for places in places.chunk_by(|a, b| a.table == b.table) {
+                queries.clear();
+                for (row, place) in rows.by_ref().take(places.len()) {
+                    let heads = row.query[head * piece..][..piece].chunks_exact(head_len);
+                    // A token sees itself and all before it.
+                    queries.extend(heads.map(|values| Query { values, first: 0, end: place.position + 1 }));
+                }
+                let (now, later) = out.split_at_mut(places.len() * piece);
+                kernels::attend(set, &queries, cache.sequence(tables[places[0].table]), index, head, now);
+                out = later;
+            }
         });
 
         let queries = shape.heads * head_len;
         let attended = std::mem::take(&mut self.attended);
         self.each_row(pool, |index, row, _| {
-            row.input.floats[..queries].copy_from_slice(&attended[index * queries..][..queries]);
+            let heads = row.input.floats[..queries].chunks_exact_mut(piece);
+            for (floats, head) in heads.zip(attended.chunks_exact(pieces * together * piece)) {
+                floats.copy_from_slice(&head[index * piece..][..piece]);
+            }
             row.input.quantise(set, queries);
         });
         self.attended = attended;

@@ -88,64 +88,183 @@ pub(crate) struct Paged<'a> {
     pub(crate) shape: PageShape,
 }
 
+/// One query: a head of a token, which carries its factor already, and what it sees of its sequence.
+#[derive(Clone, Copy)]
+pub(crate) struct Query<'a> {
+    pub(crate) values: &'a [f32],
+    /// The first token that it sees, and the one after the last; at least one.
+    pub(crate) first: usize,
+    pub(crate) end: usize,
+}
+
+impl Query<'_> {
+    /// Which tokens of a page it sees.
+    #[inline(always)]
+    fn slots(&self, page: usize) -> (usize, usize) {
+        let within = |token: usize| token.saturating_sub(page * PAGE).min(PAGE);
+        (within(self.first), within(self.end))
+    }
+}
+
 on_each_set! {
-    /// Attention of one query, which carries its factor already, over the first `tokens` tokens of a sequence.
+    /// Attention of some queries to one head of their sequence. What comes of one does not depend on the others: they share
+    /// the work of reading keys and values, and their sums do not wait for each other.
     pub(crate) fn attend(
-        query: &[f32],
+        queries: &[Query<'_>],
         sequence: Paged<'_>,
         layer: usize,
         head: usize,
-        tokens: usize,
         out: &mut [f32],
     ) = attend_body
 }
 
-/// Page by page, with a running maximum, so that no list of scores is needed however long the context is.
+/// As many queries as the registers of a set hold, or what is left.
 #[inline(always)]
 fn attend_body<W: Widen>(
-    query: &[f32],
+    mut queries: &[Query<'_>],
     sequence: Paged<'_>,
     layer: usize,
     head: usize,
-    tokens: usize,
-    out: &mut [f32],
+    mut out: &mut [f32],
 ) {
+    while !queries.is_empty() {
+        (queries, out) = match queries.len() {
+            8.. => group::<W, 8>(queries, sequence, layer, head, out),
+            6.. => group::<W, 6>(queries, sequence, layer, head, out),
+            4.. => group::<W, 4>(queries, sequence, layer, head, out),
+            3 => group::<W, 3>(queries, sequence, layer, head, out),
+            2 => group::<W, 2>(queries, sequence, layer, head, out),
+            _ => group::<W, 1>(queries, sequence, layer, head, out),
+        };
+    }
+}
+
+/// The first `Q` queries; returns the others. Page by page, with a running maximum, so that no list of scores is needed
+/// however long the context is.
+#[inline(always)]
+fn group<'q, 'v, 'o, W: Widen, const Q: usize>(
+    queries: &'q [Query<'v>],
+    sequence: Paged<'_>,
+    layer: usize,
+    head: usize,
+    out: &'o mut [f32],
+) -> (&'q [Query<'v>], &'o mut [f32]) {
     let Paged { pages, table, shape } = sequence;
-    let mut sums = [0.0f32; MAX_HEAD];
-    let sums = &mut sums[..shape.head_len];
-    let (mut highest, mut weight) = (f32::NEG_INFINITY, 0.0f32);
-    for (index, page) in table[..tokens.div_ceil(PAGE)].iter().enumerate() {
-        let (keys, values) = pages[*page as usize].head(shape, layer, head);
-        let mut scores = [0.0f32; PAGE];
-        for (query, keys) in query.iter().zip(keys.chunks_exact(PAGE)) {
-            let keys = W::widen(keys.try_into().expect("16 tokens"));
-            for lane in 0..PAGE {
-                scores[lane] = keys[lane].mul_add(*query, scores[lane]);
-            }
-        }
-        let filled = (tokens - index * PAGE).min(PAGE);
-        scores[filled..].fill(f32::NEG_INFINITY);
-        let top = scores.iter().fold(highest, |top, &score| if score > top { score } else { top });
-        let fade = exp(highest - top);
-        for score in &mut scores {
-            *score = exp(*score - top);
-        }
-        weight = weight.mul_add(fade, total(scores));
-        highest = top;
-        if fade != 1.0 {
-            sums.iter_mut().for_each(|sum| *sum *= fade);
-        }
-        for (score, values) in scores[..filled].iter().zip(values.chunks_exact(shape.head_len)) {
-            for (sums, values) in sums.chunks_exact_mut(16).zip(values.chunks_exact(16)) {
-                let values = W::widen(values.try_into().expect("16 dimensions"));
-                for lane in 0..16 {
-                    sums[lane] = values[lane].mul_add(*score, sums[lane]);
+    let len = shape.head_len;
+    let (now, later) = queries.split_at(Q);
+    let (sums, rest) = out.split_at_mut(Q * len);
+    let queries: &[Query<'_>; Q] = now.try_into().expect("split so");
+    // Beside each other, dimension by dimension: the loop over them has no bound to check, so its sums stay in registers.
+    let mut dimensions = [[0.0f32; Q]; MAX_HEAD];
+    for (q, query) in queries.iter().enumerate() {
+        dimensions.iter_mut().zip(query.values).for_each(|(dimension, value)| dimension[q] = *value);
+    }
+    let mut softmax = [Softmax::default(); Q];
+    sums.fill(0.0);
+    let first = queries.iter().map(|query| query.first).min().unwrap_or(0) / PAGE;
+    let end = queries.iter().map(|query| query.end).max().unwrap_or(0).div_ceil(PAGE);
+    for page in first..end {
+        let (keys, page_values) = pages[table[page] as usize].head(shape, layer, head);
+        let mut scores = [[0.0f32; PAGE]; Q];
+        for (keys, query) in keys.as_chunks::<PAGE>().0.iter().zip(&dimensions[..len]) {
+            let keys = W::widen(keys);
+            for q in 0..Q {
+                for lane in 0..PAGE {
+                    scores[q][lane] = keys[lane].mul_add(query[q], scores[q][lane]);
                 }
             }
         }
+        let slots: [(usize, usize); Q] = std::array::from_fn(|q| queries[q].slots(page));
+        for q in 0..Q {
+            if slots[q].0 < slots[q].1 {
+                let fade = softmax[q].weigh(&mut scores[q], slots[q]);
+                if fade != 1.0 {
+                    sums[q * len..][..len].iter_mut().for_each(|sum| *sum *= fade);
+                }
+            }
+        }
+        add_values::<W, Q>(sums, len, &scores, page_values, &slots);
     }
-    let inverse = 1.0 / weight;
-    for (out, sum) in out.iter_mut().zip(sums) {
-        *out = *sum * inverse;
+    for (sums, softmax) in sums.chunks_exact_mut(len).zip(softmax) {
+        let inverse = 1.0 / softmax.weight;
+        sums.iter_mut().for_each(|sum| *sum *= inverse);
+    }
+    (later, rest)
+}
+
+/// What a query has seen so far: its highest score, and the sum of all weights beside it.
+#[derive(Clone, Copy)]
+struct Softmax {
+    highest: f32,
+    weight: f32,
+}
+
+impl Default for Softmax {
+    fn default() -> Self {
+        Self { highest: f32::NEG_INFINITY, weight: 0.0 }
+    }
+}
+
+impl Softmax {
+    /// Turns a page's scores into weights, and returns what the weights before them fade by.
+    #[inline(always)]
+    fn weigh(&mut self, scores: &mut [f32; PAGE], (from, to): (usize, usize)) -> f32 {
+        scores[..from].fill(f32::NEG_INFINITY);
+        scores[to..].fill(f32::NEG_INFINITY);
+        let top = scores.iter().fold(self.highest, |top, &score| if score > top { score } else { top });
+        let fade = exp(self.highest - top);
+        for score in scores.iter_mut() {
+            *score = exp(*score - top);
+        }
+        self.weight = self.weight.mul_add(fade, total(*scores));
+        self.highest = top;
+        fade
+    }
+}
+
+/// Adds a page's values by their weights, token after token. Those that all queries see are read once for all.
+#[inline(always)]
+fn add_values<W: Widen, const Q: usize>(
+    sums: &mut [f32],
+    len: usize,
+    weights: &[[f32; PAGE]; Q],
+    values: &[u16],
+    slots: &[(usize, usize); Q],
+) {
+    // Where all begin at the same token, as all do but under a window that ends in this page.
+    let from = slots[0].0;
+    let end = slots.iter().map(|slots| slots.1).min().unwrap_or(0);
+    let shared = if slots.iter().all(|slots| slots.0 == from) { from..end.max(from) } else { 0..0 };
+    let mut of_slot = [[0.0f32; Q]; PAGE];
+    for (q, weights) in weights.iter().enumerate() {
+        of_slot.iter_mut().zip(weights).for_each(|(of_slot, weight)| of_slot[q] = *weight);
+    }
+    let (values, pieces) = (values.as_chunks::<16>().0, len / 16);
+    for piece in 0..pieces {
+        let column = |from: usize, to: usize| {
+            let values = values[(from * pieces + piece).min(values.len())..].iter().step_by(pieces);
+            values.zip(&of_slot[from..to.max(from)])
+        };
+        let at = |q: usize| q * len + piece * 16..q * len + piece * 16 + 16;
+        let mut lanes: [[f32; 16]; Q] =
+            std::array::from_fn(|q| sums[at(q)].try_into().expect("16 dimensions"));
+        for (values, weights) in column(shared.start, shared.end) {
+            let values = W::widen(values);
+            for q in 0..Q {
+                for lane in 0..16 {
+                    lanes[q][lane] = values[lane].mul_add(weights[q], lanes[q][lane]);
+                }
+            }
+        }
+        for q in 0..Q {
+            let (from, end) = slots[q];
+            for (values, weights) in column(from.max(shared.end), end) {
+                let values = W::widen(values);
+                for lane in 0..16 {
+                    lanes[q][lane] = values[lane].mul_add(weights[q], lanes[q][lane]);
+                }
+            }
+            sums[at(q)].copy_from_slice(&lanes[q]);
+        }
     }
 }

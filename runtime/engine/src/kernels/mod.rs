@@ -17,7 +17,7 @@ mod scalar;
 mod vector;
 
 pub(crate) use activations::Activations;
-pub(crate) use attention::{MAX_HEAD, PAGE, Page, PageShape, Paged, attend};
+pub(crate) use attention::{MAX_HEAD, PAGE, Page, PageShape, Paged, Query, attend};
 pub(crate) use matrix::{Matrix, TILE, multiply};
 pub(crate) use pool::Pool;
 pub(crate) use vector::{add, exponentials, rms_norm, rotate, swiglu};

@@ -167,7 +167,7 @@ fn attention_has_the_same_bits_on_every_set_and_is_a_weighted_mean() {
         let result = |set| {
             let mut out = vec![0.0; 32];
             let sequence = Paged { pages: &pages, table: &table, shape };
-            attend(set, &query, sequence, 1, 1, tokens, &mut out);
+            attend(set, &[Query { values: &query, first: 0, end: tokens }], sequence, 1, 1, &mut out);
             out
         };
         let expected = result(InstructionSet::Scalar);
@@ -182,6 +182,35 @@ fn attention_has_the_same_bits_on_every_set_and_is_a_weighted_mean() {
             let mean: f64 =
                 keys.iter().zip(&values).map(|(k, v)| score(k) / total * f64::from(v[32 + lane])).sum();
             assert!((mean - f64::from(expected[lane])).abs() < 1e-5, "{tokens} tokens, lane {lane}");
+        }
+    }
+}
+
+#[test]
+fn a_query_among_others_has_the_bits_that_it_has_alone() {
+    let shape = PageShape { layers: 1, heads: 1, head_len: 48 };
+    let mut numbers = Numbers(12);
+    let mut pages: Vec<Page> = (0..5).map(|_| Page::new(shape)).collect();
+    let table = [4, 1, 3, 0, 2];
+    for position in 0..80 {
+        let [key, value]: [Vec<f32>; 2] = std::array::from_fn(|_| (0..48).map(|_| numbers.float()).collect());
+        pages[table[position / PAGE] as usize].write(shape, 0, position % PAGE, &key, &value);
+    }
+    let values: Vec<Vec<f32>> = (0..19).map(|_| (0..48).map(|_| numbers.float()).collect()).collect();
+    // What they see ends at a page's border, before and after it, and begins at windows of any length.
+    let seen = (0..19usize).map(|q| (q * 5 % 23, 24 + q * 3 % 57));
+    let queries: Vec<_> =
+        values.iter().zip(seen).map(|(values, (first, end))| Query { values, first, end }).collect();
+    let sequence = Paged { pages: &pages, table: &table, shape };
+    for set in sets() {
+        for count in 1..=queries.len() {
+            let mut together = vec![0.0; count * 48];
+            attend(set, &queries[..count], sequence, 0, 0, &mut together);
+            for (query, found) in queries.iter().zip(together.chunks_exact(48)) {
+                let mut alone = vec![0.0; 48];
+                attend(set, std::slice::from_ref(query), sequence, 0, 0, &mut alone);
+                assert_eq!(found, alone, "{} of {count}", set.name());
+            }
         }
     }
 }
