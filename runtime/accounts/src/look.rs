@@ -9,7 +9,7 @@ use redb::{
 
 use crate::{
     fresh, schema,
-    store::{Rows, StoreError, Table, open_error, read_all},
+    store::{Rows, StoreError, Table, guarded, open_error, read_all},
 };
 
 /// The rows of a file that no process has open.
@@ -19,15 +19,15 @@ use crate::{
 pub(crate) fn rows(path: &Path, table: Table) -> Result<Rows, StoreError> {
     let name = path.display().to_string();
     fresh::exists(path)?;
-    match ReadOnlyDatabase::open(path) {
-        Ok(database) => checked(&name, &database, table),
+    guarded(&name, || match ReadOnlyDatabase::open(path) {
+        Ok(database) => known(&name, &database, table),
         // Its program was killed. The repair that the next start makes is made on a copy.
-        Err(DatabaseError::RepairAborted) => checked(&name, &repaired(&name, path)?, table),
+        Err(DatabaseError::RepairAborted) => known(&name, &repaired(&name, path)?, table),
         Err(error) => Err(open_error(&name, &error)),
-    }
+    })
 }
 
-fn checked(name: &str, database: &impl ReadableDatabase, table: Table) -> Result<Rows, StoreError> {
+fn known(name: &str, database: &impl ReadableDatabase, table: Table) -> Result<Rows, StoreError> {
     schema::check(name, database)?;
     read_all(name, database, table)
 }

@@ -11,6 +11,7 @@
 use std::{
     fmt,
     io::ErrorKind,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Weak, mpsc},
     thread,
@@ -222,16 +223,7 @@ impl Store {
         name: &str,
         opener: impl Fn() -> Result<Database, DatabaseError> + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let mut database = opener().map_err(|e| open_error(name, &e))?;
-        let corrupt = |why: String| StoreError::Corrupt { path: name.to_owned(), why };
-        match database.check_integrity() {
-            Ok(true) => {}
-            Ok(false) => return Err(corrupt("its newest state does not match its checksums".to_owned())),
-            Err(error) => return Err(corrupt(error.to_string())),
-        }
-        schema::prepare(name, &database)?;
-        let read = |table| read_all(name, &database, table);
-        let rows = [read(Table::Payee)?, read(Table::Payer)?, read(Table::Notes)?];
+        let (database, rows) = guarded(name, || checked(name, opener()))?;
         let (jobs, queue) = mpsc::sync_channel(MAX_PENDING_WRITES);
         let writer = thread::Builder::new()
             .name("account-store".to_owned())
@@ -323,6 +315,31 @@ impl Drop for Inner {
             drop(writer.join());
         }
     }
+}
+
+/// What a database holds, if it is what was written; else nothing of it is kept open.
+pub(crate) fn checked(
+    name: &str,
+    opened: Result<Database, DatabaseError>,
+) -> Result<(Database, [Rows; Table::ALL.len()]), StoreError> {
+    let mut database = opened.map_err(|e| open_error(name, &e))?;
+    let corrupt = |why: String| StoreError::Corrupt { path: name.to_owned(), why };
+    match database.check_integrity() {
+        Ok(true) => {}
+        Ok(false) => return Err(corrupt("its newest state does not match its checksums".to_owned())),
+        Err(error) => return Err(corrupt(error.to_string())),
+    }
+    schema::prepare(name, &database)?;
+    let read = |table| read_all(name, &database, table);
+    let rows = [read(Table::Payee)?, read(Table::Payer)?, read(Table::Notes)?];
+    Ok((database, rows))
+}
+
+/// Opens something of a file. redb panics on some damaged files, and on none that it wrote: the panic says no more than that.
+pub(crate) fn guarded<T>(name: &str, open: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
+        Err(StoreError::Corrupt { path: name.to_owned(), why: "its pages make no sense".to_owned() })
+    })
 }
 
 pub(crate) fn open_error(name: &str, error: &DatabaseError) -> StoreError {
