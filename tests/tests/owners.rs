@@ -98,12 +98,12 @@ fn a_change_needs_its_majority_and_each_signs_alone() {
     owners.file("fee.toml", &content.to_string());
     let change = "network fee in basis points: 500 → 123";
 
-    owners.says("registry propose fee.toml --key 4.key --out none.boc", 1, "not an owner");
+    owners.says("registry propose fee.toml --key 4.key --out none.boc", 1, "none of the registry's owners");
     owners.says("registry propose fee.toml --key 1.key --out a.boc", 0, "1 more owner must sign");
     owners.says("registry send a.boc", 1, "1 of 2 necessary owners have signed");
     owners.says("registry sign a.boc --key 1.key --yes", 0, "this owner had signed before");
     owners.says("registry sign a.boc --key 2.key", 2, "nobody is there to be asked");
-    owners.says("registry sign a.boc --key 4.key --yes", 1, "not an owner");
+    owners.says("registry sign a.boc --key 4.key --yes", 1, "none of the registry's owners");
     let signed = owners.says("registry sign a.boc --key 2.key --against present.toml --yes", 0, change);
     assert!(signed.contains("signed: enough owners have"), "{signed}");
     owners.says("registry sign a.boc --key 3.key --yes", 0, "signed: enough owners have");
