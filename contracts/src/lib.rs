@@ -8,6 +8,7 @@
 //! did not change.)
 
 pub mod address;
+mod amount;
 pub mod bond;
 pub mod channel;
 pub mod decode;
@@ -22,6 +23,7 @@ pub use address::{
     Address, AddressError, MAINNET, Recipient, RecipientError, TESTNET, friendly, friendly_on, parse_address,
     parse_recipient,
 };
+pub use amount::InTon;
 pub use keys::{KeyError, SigningKey, VerifyingKey, check_key, verify_signature};
 pub use tycho_types::cell::Cell;
 pub use voucher::{SignedVoucher, VerifiedVoucher, Voucher, VoucherError};

@@ -103,3 +103,38 @@ async fn what_the_operator_sees_is_what_was_paid(network: &mut Network, paid: u6
     );
     assert_eq!(ended["payer"]["total"]["owed"], hosts);
 }
+
+#[test]
+fn a_client_of_one_question_closes_channels_that_had_no_work() {
+    let network = Network::start(&tiny_model());
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(binary("cocoon"));
+        command.args(arguments).args(["--state", network.state()]).stdin(Stdio::null());
+        let output = command.output().expect("cocoon starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let chat = ["chat", "On.", "--max-tokens", "4"];
+    let idle = [&chat[..], &["--close-idle", "0"]].concat();
+    assert_eq!(run(&chat).0, Some(0));
+    let (payee, challenge) = (format!("0:{}", "5".repeat(64)), ["--challenge-seconds", "1"]);
+    let open = ["channel", "open", "--yes", "--payee", &payee, "--deposit", "0.5", "--json"];
+    let (code, opened) = run(&[&open[..], &challenge].concat());
+    assert_eq!(code, Some(0), "{opened}");
+    let opened: Value = serde_json::from_str(&opened).expect("JSON");
+    let channel = opened["channel"].as_str().expect("an address");
+
+    assert_eq!(run(&chat).0, Some(0));
+    let show = || run(&["channel", "show", channel, "--json"]);
+    assert!(show().1.contains("\"deadline\":null"), "nobody asked for it: {}", show().1);
+    assert_eq!(run(&idle).0, Some(0));
+    assert!(!show().1.contains("\"deadline\":null"), "it began to close: {}", show().1);
+    // The challenge period ends by the clock of a block, which comes every few seconds.
+    let gone = (0..20).any(|_| {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        assert_eq!(run(&idle).0, Some(0));
+        show().0 == Some(1)
+    });
+    assert!(gone, "its rest went home: {}", show().1);
+    let (_, own) = run(&["channel", "show", "--json"]);
+    assert!(own.contains("\"deadline\":null"), "the one that is in use stays: {own}");
+}

@@ -195,3 +195,45 @@ fn a_model_that_is_cut_short_or_not_allowed_never_serves() {
         "the gateway refuses it: {said}"
     );
 }
+
+#[test]
+fn a_gateway_pays_from_the_key_it_is_told_and_keeps_a_connections_words_from_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut network = Network::start(&tiny_model());
+    let folder = network.folder.path().to_path_buf();
+    let listen = network.gateway_url().replace("http://", "");
+    network.gateway.take().expect("it runs").stop();
+    let text = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
+
+    let elsewhere = folder.join("elsewhere.key");
+    let arguments = ["wallet", "new", "--plain", "--faucet", "--json", "--state", network.state(), "--file"];
+    let made = Command::new(binary("cocoon")).args(arguments).arg(&elsewhere).output().expect("it starts");
+    let made: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    let own = std::fs::read(folder.join("gateway/wallet.key")).expect("it has one");
+    network.gateway_arguments(&["--wallet-key", &text(&elsewhere)]);
+    network.start_gateway(&listen);
+    let told = network.gateway.take().expect("it runs");
+    let [told_wallet, made_wallet] = [&told.ready["wallet"], &made["address"]]
+        .map(|address| cocoon_contracts::parse_address(address.as_str().expect("text")).expect("an address"));
+    assert_eq!(told_wallet, made_wallet);
+    assert_eq!(std::fs::read(folder.join("gateway/wallet.key")).expect("it has one"), own);
+    told.stop();
+
+    let words = folder.join("accounts");
+    let refused = |mode: u32, content: &str, says: &str| {
+        std::fs::write(&words, content).expect("our folder");
+        std::fs::set_permissions(&words, std::fs::Permissions::from_mode(mode)).expect("ours");
+        let arguments = ["gateway", "--listen", "127.0.0.1:0", "--state", network.state(), "--accounts-file"];
+        let output = Command::new(binary("cocoon")).args(arguments).arg(&words).stdin(Stdio::null()).output();
+        let output = output.expect("cocoon starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(says) && said.contains("what to do:"), "{said}");
+        assert!(!said.contains("hunter2"), "a password is not repeated: {said}");
+    };
+    refused(0o644, "host=/nowhere user=x password=hunter2 dbname=y", "chmod 600");
+    refused(0o600, " \n", "it is empty");
+    refused(0o600, &"x".repeat(5000), "cannot use the accounts file");
+    refused(0o600, "host=/nowhere user=x password=hunter2 dbname=y", "did not start");
+    refused(0o600, "nonsense hunter2", "did not start");
+}

@@ -134,7 +134,7 @@ fn words_give_the_wallet_that_other_programs_show() {
 
     // Too little money, and then a wrong passphrase, a flipped byte and a file cut short.
     let send = format!("wallet send --yes --profile me {} 1 --passphrase-file", person(1));
-    bench.refused(&format!("{send} passphrase"), 1, "holds 0 nanotons");
+    bench.refused(&format!("{send} passphrase"), 1, "holds 0 TON");
     bench.refused(&format!("{send} other"), 1, "the passphrase is wrong");
     for damaged in [key.replace("v4r2", "v5r1"), key[..key.len() - 9].to_owned()] {
         bench.write("state/me/wallet.key", &damaged);
@@ -309,7 +309,65 @@ fn garbage_is_refused_with_what_to_do() {
         assert_eq!(output.status.code(), Some(2), "{words}: {}", said(&output));
     }
     bench.refused(&format!("channel close --yes {}", person(1)), 1, "the channel cannot be read");
+    bench.refused(&format!("channel open --yes --payee {} --deposit 0", person(1)), 2, "the amount is 0");
     bench.write("state/client/wallet.key.sending", "half a jour");
     bench.refused(&format!("wallet send --yes {} 1", person(1)), 1, "is not the journal");
     assert_eq!(bench.balance(&person(1)), 0);
+}
+
+#[test]
+fn money_that_would_come_back_is_not_called_paid() {
+    let bench = Bench::start();
+    let wallet = bench.json("wallet new --plain --faucet");
+    let address = parse_address(&person(7)).expect("an address");
+    let [bounces, stays] = [true, false].map(|bounce| cocoon_contracts::friendly(&address, bounce));
+    let before = bench.balance(wallet["address"].as_str().expect("an address"));
+    bench.refused(&format!("wallet send --yes {bounces} 0.5"), 1, &stays);
+    bench.write("list.csv", &format!("{},0.1\n{bounces},0.1\n", person(8)));
+    bench.refused("wallet send --yes --list list.csv", 1, "comes back");
+    assert_eq!(bench.balance(&person(8)), 0, "a list is looked at before anybody on it is paid");
+    assert_eq!(bench.balance(wallet["address"].as_str().expect("an address")), before);
+    bench.json(&format!("wallet send --yes {stays} 0.5"));
+    assert_eq!(bench.balance(&person(7)), TON / 2);
+
+    // To a contract it may bounce: the wallet's own address is one by now.
+    let own = parse_address(wallet["address"].as_str().expect("an address")).expect("an address");
+    bench.json(&format!("wallet send --yes {} 0.1", cocoon_contracts::friendly(&own, true)));
+}
+
+#[test]
+fn a_channel_that_was_begun_with_less_is_not_called_opened_with_more() {
+    let bench = Bench::start();
+    bench.json("wallet new --plain --faucet");
+    let payee = person(9);
+    let open = |deposit: &str| format!("channel open --yes --payee {payee} --deposit {deposit}");
+    // Killed after the chain took it and before the books have its deposit.
+    let books = bench.path("state/client/accounts.redb");
+    let mut begun = None;
+    for wait in (1..100).map(|step| step * 20) {
+        let mut child = bench.command(&open("0.25")).spawn().expect("it starts");
+        std::thread::sleep(Duration::from_millis(wait));
+        child.kill().expect("it is ours");
+        child.wait().expect("it ends");
+        let channels = if books.exists() { bench.json("channel show") } else { Value::Null };
+        let all = channels.as_array().cloned().unwrap_or_default();
+        begun = all.into_iter().find(|channel| channel["deposit"].as_u64() == Some(TON / 4));
+        if begun.is_some() {
+            break;
+        }
+    }
+    let begun = begun.expect("one of them came so far");
+    let again = bench.run(&open("0.75"));
+    // Whether the books had its deposit before the kill is the kill's choice: then the second one is another channel.
+    let all = bench.json("channel show");
+    let count = all.as_array().expect("a list").len();
+    match again.status.code() {
+        Some(0) => assert_eq!(count, 2, "{}", said(&again)),
+        _ => {
+            let address = begun["channel"].as_str().expect("an address");
+            let remedy = format!("cocoon channel topup {address} 0.5");
+            assert!(said(&again).contains(&remedy), "{}", said(&again));
+            assert_eq!(count, 1);
+        }
+    }
 }

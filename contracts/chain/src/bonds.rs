@@ -75,16 +75,24 @@ pub async fn unbond(wallet: &Wallet, address: &Address) -> Result<State, ChainEr
 }
 
 /// After the delay the operator takes the stake home.
+///
+/// # Errors
+/// [`ChainError::WrongAccount`] when there is no bond: nothing was sent.
 pub async fn withdraw(wallet: &Wallet, address: &Address) -> Result<(), ChainError> {
     end(wallet, address, "withdraw the stake", bond::withdraw_body()).await
 }
 
 /// Proves that the operator contradicted itself: the stake goes to the treasury. From any wallet.
+///
+/// # Errors
+/// As [`withdraw`].
 pub async fn forfeit(wallet: &Wallet, address: &Address, proof: &Contradiction) -> Result<(), ChainError> {
     end(wallet, address, "forfeit the stake", bond::forfeit_body(proof)).await
 }
 
 async fn end(wallet: &Wallet, address: &Address, action: &'static str, body: Cell) -> Result<(), ChainError> {
+    // An account that was never there is as gone as one whose stake has left: it must be a bond before.
+    read_bond(&**wallet.chain(), address).await?;
     let transfer = message(address, bond::ACTION_VALUE, body);
     perform(wallet, action, transfer, |account| (account.status != AccountStatus::Active).then_some(())).await
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cocoon_contracts::{Address, Malformed, Nanotons};
+use cocoon_contracts::{Address, InTon, Malformed, Nanotons};
 
 /// An error of the chain or of the way to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -131,7 +131,7 @@ pub enum ChainError {
         why: String,
     },
     /// A wallet has too little.
-    #[error("the wallet {address} holds {have} nanotons and needs {need}: send it the difference")]
+    #[error("the wallet {address} holds {} TON and needs {}: send it the difference", InTon(*have), InTon(*need))]
     InsufficientBalance {
         /// The wallet.
         address: Box<Address>,

@@ -183,6 +183,9 @@ fn parse(text: &str) -> Result<(WalletVersion, VerifyingKey, Secret), &'static s
     if let Some(rest) = text.strip_prefix(FIRST_LINE) {
         return parse_lines(rest);
     }
+    if !text.is_empty() && FIRST_LINE.starts_with(text) {
+        return Err("a line is missing: the file was cut short");
+    }
     if text.starts_with("cocoon-key") {
         return Err("it was written by a newer version of this program");
     }

@@ -36,6 +36,7 @@ mod fresh;
 pub mod http;
 mod keeper;
 mod local;
+mod look;
 mod outage;
 mod payee;
 mod payer;

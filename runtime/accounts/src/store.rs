@@ -10,14 +10,15 @@
 
 use std::{
     fmt,
+    io::ErrorKind,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Weak, mpsc},
     thread,
 };
 
 use redb::{
-    Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, StorageError,
-    TableDefinition,
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
 };
 
 use crate::{
@@ -62,7 +63,7 @@ pub enum StoreError {
     },
     /// The file was cut short, or bytes of it have changed.
     #[error(
-        "the account store {path} is damaged ({why}); restore it from a copy, or take the disk's word for nothing: vouchers can be handed in again by their payers"
+        "the account store {path} is damaged ({why}); nothing was changed. Restore it from a copy: newer vouchers come again from their payers"
     )]
     Corrupt {
         /// The file.
@@ -222,16 +223,7 @@ impl Store {
         name: &str,
         opener: impl Fn() -> Result<Database, DatabaseError> + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let mut database = opener().map_err(|e| open_error(name, &e))?;
-        let corrupt = |why: String| StoreError::Corrupt { path: name.to_owned(), why };
-        match database.check_integrity() {
-            Ok(true) => {}
-            Ok(false) => return Err(corrupt("its newest state does not match its checksums".to_owned())),
-            Err(error) => return Err(corrupt(error.to_string())),
-        }
-        schema::prepare(name, &database)?;
-        let read = |table| read_all(name, &database, table);
-        let rows = [read(Table::Payee)?, read(Table::Payer)?, read(Table::Notes)?];
+        let (database, rows) = guarded(name, || checked(name, opener()))?;
         let (jobs, queue) = mpsc::sync_channel(MAX_PENDING_WRITES);
         let writer = thread::Builder::new()
             .name("account-store".to_owned())
@@ -325,29 +317,52 @@ impl Drop for Inner {
     }
 }
 
+/// What a database holds, if it is what was written; else nothing of it is kept open.
+pub(crate) fn checked(
+    name: &str,
+    opened: Result<Database, DatabaseError>,
+) -> Result<(Database, [Rows; Table::ALL.len()]), StoreError> {
+    let mut database = opened.map_err(|e| open_error(name, &e))?;
+    let corrupt = |why: String| StoreError::Corrupt { path: name.to_owned(), why };
+    match database.check_integrity() {
+        Ok(true) => {}
+        Ok(false) => return Err(corrupt("its newest state does not match its checksums".to_owned())),
+        Err(error) => return Err(corrupt(error.to_string())),
+    }
+    schema::prepare(name, &database)?;
+    let read = |table| read_all(name, &database, table);
+    let rows = [read(Table::Payee)?, read(Table::Payer)?, read(Table::Notes)?];
+    Ok((database, rows))
+}
+
+/// Opens something of a file. redb panics on some damaged files, and on none that it wrote: the panic says no more than that.
+pub(crate) fn guarded<T>(name: &str, open: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
+        Err(StoreError::Corrupt { path: name.to_owned(), why: "its pages make no sense".to_owned() })
+    })
+}
+
 pub(crate) fn open_error(name: &str, error: &DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path: name.to_owned() },
         DatabaseError::Storage(StorageError::Corrupted(why)) => {
             StoreError::Corrupt { path: name.to_owned(), why: why.clone() }
         }
+        // A file that ends too early, or begins with something else.
+        DatabaseError::Storage(StorageError::Io(error))
+            if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
+            StoreError::Corrupt { path: name.to_owned(), why: error.to_string() }
+        }
         other => StoreError::Open { path: name.to_owned(), why: other.to_string() },
     }
 }
 
-/// The rows of a file that no process has open. Nothing is written.
-///
-/// # Errors
-/// As [`Store::open`]; a file that a crash left to be repaired must be opened by its program first.
-pub(crate) fn read_only(path: &Path, table: Table) -> Result<Rows, StoreError> {
-    let name = path.display().to_string();
-    fresh::exists(path)?;
-    let database = ReadOnlyDatabase::open(path).map_err(|e| open_error(&name, &e))?;
-    schema::check(&name, &database)?;
-    read_all(&name, &database, table)
-}
-
-fn read_all(name: &str, database: &impl ReadableDatabase, table: Table) -> Result<Rows, StoreError> {
+pub(crate) fn read_all(
+    name: &str,
+    database: &impl ReadableDatabase,
+    table: Table,
+) -> Result<Rows, StoreError> {
     let failed = |why: &dyn fmt::Display| StoreError::Open { path: name.to_owned(), why: why.to_string() };
     let transaction = database.begin_read().map_err(|e| failed(&e))?;
     let table = transaction.open_table(table.definition()).map_err(|e| failed(&e))?;
@@ -394,6 +409,9 @@ impl Writer {
         if result.is_err() {
             // redb refuses all work after an I/O error until the file is opened anew.
             self.database = None;
+        }
+        if let Err(why) = &result {
+            tracing::error!(%why, rows = batch.len(), "the account store cannot be written: is the disk full?");
         }
         result.map_err(|e| failed(e.to_string()))
     }

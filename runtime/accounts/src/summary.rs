@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     account::Account,
     clock::unix_seconds,
+    look,
     payer::PayerState,
     row::{PayeeRow, PayerRow},
-    store::{StoreError, Table, read_only},
+    store::{StoreError, Table},
 };
 
 /// The present second, in Unix time.
@@ -120,7 +121,7 @@ impl PayeeSummary {
             PayeeRow::account(&key, &bytes).map_err(|why| StoreError::Damaged { key, why })
         };
         let accounts: Result<Vec<Account>, _> =
-            read_only(path, Table::Payee)?.into_iter().map(account).collect();
+            look::rows(path, Table::Payee)?.into_iter().map(account).collect();
         Ok(Self::of(&accounts?, now()))
     }
 
@@ -153,7 +154,7 @@ impl PayerSummary {
     /// [`StoreError`].
     pub fn read(path: &Path) -> Result<Self, StoreError> {
         let mut states = Vec::new();
-        for (key, bytes) in read_only(path, Table::Payer)? {
+        for (key, bytes) in look::rows(path, Table::Payer)? {
             let row = PayerRow::parse(&key, &bytes);
             let (address, _, state, _) = row.map_err(|why| StoreError::Damaged { key, why })?;
             states.push((address, PayerState { acknowledged: state.signed, ..state }));

@@ -263,3 +263,30 @@ async fn the_books_of_a_stopped_process_can_be_read_and_are_not_written() {
         std::mem::forget(socket);
     }
 }
+
+#[tokio::test]
+async fn the_books_of_a_killed_process_are_read_and_left_to_its_next_start() {
+    let file = File::new();
+    filled(&file).await;
+    let running = file.store().await;
+    // What is on the disk while it runs is what a kill leaves behind.
+    let killed = tempfile::tempdir().expect("a folder");
+    let path = killed.path().join("accounts.redb");
+    std::fs::copy(file.path(), &path).expect("it is readable");
+    let before = std::fs::read(&path).expect("it is there");
+    drop(running);
+    let status = Status::of(killed.path()).await.expect("it is repaired in memory");
+    let told = status.payee.expect("it is in the file").total;
+    assert_eq!((status.running, told.covered), (false, 4_780));
+    assert_eq!(std::fs::read(&path).expect("it is there"), before, "nothing was written");
+
+    let sixteenths = (1..16).map(|part| before.len() * part / 16);
+    for length in [1, 100, before.len() - 1].into_iter().chain(sixteenths) {
+        std::fs::write(&path, &before[..length]).expect("it is ours");
+        let error = PayeeSummary::read(&path).expect_err("it is cut short");
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{length} bytes: {error}");
+        assert_eq!(std::fs::read(&path).expect("it is there").len(), length, "looking changes nothing");
+        let error = Store::open(&path).expect_err("it is cut short");
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{length} bytes: {error}");
+    }
+}

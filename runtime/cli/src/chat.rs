@@ -81,6 +81,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             chat.turn(prompt.trim()).await?;
         }
     }
+    chat.client.close_idle().await;
     Ok(ExitCode::SUCCESS)
 }
 

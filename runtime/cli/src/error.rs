@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use cocoon_accounts::StoreError;
+
 use crate::ui::printable;
 
 /// Exit codes: 1 is our own fault or the machine's, 2 a mistake in usage; `verify` has more of its own.
@@ -38,6 +40,19 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// What to do about books that do not open. `in_use` is for those that another process has open, and for no others: ending a
+/// process mends no file.
+pub(crate) fn books_remedy(error: &StoreError, in_use: &'static str) -> &'static str {
+    match error {
+        StoreError::Locked { .. } => in_use,
+        StoreError::Corrupt { .. } | StoreError::Damaged { .. } => {
+            "put a copy of the file back; delete it only if nothing is owed by or to its channels"
+        }
+        StoreError::Schema { .. } => "use the version of this program that wrote them",
+        _ => "check that the disk has room, and that the file and its folder may be written",
+    }
+}
 
 /// An error of a library with its causes on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

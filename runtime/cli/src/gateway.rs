@@ -8,10 +8,10 @@ use std::process::ExitCode;
 
 use cocoon_accounts::Settlement;
 use cocoon_contracts::Nanotons;
-use cocoon_gateway::{Gateway, GatewayOptions, Money};
+use cocoon_gateway::{Gateway, GatewayError, GatewayOptions, Money};
 
 use crate::bond::GatewayBond;
-use crate::error::{Explain, Failure};
+use crate::error::{Explain, Failure, books_remedy, chain};
 use crate::keys;
 use crate::lifeline::Shutdown;
 use crate::network::{NetworkFile, role_folder, state_folder};
@@ -103,10 +103,7 @@ async fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
     };
     options.bond = arguments.bond.options(&joined).await?;
     let bond = options.bond.as_ref().map(|bond| (bond.address.to_string(), bond.every.as_secs()));
-    let gateway = Gateway::start(options).await.explain(
-        || "the gateway did not start".into(),
-        "if its port is taken, choose another with --listen 127.0.0.1:PORT; if its books are open elsewhere, end that process",
-    )?;
+    let gateway = Gateway::start(options).await.map_err(|error| unstarted(&error))?;
     let url = gateway.url();
     remember(&joined, &url)?;
     let screen = Screen::new(arguments.lifeline);
@@ -123,6 +120,23 @@ async fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
     shutdown.wait().await;
     screen.line("ending: hosts get their last vouchers, clients' vouchers are settled");
     report_settlements(&screen, &gateway.shutdown().await)
+}
+
+fn unstarted(error: &GatewayError) -> Failure {
+    let remedy = match error {
+        GatewayError::Bind(_) => {
+            "choose another address with --listen 127.0.0.1:PORT, or end what has this one"
+        }
+        GatewayError::Store(error) => {
+            books_remedy(error, "end the process that has them open, or give this one another --state folder")
+        }
+        GatewayError::StateFolder { .. } => {
+            "check the folder's owner and the disk, or name another with --state"
+        }
+        GatewayError::Chain(_) => "check that the chain runs, and what the network file says of it",
+        GatewayError::Liabilities(_) | GatewayError::Client(_) => "mend what it names, and start again",
+    };
+    Failure::new(format!("the gateway did not start: {}", chain(error)), remedy)
 }
 
 /// The words of a connection; never from the command line, which every process of the machine sees.

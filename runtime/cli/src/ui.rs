@@ -213,10 +213,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 
 /// Nanotons as TON, exactly, without trailing zeros: `14250` is `0.00001425`.
 pub(crate) fn ton(nanotons: u64) -> String {
-    let whole = nanotons / 1_000_000_000;
-    let fraction = format!("{:09}", nanotons % 1_000_000_000);
-    let fraction = fraction.trim_end_matches('0');
-    if fraction.is_empty() { whole.to_string() } else { format!("{whole}.{fraction}") }
+    cocoon_contracts::InTon(nanotons).to_string()
 }
 
 /// A price in TON; the class of cached tokens only where it differs from that of prompt tokens.
@@ -233,6 +230,12 @@ pub(crate) fn price_line(price: &Price) -> String {
 /// A difference of two balances with its sign.
 pub(crate) fn ton_change(before: u64, after: u64) -> String {
     if after >= before { format!("+{}", ton(after - before)) } else { format!("−{}", ton(before - after)) }
+}
+
+/// `1 request`, `1,200 requests`.
+pub(crate) fn counted(number: u64, what: &str) -> String {
+    let many = if number == 1 { "" } else { "s" };
+    format!("{} {what}{many}", grouped(number))
 }
 
 /// `1234567` is `1,234,567`.

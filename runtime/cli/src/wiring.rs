@@ -13,7 +13,7 @@ use cocoon_contracts::{Address, Nanotons, parse_address};
 
 use crate::access::connect;
 use crate::counter;
-use crate::error::{Explain, Failure};
+use crate::error::{Explain, Failure, books_remedy};
 use crate::keys;
 use crate::network::{NetworkFile, role_folder};
 use crate::wallet::parse_ton;
@@ -92,10 +92,11 @@ impl Joined {
     /// The books of a role.
     pub(crate) fn store(&self, role: &str) -> Result<Store, Failure> {
         let path = role_folder(&self.state, role)?.join("accounts.redb");
-        Store::open(&path).explain(
-            || format!("the books {} cannot be opened", path.display()),
-            "end the other process that has them open (or give this one a wallet of its own with --profile NAME)",
-        )
+        Store::open(&path).map_err(|error| {
+            let in_use =
+                "end the other process that has them open (or give this one a wallet of its own with --profile NAME)";
+            Failure::new(format!("the books cannot be opened: {error}"), books_remedy(&error, in_use))
+        })
     }
 
     /// A client of a gateway of this network, with the wallet and books in the role's folder.

@@ -128,7 +128,7 @@ impl Client {
     /// cheapest is tried first.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchModel`], or the reason why the first of them was not acceptable.
+    /// [`ClientError::NoWorker`], [`ClientError::NoSuchModel`], or the reason why the first of them was not acceptable.
     pub async fn find(&self, model: Option<&str>) -> Result<Peer, ClientError> {
         let mut entries = self.workers().await?;
         let available = model_names(&entries);
@@ -147,7 +147,9 @@ impl Client {
                 }
             }
         }
-        let model = model.unwrap_or("any model").to_owned();
+        let Some(model) = model.map(str::to_owned) else {
+            return Err(first.unwrap_or(ClientError::NoWorker));
+        };
         Err(first.unwrap_or(ClientError::NoSuchModel { model, available }))
     }
 
@@ -224,6 +226,14 @@ impl Client {
     /// The chain's, the gateway's, or [`ClientError::PoorWallet`].
     pub async fn channel(&self) -> Result<&OpenChannel, ClientError> {
         Ok(&self.payer().await?.0)
+    }
+
+    /// For a client that ends: waits until channels without work were looked at ([`ChannelOptions::close_idle`]). A client of
+    /// one question would be gone before it has closed any.
+    pub async fn close_idle(&self) {
+        if let Some((channel, ..)) = self.payer.get() {
+            self.deposits.close_once(&channel.address).await;
+        }
     }
 
     async fn payer(&self) -> Result<&(OpenChannel, Arc<Payer>, Tasks), ClientError> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cocoon_accounts::{PayerBook, PayerKeeper, PayerPolicy, PayerState};
 use cocoon_chain::Wallet;
 use cocoon_contracts::{Address, Nanotons};
+use tokio::sync::Mutex;
 
 use crate::ClientError;
 use crate::channel::{ChannelOptions, Payer};
@@ -21,7 +22,9 @@ pub(crate) struct Deposits {
     /// Adds to nothing: only the channel in use grows.
     closing: PayerKeeper,
     /// One addition at a time: the next one looks at what the last one brought.
-    turn: tokio::sync::Mutex<()>,
+    turn: Mutex<()>,
+    /// One look at what nobody needs at a time.
+    looking: Mutex<()>,
 }
 
 impl Deposits {
@@ -30,7 +33,7 @@ impl Deposits {
         let only_closing = PayerPolicy { top_up_below: 0, ..policy };
         let closing = PayerKeeper::new(Arc::clone(&wallet), book.clone(), only_closing);
         let keeper = PayerKeeper::new(wallet, book, policy);
-        Arc::new(Self { keeper, policy, closing, turn: tokio::sync::Mutex::default() })
+        Arc::new(Self { keeper, policy, closing, turn: Mutex::default(), looking: Mutex::default() })
     }
 
     /// Whether a deposit that is used up may grow.
@@ -78,17 +81,26 @@ impl Deposits {
         self.policy.close_idle?;
         let this = Arc::clone(self);
         Some(tokio::spawn(async move {
-            let in_use = HashSet::from([current]);
             loop {
-                for (channel, kept) in this.closing.keep_once(&in_use).await {
-                    match kept {
-                        Ok(kept) => tracing::info!(%channel, ?kept, "a channel without work"),
-                        Err(error) => tracing::warn!(%channel, %error, "a channel without work stays open"),
-                    }
-                }
+                this.close_once(&current).await;
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         }))
+    }
+
+    /// One look at channels without work other than `current`, if the user wants them closed: begins to close them, or goes
+    /// on. What fails is said in the log, and tried again by the next look.
+    pub(crate) async fn close_once(&self, current: &Address) {
+        if self.policy.close_idle.is_none() {
+            return;
+        }
+        let _turn = self.looking.lock().await;
+        for (channel, kept) in self.closing.keep_once(&HashSet::from([current.clone()])).await {
+            match kept {
+                Ok(kept) => tracing::info!(%channel, ?kept, "a channel without work"),
+                Err(error) => tracing::warn!(%channel, %error, "a channel without work stays open"),
+            }
+        }
     }
 }
 

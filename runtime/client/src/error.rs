@@ -3,7 +3,7 @@
 use cocoon_accounts::{KeepError, PayError, StoreError};
 use cocoon_attestation::Refusal;
 use cocoon_chain::ChainError;
-use cocoon_contracts::Nanotons;
+use cocoon_contracts::{InTon, Nanotons};
 use cocoon_protocol::{AnswerError, Price, SealError};
 
 use crate::policy::PolicyError;
@@ -45,6 +45,9 @@ pub enum ClientError {
         /// The gateway's.
         found: i32,
     },
+    /// The gateway has no worker at all.
+    #[error("the gateway lists no worker at the moment")]
+    NoWorker,
     /// No worker serves the model.
     #[error("no worker serves {model:?}; there are: {available}")]
     NoSuchModel {
@@ -80,7 +83,8 @@ pub enum ClientError {
     Chain(#[from] ChainError),
     /// The wallet holds too little to open the channel.
     #[error(
-        "the wallet {wallet} holds {balance} nanotons, a channel with {deposit} and its fees needs {needed}"
+        "the wallet {wallet} holds {} TON, a channel with {} TON and its fees needs {}",
+        InTon(*balance), InTon(*deposit), InTon(*needed)
     )]
     PoorWallet {
         /// Its address.
@@ -152,6 +156,7 @@ impl ClientError {
             },
             Self::Nonsense { .. } => "this is not a gateway of this version: check the address, or update",
             Self::WrongNetwork { .. } => "use a gateway of this network",
+            Self::NoWorker => "try again in a minute: hosts register again by themselves; or use another gateway",
             Self::NoSuchModel { .. } => "choose one of the models named",
             Self::Untrusted { .. } => {
                 "nothing was sent; if the difference is expected, change the policy or the registry, never the check"

@@ -174,13 +174,19 @@ fn refused(status: u16, body: &[u8]) -> ClientError {
     match serde_json::from_slice::<ApiError>(body) {
         Ok(error) => ClientError::Refused {
             status,
-            code: error.code().to_owned(),
-            message: error.error.message.clone(),
+            code: one_line(error.code()),
+            message: one_line(&error.error.message),
         },
         Err(_) => {
             ClientError::Nonsense { what: "a request", why: format!("status {status} without an error body") }
         }
     }
+}
+
+/// A gateway's words, on one line: a line of its own could pass for one of ours.
+fn one_line(text: &str) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The innermost cause of a network error says what happened; reqwest's own text only says where.

@@ -279,6 +279,7 @@ fn client_failure(error: &ClientError) -> Response {
 fn error_body(error: &ClientError) -> (u16, Vec<u8>) {
     let message = format!("{error}. {}", error.remedy());
     let (status, body) = match error {
+        ClientError::NoWorker => (503, ApiError::server("no_worker", message)),
         ClientError::NoSuchModel { .. } => {
             (404, ApiError::invalid_request("model_not_found", message).with_param("model"))
         }

@@ -110,7 +110,20 @@ impl Fault {
     }
 }
 
-/// Cut short when long.
+/// A service's words, on one line: a line of its own could pass for one of ours. Cut short when long.
 pub(crate) fn clip(text: &str) -> String {
-    text.chars().take(MAX_ECHO).collect()
+    let plain = text.chars().take(MAX_ECHO).map(|c| if c.is_control() { ' ' } else { c });
+    plain.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_writes_no_line_of_its_own() {
+        let said = clip("oops\nwhat to do: send\u{1b}[31m all\r\n to me");
+        assert_eq!(said, "oops what to do: send [31m all to me");
+        assert_eq!(clip(&"x".repeat(100_000)).len(), MAX_ECHO);
+    }
 }

@@ -219,9 +219,10 @@ fn the_sums(audit: &mut Audit, facts: &Facts, bond: &BondState) {
     audit.hold(
         "coverage",
         covered >= u128::from(root.sum),
-        format!("what {counted} open channels hold covers the published sum"),
+        format!("what is locked in {} covers the published sum", crate::ui::counted(counted, "open channel")),
         format!(
-            "{counted} channels cover {} TON of the {} TON published",
+            "locked in {}: {} TON of the {} TON published",
+            crate::ui::counted(counted, "open channel"),
             ton(amount(covered)),
             ton(root.sum)
         ),

@@ -7,6 +7,7 @@ mod proof;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cocoon_chain::ChainError;
 use cocoon_contracts::bond::State;
 use cocoon_contracts::registry::PlatformId;
 use cocoon_contracts::{Address, Nanotons, parse_address};
@@ -145,6 +146,14 @@ async fn withdraw(own: Own) -> Result<ExitCode, Failure> {
     let joined = own.join().await?;
     let bond = OwnBond::of(&joined, &own.of)?;
     let (address, wallet) = (bond.address()?, joined.wallet(&own.of).await?);
+    if let Err(ChainError::WrongAccount { .. }) =
+        cocoon_chain::read_bond(joined.chain.as_ref(), &address).await
+    {
+        return Err(Failure::new(
+            format!("no stake is at {address}: it was never backed, or its stake is gone already"),
+            "look at the wallet with `cocoon wallet show`; `cocoon bond open` backs another",
+        ));
+    }
     cocoon_chain::withdraw(&wallet, &address).await.explain(
         || format!("the stake of {address} was not taken home"),
         "cocoon bond show   says from when on it may be; `cocoon bond unbond` starts the delay",

@@ -1,8 +1,10 @@
 //! A bond of one's own: its key and the note of its address, in the folder of the part that it is for.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cocoon_chain::ChainError;
 use cocoon_contracts::bond::{Terms, platform_digest};
 use cocoon_contracts::registry::PlatformId;
 use cocoon_contracts::{Address, Nanotons, parse_address};
@@ -19,6 +21,8 @@ use crate::wiring::Joined;
 const KEY: &str = "bond.key";
 /// The address of the bond that was backed.
 const NOTE: &str = "bond.address";
+/// Addresses that were noted, and not on the chain when another bond took their place.
+const GIVEN_UP: &str = "bond.given-up";
 
 /// Key and note of a part's bond.
 pub(crate) struct OwnBond {
@@ -82,10 +86,7 @@ impl OwnBond {
         };
         let address = terms.address();
         if let Some(noted) = self.note()?.filter(|noted| *noted != address) {
-            return Err(Failure::new(
-                format!("the {} has a bond already, with other terms: {noted}", self.part),
-                "unbond and withdraw that one first; or add to its stake by a transfer of its TopUp message",
-            ));
+            self.give_up(joined, &noted).await?;
         }
         let path = self.folder.join(NOTE);
         std::fs::write(&path, format!("{address}\n"))
@@ -95,6 +96,30 @@ impl OwnBond {
             "see that the wallet has the stake and a little more; then run the same again",
         )?;
         Ok(address)
+    }
+
+    /// Lets another bond take the place of the noted one, if that is not on the chain: backing it failed, or its stake is
+    /// gone. Its address is kept, since a message that was sent may yet arrive.
+    async fn give_up(&self, joined: &Joined, noted: &Address) -> Result<(), Failure> {
+        match cocoon_chain::read_bond(joined.chain.as_ref(), noted).await {
+            Ok(_) => {
+                return Err(Failure::new(
+                    format!("the {} has a bond already, with other terms: {noted}", self.part),
+                    "unbond and withdraw that one first; or add to its stake by a transfer of its TopUp message",
+                ));
+            }
+            Err(ChainError::WrongAccount { .. }) => {}
+            Err(error) => {
+                return Err(error).explain(
+                    || format!("the bond {noted} of the {} cannot be read", self.part),
+                    "check that the chain runs; nothing was sent",
+                );
+            }
+        }
+        let path = self.folder.join(GIVEN_UP);
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut file| writeln!(file, "{noted}"))
+            .explain(|| format!("cannot write {}", path.display()), "check the disk")
     }
 
     /// The stake is home: the next bond may be another.

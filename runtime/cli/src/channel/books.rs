@@ -7,7 +7,7 @@ use cocoon_contracts::channel::Terms;
 use cocoon_contracts::voucher::SIGNED_VOUCHER_BYTES;
 use cocoon_contracts::{Address, SignedVoucher, VerifiedVoucher};
 
-use crate::error::{Explain, Failure};
+use crate::error::{Explain, Failure, books_remedy};
 use crate::wallet::Which;
 
 /// The books of a profile, both sides of them.
@@ -33,17 +33,21 @@ impl Books {
         }
         match Store::open(&path) {
             Err(StoreError::Locked { .. }) => Ok(Err(NoBooks::InUse)),
-            opened => Self::over(opened.explain(Self::failed, Self::REMEDY)?, network).map(Ok),
+            opened => Self::over(opened.map_err(Self::unopened)?, network).map(Ok),
         }
     }
 
     /// Opens the books, or makes them.
     pub(super) fn open(which: &Which, network: i32) -> Result<Self, Failure> {
         let store = Store::open(&which.folder()?.join("accounts.redb"));
-        Self::over(store.explain(Self::failed, Self::REMEDY)?, network)
+        Self::over(store.map_err(Self::unopened)?, network)
     }
 
     const REMEDY: &str = "end the process that has them open: it tends its channels by itself";
+
+    fn unopened(error: StoreError) -> Failure {
+        Failure::new(format!("{}: {error}", Self::failed()), books_remedy(&error, Self::REMEDY))
+    }
 
     fn failed() -> String {
         "the books cannot be opened".to_owned()

@@ -28,10 +28,10 @@ pub(crate) struct Open {
     #[arg(long, value_name = "ADDRESS")]
     payee: String,
     /// What can be claimed at most, in TON; the contract's reserve comes on top and comes back
-    #[arg(long, value_name = "TON", value_parser = parse_ton)]
+    #[arg(long, value_name = "TON", value_parser = parse_ton, allow_negative_numbers = true)]
     deposit: Nanotons,
     /// The most that the session key may ever sign, in TON [default: the deposit]
-    #[arg(long, value_name = "TON", value_parser = parse_ton)]
+    #[arg(long, value_name = "TON", value_parser = parse_ton, allow_negative_numbers = true)]
     limit: Option<Nanotons>,
     /// How long the payee may still settle after a close was started
     #[arg(long, value_name = "SECONDS", default_value_t = ClientSettings::default().challenge_seconds)]
@@ -45,6 +45,9 @@ pub(crate) struct Open {
 }
 
 pub(crate) async fn open(arguments: Open) -> Result<ExitCode, Failure> {
+    if arguments.deposit == 0 {
+        return Err(Failure::usage("nothing would be deposited: the amount is 0", "give an amount in TON"));
+    }
     let (path, file) = arguments.which.look()?;
     let (network, chain) = arguments.which.network().await?;
     let payee = parse_recipient(&arguments.payee, network.network)
@@ -92,6 +95,12 @@ pub(crate) async fn open(arguments: Open) -> Result<ExitCode, Failure> {
         .await
         .explain(|| "the channel could not be opened".into(), LOOK)?;
     books.payer.open_channel(&address, &terms, state.deposit()).await.explain(noted, "check the disk")?;
+    if let Some(missing) = arguments.deposit.checked_sub(state.deposit()).filter(|missing| *missing > 0) {
+        return Err(Failure::new(
+            format!("{address} was begun before and is open, with {} TON", ton(state.deposit())),
+            format!("to add the rest: cocoon channel topup {address} {}", ton(missing)),
+        ));
+    }
     if arguments.json {
         return print_json(&object(&address, &state));
     }
@@ -125,7 +134,7 @@ pub(crate) struct TopUp {
     #[arg(value_name = "CHANNEL", value_parser = parse_channel)]
     channel: Address,
     /// How much, in TON
-    #[arg(value_name = "AMOUNT", value_parser = parse_ton)]
+    #[arg(value_name = "AMOUNT", value_parser = parse_ton, allow_negative_numbers = true)]
     amount: Nanotons,
     /// Do not ask
     #[arg(long, short)]

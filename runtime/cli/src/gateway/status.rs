@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cocoon_accounts::{OfChannel, PayeeSummary, PayerSummary, Status};
+use cocoon_accounts::{OfChannel, PayeeSummary, PayerSummary, Status, StoreError};
 
-use crate::error::Failure;
+use crate::error::{Failure, books_remedy};
 use crate::network::state_path;
 use crate::ui::{Screen, one_line, print, ton};
 
@@ -25,9 +25,16 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let folder = state_path(arguments.state)?.join("gateway");
     let status = Status::of(&folder).await.map_err(|error| {
+        let books = error.get_ref().and_then(|cause| cause.downcast_ref::<StoreError>());
+        let remedy = match books {
+            Some(books) if folder.join("accounts.redb").exists() => {
+                books_remedy(books, "the gateway that has them open does not answer: look at its log")
+            }
+            _ => "name the folder that the gateway was started with: --state DIR",
+        };
         Failure::new(
-            format!("no gateway runs over {}, and its books cannot be read: {error}", folder.display()),
-            "name the folder that the gateway was started with: --state DIR",
+            format!("no gateway answers over {}, and its books cannot be read: {error}", folder.display()),
+            remedy,
         )
     })?;
     if arguments.json {

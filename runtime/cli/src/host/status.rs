@@ -6,7 +6,7 @@ use cocoon_launch::control::{self, GuestStatus, HostStatus, Phase};
 
 use super::{Which, down::failure};
 use crate::error::Failure;
-use crate::ui::{Screen, grouped, one_line, print, ton};
+use crate::ui::{Screen, counted, grouped, one_line, print, ton};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -70,7 +70,7 @@ fn show_guest(screen: &Screen, guest: &GuestStatus) {
         let pid = guest.pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
         screen.detail("up", &format!("{}{pid}", duration(seconds)));
     }
-    screen.detail("served", &format!("{} requests", grouped(guest.served)));
+    screen.detail("served", &counted(guest.served, "request"));
     if let Some(url) = &guest.url {
         screen.detail("at", &one_line(url));
     }

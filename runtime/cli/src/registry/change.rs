@@ -175,7 +175,7 @@ async fn finish(
         return deliver(screen, joined, approval).await;
     }
     save(out, approval)?;
-    screen.line(&format!("written to {}: {} more owners must sign", out.display(), approval.missing()));
+    screen.line(&format!("written to {}: {} must sign", out.display(), more_owners(approval.missing())));
     screen.detail("valid", &format!("until {}", unix(approval.valid_until())));
     screen.detail("next", &format!("cocoon registry sign {}   by another owner", out.display()));
     Ok(ExitCode::SUCCESS)
@@ -197,7 +197,7 @@ pub(crate) async fn sign(arguments: Sign) -> Result<ExitCode, Failure> {
     if !arguments.yes {
         ask()?;
     }
-    let missing = approval.missing();
+    let signed_before = approval.signers().count();
     let owners = arguments.keys.load(&state)?;
     if owners.is_empty() {
         return Err(Failure::usage("no key is named", "name an owner's key with --key FILE"));
@@ -207,16 +207,20 @@ pub(crate) async fn sign(arguments: Sign) -> Result<ExitCode, Failure> {
     }
     save(&arguments.file, &approval)?;
     let now = approval.missing();
-    screen.line(&match (missing == now, now) {
-        (true, 0) => "enough had signed before".to_owned(),
+    screen.line(&match (signed_before == approval.signers().count(), now) {
         (true, _) => "this owner had signed before".to_owned(),
         (false, 0) => "signed: enough owners have".to_owned(),
-        (false, more) => format!("signed: {more} more owners must"),
+        (false, more) => format!("signed: {} must", more_owners(more)),
     });
     if now == 0 {
         screen.detail("next", &format!("cocoon registry send {}", arguments.file.display()));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `1 more owner`, `2 more owners`.
+fn more_owners(number: u8) -> String {
+    format!("{number} more owner{}", if number == 1 { "" } else { "s" })
 }
 
 /// What a signer must know.

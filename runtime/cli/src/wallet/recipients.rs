@@ -1,15 +1,17 @@
 //! Who is paid: one account on the command line, or a list in a file.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
 use cocoon_chain::{AccountStatus, Chain};
 use cocoon_contracts::wallet::{MAX_COMMENT, Transfer, comment};
-use cocoon_contracts::{Address, Nanotons, Recipient, parse_recipient};
+use cocoon_contracts::{Address, Nanotons, Recipient, friendly_on, parse_recipient};
 use serde::{Deserialize, Serialize};
 
 use super::parse_ton;
 use crate::error::{Explain, Failure};
+use crate::ui::Screen;
 
 /// The longest list, in lines.
 const MAX_RECIPIENTS: usize = 100_000;
@@ -96,6 +98,30 @@ pub(super) fn total(payments: &[Payment]) -> Result<Nanotons, Failure> {
     payments.iter().try_fold(0, |sum: Nanotons, payment| sum.checked_add(payment.amount)).ok_or_else(|| {
         Failure::usage("the amounts together are more than all the coins there are", "look at the list again")
     })
+}
+
+/// Refuses to pay an account without a contract by an address that bounces: the money would come straight back, and the
+/// wallet's transaction would look like a payment. Each such account is asked for once.
+pub(super) async fn check(payments: &[Payment], chain: &dyn Chain, screen: &Screen) -> Result<(), Failure> {
+    let bouncing: BTreeSet<&str> =
+        payments.iter().filter(|payment| payment.bounce == Some(true)).map(|payment| &*payment.to).collect();
+    for (number, to) in bouncing.iter().enumerate() {
+        screen.progress(&format!("looking at recipient {} of {}", number + 1, bouncing.len()));
+        let to: Address = to.parse().expect("it was written by an address");
+        let account = chain.account(&to).await.explain(
+            || format!("the account {to} cannot be read"),
+            "check that the chain runs; nothing was sent",
+        )?;
+        if account.status != AccountStatus::Active {
+            let bounces = friendly_on(&to, true, chain.network());
+            let stays = friendly_on(&to, false, chain.network());
+            return Err(Failure::new(
+                format!("{bounces} has no contract yet, and money to this form of its address comes back"),
+                format!("nothing was sent; if the account is the right one, pay it as {stays}"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The transfers of payments. Where an address does not say whether money may bounce, the account does: a contract can

@@ -12,7 +12,7 @@ use super::recipients::{self, Payment};
 use super::{Which, confirmed, open};
 use crate::error::{Explain, Failure};
 use crate::network::NetworkFile;
-use crate::ui::{Screen, grouped, print, ton};
+use crate::ui::{Screen, counted, print, ton};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "TO", required_unless_present_any = ["list", "abandon"])]
     to: Option<String>,
     /// How much, in TON
-    #[arg(value_name = "AMOUNT", requires = "to")]
+    #[arg(value_name = "AMOUNT", requires = "to", allow_negative_numbers = true)]
     amount: Option<String>,
     /// Pay everybody on a list: a file with ADDRESS,AMOUNT on each line
     #[arg(long, value_name = "FILE", conflicts_with = "to")]
@@ -75,6 +75,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         // The interrupted command had paid; it only could not say so.
         return sender.report(&journal, arguments.json, true);
     }
+    recipients::check(&journal.payments[journal.paid..], &*chain, &sender.screen).await?;
     sender.summary(&journal, file.wallet().max_transfers());
     if !confirmed(&question(&journal, network), arguments.yes)? {
         sender.screen.line("nothing was sent");
@@ -106,7 +107,7 @@ fn question(journal: &Journal, network: i32) -> String {
             format!("Send {} TON to {to}?", ton(only.amount))
         }
         many => {
-            format!("Send {} TON to {}?", ton(sum(many)), counted(many.len(), "account"))
+            format!("Send {} TON to {}?", ton(sum(many)), counted(many.len() as u64, "account"))
         }
     }
 }
@@ -114,12 +115,6 @@ fn question(journal: &Journal, network: i32) -> String {
 /// For display: that the whole is an amount was checked before.
 fn sum(payments: &[Payment]) -> Nanotons {
     payments.iter().map(|payment| payment.amount).fold(0, Nanotons::saturating_add)
-}
-
-/// `1 account`, `1,200 accounts`.
-fn counted(number: usize, what: &str) -> String {
-    let many = if number == 1 { "" } else { "s" };
-    format!("{} {what}{many}", grouped(number as u64))
 }
 
 struct Sender {
@@ -210,9 +205,9 @@ impl Sender {
         let messages = rest.div_ceil(in_one_message);
         let first = rest.min(in_one_message);
         let fees = Wallet::fee_bound(first).saturating_mul(messages as u64);
-        self.screen.detail("pays", &format!("{} TON to {} accounts", ton(total), grouped(rest as u64)));
-        self.screen
-            .detail("fees", &format!("at most {} TON, in {messages} messages; usually a tenth", ton(fees)));
+        let messages = counted(messages as u64, "message");
+        self.screen.detail("pays", &format!("{} TON to {}", ton(total), counted(rest as u64, "account")));
+        self.screen.detail("fees", &format!("at most {} TON, in {messages}; usually a tenth", ton(fees)));
     }
 
     /// Pays what the journal has not paid yet, message after message, each on the disk before it leaves.
@@ -255,7 +250,7 @@ impl Sender {
         let sum = sum(&journal.payments[..journal.paid]);
         let to = match journal.payments.as_slice() {
             [only] => friendly_on(&only.address(), only.bounce.unwrap_or(false), self.network),
-            many => counted(many.len(), "account"),
+            many => counted(many.len() as u64, "account"),
         };
         self.screen.detail("paid", &format!("{} TON to {to}", ton(sum)));
         self.screen.detail("fees", &format!("{} TON", ton(journal.fees())));
