@@ -2,6 +2,9 @@
 
 use super::on_each_set;
 
+/// Adding this and taking it away rounds to an integer, ties to even; the low bits of the sum hold the integer.
+pub(super) const ROUND: f32 = 12_582_912.0;
+
 /// Columns in a block.
 pub(super) const BLOCK: usize = 32;
 
@@ -38,8 +41,21 @@ impl Activations {
     pub(crate) fn quantise(&mut self, set: super::InstructionSet, columns: usize) {
         let blocks = columns.div_ceil(BLOCK);
         self.floats[columns..blocks * BLOCK].fill(0.0);
-        quantise(set, &self.floats[..blocks * BLOCK], &mut self.blocks[..blocks]);
+        let (floats, blocks) = (&self.floats[..blocks * BLOCK], &mut self.blocks[..blocks]);
+        #[cfg(target_arch = "x86_64")]
+        if set == super::InstructionSet::Avx512Vnni {
+            super::avx512::quantise(floats, blocks);
+            return;
+        }
+        quantise(set, floats, blocks);
     }
+}
+
+/// What values are multiplied by, so that the largest becomes 127.
+#[inline(always)]
+pub(super) fn inverse(largest: f32) -> f32 {
+    // So near to zero the inverse would be infinite.
+    if largest > 1e-30 { 127.0 / largest } else { 0.0 }
 }
 
 on_each_set! {
@@ -49,15 +65,12 @@ on_each_set! {
 
 #[inline(always)]
 fn quantise_body<W: super::half::Widen>(floats: &[f32], blocks: &mut [Block]) {
-    /// Adding this and taking it away rounds to an integer, ties to even; its low bits then hold the integer.
-    const ROUND: f32 = 12_582_912.0;
     for (values, block) in floats.chunks_exact(BLOCK).zip(blocks) {
         let values: &[f32; BLOCK] = values.try_into().expect("whole blocks");
         // Magnitudes order as integers, and what is not a number is over all of them.
         let largest = values.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff));
         let largest = f32::from_bits(largest);
-        // So near to zero the inverse would be infinite.
-        let inverse = if largest > 1e-30 { 127.0 / largest } else { 0.0 };
+        let inverse = inverse(largest);
         let mut quants = [0i32; BLOCK];
         for (quant, value) in quants.iter_mut().zip(values) {
             *quant = (value * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::{
-    activations::{Activations, Block},
+    activations::{Activations, BLOCK, Block, ROUND, inverse},
     matrix::{Line, Matrix, TILE, TOKENS, Weights},
 };
 
@@ -149,6 +149,51 @@ fn bytes<const T: usize>(
         }
     }
     sums
+}
+
+/// Whole blocks of activations, as the plain code has it.
+pub(super) fn quantise(floats: &[f32], blocks: &mut [Block]) {
+    #[expect(unsafe_code, reason = "a function for one instruction set")]
+    // SAFETY: this set is only chosen after `is_supported` said that the machine has it.
+    unsafe {
+        quantise_here(floats, blocks);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn quantise_here(floats: &[f32], blocks: &mut [Block]) {
+    let (round, magnitude) = (_mm512_set1_ps(ROUND), _mm512_set1_epi32(0x7fff_ffff));
+    for (values, block) in floats.as_chunks::<BLOCK>().0.iter().zip(blocks) {
+        let (low, high) = values.split_at(BLOCK / 2);
+        let parts = [floats_of(low), floats_of(high)];
+        let magnitudes = parts.map(|part| _mm512_and_si512(_mm512_castps_si512(part), magnitude));
+        let largest = _mm512_reduce_max_epi32(_mm512_max_epi32(magnitudes[0], magnitudes[1]));
+        let largest = f32::from_bits(largest.cast_unsigned());
+        let factor = _mm512_set1_ps(inverse(largest));
+        // The lowest byte of a rounded float's bits is that of the integer: `ROUND`'s own ends in zeroes.
+        let bytes = parts.map(|part| {
+            let rounded = _mm512_add_ps(_mm512_mul_ps(part, factor), round);
+            _mm512_cvtepi32_epi8(_mm512_castps_si512(rounded))
+        });
+        let sum = _mm512_add_epi32(_mm512_cvtepi8_epi32(bytes[0]), _mm512_cvtepi8_epi32(bytes[1]));
+        #[expect(unsafe_code, reason = "SIMD")]
+        // SAFETY: two vectors of four words are an array of eight.
+        let words: [i32; 8] = unsafe { std::mem::transmute(bytes) };
+        block.words = words;
+        block.sum = _mm512_reduce_add_epi32(sum);
+        block.scale = largest / 127.0;
+        block.offset = block.scale * block.sum as f32;
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn floats_of(values: &[f32]) -> __m512 {
+    let values: &[f32; TILE] = values.try_into().expect("sixteen");
+    #[expect(unsafe_code, reason = "SIMD")]
+    // SAFETY: the array is 64 bytes, and the load needs no alignment.
+    unsafe {
+        _mm512_loadu_ps(values.as_ptr())
+    }
 }
 
 #[target_feature(enable = "avx512f")]
