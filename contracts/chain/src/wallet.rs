@@ -269,7 +269,8 @@ impl Wallet {
     async fn landed(&self, to: &Address, after_lt: u64) -> Result<Option<Transaction>, ChainError> {
         const RECENT: usize = 16;
         let recent = self.chain.transactions(to, RECENT).await?;
-        let ours = recent.into_iter().filter(|tx| tx.lt > after_lt && tx.from.as_ref() == Some(&self.address));
+        let ours =
+            recent.into_iter().filter(|tx| tx.lt > after_lt && tx.from.as_ref() == Some(&self.address));
         Ok(ours.max_by_key(|tx| tx.aborted))
     }
 

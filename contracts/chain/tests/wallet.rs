@@ -1,8 +1,8 @@
 //! A wallet whose way to the chain loses answers: nothing is paid twice, and nothing is said to be lost that happened.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cocoon_chain::{AccountState, Block, Chain, ChainError, StackItem, Toncenter, Transaction, Wallet};

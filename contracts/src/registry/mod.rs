@@ -2,6 +2,7 @@
 
 mod approval;
 mod content;
+mod floors;
 mod operation;
 mod owners;
 
@@ -18,6 +19,7 @@ pub use content::{
     MAX_NAME_BYTES, MAX_PLATFORM_ID_BYTES, Measurements, Model, PlatformId, PlatformKind, Prices, Status,
     TdxRegisters,
 };
+pub use floors::{SnpFloors, TcbFloor, TurinFloor};
 pub use operation::Operation;
 pub use owners::{MAX_OWNERS, Owners, OwnersError};
 
