@@ -7,7 +7,7 @@ mod fuzzing;
 use cocoon_contracts::channel::{self, State, Terms};
 use cocoon_contracts::registry::{
     Approval, Change, Coefficients, Content, Deployment, Gateway, Image, Measurements, Model, Owners,
-    PlatformId, PlatformKind, Prices, Registry, Status, TdxRegisters,
+    PlatformId, PlatformKind, Prices, Registry, SnpFloors, Status, TcbFloor, TdxRegisters, TurinFloor,
 };
 use cocoon_contracts::{
     Address, Cell, SignedVoucher, SigningKey, Voucher, check_key, friendly, message, parse_address, wallet,
@@ -67,6 +67,7 @@ fn content() -> Content {
     };
     let kinds = [PlatformKind::Ppid, PlatformKind::Chip, PlatformKind::Gpu];
     let barred = |kind: PlatformKind| PlatformId { kind, id: vec![kind as u8; 16] };
+    let floor = TcbFloor { boot_loader: 9, tee: 0, snp: 21, microcode: 255 };
     Content {
         fee_bps: 500,
         treasury: Address::new(0, HashBytes([3; 32])),
@@ -75,6 +76,7 @@ fn content() -> Content {
         models: (0..5).map(model).collect(),
         gateways: (0..3).map(gateway).collect(),
         barred: kinds.map(barred).to_vec(),
+        snp: SnpFloors { milan: None, genoa: Some(floor), turin: Some(TurinFloor { fmc: 1, tcb: floor }) },
     }
 }
 

@@ -131,6 +131,13 @@ impl ImageReference {
     ) -> Self {
         Self { name: name.into(), configuration, tdx: Some(registers.into()), snp: None, azure: None }
     }
+
+    /// An image on SEV-SNP by its launch digest, whose host binds the configuration at launch (HOST_DATA), as a policy made of
+    /// an image's manifest has it.
+    pub fn on_snp(name: impl Into<String>, configuration: [u8; 32], launch: [u8; 48]) -> Self {
+        let snp = SnpReference { host_data: Pin::to(configuration), ..SnpReference::pinned(launch) };
+        Self { name: name.into(), configuration: Some(configuration), tdx: None, snp: Some(snp), azure: None }
+    }
 }
 
 /// Machines and devices by name: `ppid:HEX` (Intel), `chip:HEX` (AMD), `gpu:HEX` (NVIDIA).

@@ -29,8 +29,9 @@ pub async fn open_channel(
         return Ok(open);
     }
     // Somebody may have put the code there without opening it, and a failed attempt leaves traces too. Never open what
-    // may have lived before: its vouchers would count again.
-    if account.last_lt != 0 {
+    // may have lived before: its vouchers would count again. (TON forgets an account that ended; some services still
+    // list its transactions. Where none does, it is the nonce that is new: see `Terms::nonce`.)
+    if account.last_lt != 0 || had_transactions(&**wallet.chain(), &address).await? {
         let why = format!("the address {address} was used before: choose a new nonce");
         return Err(ChainError::invalid(ACTION, why));
     }
@@ -42,6 +43,15 @@ pub async fn open_channel(
     wallet
         .perform(ACTION, transfer, channel::exit_code_meaning, |account| parse(&address, account).ok())
         .await
+}
+
+/// Whether a service still lists transactions of an account that is not there. Not all keep them, or answer for it.
+async fn had_transactions(chain: &dyn Chain, address: &Address) -> Result<bool, ChainError> {
+    match chain.transactions(address, 1).await {
+        Ok(list) => Ok(!list.is_empty()),
+        Err(ChainError::Refused { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads a channel: its code must be ours and its address must derive from the terms it shows.
@@ -58,9 +68,10 @@ pub async fn read_channel(chain: &dyn Chain, address: &Address) -> Result<State,
 pub async fn top_up(wallet: &Wallet, address: &Address, amount: Nanotons) -> Result<State, ChainError> {
     let before = read_channel(&**wallet.chain(), address).await?.balance;
     let transfer = message(address, amount, channel::top_up_body());
+    // A settlement at the same time may take out more than came in: then the transaction tells.
     wallet
-        .perform("top up the channel", transfer, channel::exit_code_meaning, |account| {
-            parse(address, account).ok().filter(|state| state.balance > before)
+        .perform_or_land("top up the channel", transfer, channel::exit_code_meaning, |account, landed| {
+            parse(address, account).ok().filter(|state| landed || state.balance > before)
         })
         .await
 }

@@ -66,7 +66,7 @@ pub struct AccountState {
     pub code_hash: Option<[u8; 32]>,
     /// Its data, when it is active.
     pub data: Option<Cell>,
-    /// The logical time of its last transaction; 0 when it never had one.
+    /// The logical time of its last transaction; 0 when it never had one, and when it ended: TON forgets it then.
     pub last_lt: u64,
 }
 
@@ -104,13 +104,20 @@ pub trait Chain: Send + Sync {
     /// The network's global id: -239 mainnet, -3 testnet, others for development networks.
     fn network(&self) -> i32;
 
+    /// How far an account may be behind the head that was returned before it, in seconds of the chain's clock. Nothing,
+    /// where the backend can tell; otherwise what never happened is said only so much later.
+    fn accounts_lag_seconds(&self) -> u64 {
+        0
+    }
+
     /// The newest block.
     fn head(&self) -> BoxFuture<'_, Result<Block, ChainError>>;
 
     /// The block with this number, which is what a freshness beacon is compared with; `None` when there is none yet.
     fn block(&self, seqno: u32) -> BoxFuture<'_, Result<Option<Block>, ChainError>>;
 
-    /// An account, at a block that is no older than the last [`Chain::head`] that was returned.
+    /// An account, at a block that is no older than the last [`Chain::head`] that was returned by more than
+    /// [`Chain::accounts_lag_seconds`].
     fn account<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, Result<AccountState, ChainError>>;
 
     /// An account's newest transactions, newest first, at most `limit` (and at most 100).

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use sending::Vigil;
 pub use sending::{Fate, Prepared, Sent};
 
-use crate::{AccountState, AccountStatus, Chain, ChainError};
+use crate::{AccountState, AccountStatus, Chain, ChainError, Transaction};
 
 /// How long an external message stays valid, in seconds of the chain's clock.
 const VALID_SECONDS: u64 = 60;
@@ -119,9 +119,17 @@ impl Wallet {
         }
         // A message can expire unseen: the chain's clock jumps, or a node loses it for a minute. And another process with
         // the same key can take its number. It then never happens, and another one may be sent.
+        let mut gone: Option<Prepared> = None;
         for attempt in 1..=ATTEMPTS {
             let prepared = self.prepare(transfers).await?;
+            // Whose number is taken now was perhaps taken itself: by a node that was late when it said that it was not.
+            if let Some(gone) = gone.take_if(|gone| gone.seqno != prepared.seqno)
+                && let Fate::Taken(sent) = self.confirm(&gone).await?
+            {
+                return Ok(sent);
+            }
             // From here on the message may leave, even if nobody waits for this call any more.
+            let signed = prepared.clone();
             let last = open.insert(Open { prepared, transfers: transfers.to_vec() });
             let fate = self.deliver(&last.prepared).await;
             if !matches!(fate, Err(ChainError::FateUnknown { .. })) {
@@ -134,6 +142,7 @@ impl Wallet {
                 }
                 Fate::Expired | Fate::Replaced => {}
             }
+            gone = Some(signed);
         }
         Err(not_confirmed("transfer", &self.address, "the message will never happen; send again"))
     }
@@ -198,12 +207,25 @@ impl Wallet {
         meaning: fn(i32) -> Option<&'static str>,
         done: impl Fn(&AccountState) -> Option<T>,
     ) -> Result<T, ChainError> {
+        self.perform_or_land(action, transfer, meaning, |account, _landed| done(account)).await
+    }
+
+    /// As [`Wallet::perform`], for effects that others may hide at once: `done` also hears whether the message was carried
+    /// out.
+    pub(crate) async fn perform_or_land<T>(
+        &self,
+        action: &'static str,
+        transfer: Transfer,
+        meaning: fn(i32) -> Option<&'static str>,
+        done: impl Fn(&AccountState, bool) -> Option<T>,
+    ) -> Result<T, ChainError> {
         let to = transfer.to.clone();
-        let before = self.newest_lt(&to).await?;
-        self.transfer(std::slice::from_ref(&transfer)).await?;
+        // What the message causes is later than what sent it, on whatever shard. What the account knew before may be
+        // nothing: TON forgets an account that ended, and its services may still list what it once refused.
+        let after = self.transfer(std::slice::from_ref(&transfer)).await?.lt;
         let (mut vigil, sent) = (Vigil::start(), Instant::now());
         loop {
-            let looked = self.outcome(action, &to, before, meaning, &done).await;
+            let looked = self.outcome(action, &to, after, meaning, &done).await;
             match looked {
                 Ok(Some(value)) => return Ok(value),
                 Err(error @ ChainError::ContractRefused { .. }) => return Err(error),
@@ -227,49 +249,29 @@ impl Wallet {
         &self,
         action: &'static str,
         to: &Address,
-        before: u64,
+        after_lt: u64,
         meaning: fn(i32) -> Option<&'static str>,
-        done: &impl Fn(&AccountState) -> Option<T>,
+        done: &impl Fn(&AccountState, bool) -> Option<T>,
     ) -> Result<Option<T>, ChainError> {
         // First the outcome, then the state: the state then shows at least what that transaction did.
-        let refused = self.refusal(action, to, before, meaning).await?;
-        match (done(&self.chain.account(to).await?), refused) {
-            (Some(value), _) => Ok(Some(value)),
-            (None, Some(error)) => Err(error),
-            (None, None) => Ok(None),
+        let ours = self.landed(to, after_lt).await?;
+        let refused = ours.as_ref().is_some_and(|tx| tx.aborted);
+        match done(&self.chain.account(to).await?, ours.is_some() && !refused) {
+            Some(value) => Ok(Some(value)),
+            None => match ours.filter(|tx| tx.aborted) {
+                Some(tx) => Err(refusal(action, to, &tx, meaning)),
+                None => Ok(None),
+            },
         }
     }
 
-    async fn newest_lt(&self, address: &Address) -> Result<u64, ChainError> {
-        Ok(self.chain.account(address).await?.last_lt)
-    }
-
-    async fn refusal(
-        &self,
-        action: &'static str,
-        to: &Address,
-        after_lt: u64,
-        meaning: fn(i32) -> Option<&'static str>,
-    ) -> Result<Option<ChainError>, ChainError> {
+    /// The transaction of `to` that this wallet's message caused, which left after `after_lt`; a refused one first.
+    async fn landed(&self, to: &Address, after_lt: u64) -> Result<Option<Transaction>, ChainError> {
         const RECENT: usize = 16;
         let recent = self.chain.transactions(to, RECENT).await?;
-        let ours = recent
-            .into_iter()
-            .filter(|tx| tx.lt > after_lt && tx.from.as_ref() == Some(&self.address))
-            .find(|tx| tx.aborted);
-        Ok(ours.map(|tx| {
-            let exit_code = tx.exit_code.unwrap_or(-1);
-            let words = match tx.exit_code {
-                None => "there is no contract at this address, or the value does not pay for its gas",
-                Some(code) => meaning(code).unwrap_or("it could not carry out its actions"),
-            };
-            ChainError::ContractRefused {
-                address: Box::new(to.clone()),
-                action,
-                exit_code,
-                meaning: words.to_owned(),
-            }
-        }))
+        let ours =
+            recent.into_iter().filter(|tx| tx.lt > after_lt && tx.from.as_ref() == Some(&self.address));
+        Ok(ours.max_by_key(|tx| tx.aborted))
     }
 
     fn seqno_of(&self, account: &AccountState) -> Result<u32, ChainError> {
@@ -279,6 +281,24 @@ impl Wallet {
             return Err(ChainError::wrong_account(&self.address, "wallet", why));
         }
         self.version.seqno(data).map_err(|error| ChainError::wrong_account(&self.address, "wallet", error))
+    }
+}
+
+fn refusal(
+    action: &'static str,
+    to: &Address,
+    tx: &Transaction,
+    meaning: fn(i32) -> Option<&'static str>,
+) -> ChainError {
+    let words = match tx.exit_code {
+        None => "there is no contract at this address, or the value does not pay for its gas",
+        Some(code) => meaning(code).unwrap_or("it could not carry out its actions"),
+    };
+    ChainError::ContractRefused {
+        address: Box::new(to.clone()),
+        action,
+        exit_code: tx.exit_code.unwrap_or(-1),
+        meaning: words.to_owned(),
     }
 }
 

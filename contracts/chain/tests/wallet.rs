@@ -1,8 +1,8 @@
 //! A wallet whose way to the chain loses answers: nothing is paid twice, and nothing is said to be lost that happened.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cocoon_chain::{AccountState, Block, Chain, ChainError, StackItem, Toncenter, Transaction, Wallet};
@@ -24,6 +24,11 @@ struct Lossy {
     /// Whether a send that loses its answer arrives.
     arrives: bool,
     sent: AtomicU32,
+    /// So many reads of an account, once something was sent, show what the first read showed.
+    late: AtomicU32,
+    /// The most that the backend says it may be late, in seconds.
+    lag: u64,
+    first: Mutex<Option<AccountState>>,
 }
 
 /// Takes one from a counter, unless it is empty.
@@ -54,6 +59,10 @@ impl Chain for Lossy {
         self.inner.network()
     }
 
+    fn accounts_lag_seconds(&self) -> u64 {
+        self.lag
+    }
+
     fn head(&self) -> BoxFuture<'_, Result<Block, ChainError>> {
         self.read(self.inner.head())
     }
@@ -63,7 +72,13 @@ impl Chain for Lossy {
     }
 
     fn account<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, Result<AccountState, ChainError>> {
-        self.read(self.inner.account(address))
+        Box::pin(async move {
+            let now = self.read(self.inner.account(address)).await?;
+            let mut first = self.first.lock().unwrap();
+            let first = first.get_or_insert_with(|| now.clone());
+            let late = self.sent.load(Ordering::SeqCst) > 0 && one_of(&self.late);
+            Ok(if late { first.clone() } else { now })
+        })
     }
 
     fn transactions<'a>(
@@ -111,6 +126,10 @@ impl Drop for Bench {
 
 impl Bench {
     async fn start(sends: u32, reads: u32, arrives: bool) -> Self {
+        Self::behind(sends, reads, arrives, 0, 0).await
+    }
+
+    async fn behind(sends: u32, reads: u32, arrives: bool, late: u32, lag: u64) -> Self {
         let genesis =
             Genesis { network: NETWORK, schedule: Schedule::Mainnet2026, time: START, accounts: Vec::new() };
         let mut ledger = Ledger::in_memory(&genesis).unwrap();
@@ -130,6 +149,9 @@ impl Bench {
             reads: reads.into(),
             arrives,
             sent: AtomicU32::new(0),
+            late: late.into(),
+            lag,
+            first: Mutex::default(),
         });
         let wallet = Arc::new(Wallet::of_version(key, VERSION, Arc::clone(&lossy) as _));
         Self { clock, lossy, wallet, task }
@@ -210,4 +232,24 @@ async fn a_caller_that_gave_up_and_says_the_same_again_pays_once() {
     assert_eq!((bench.paid().await, bench.messages().await), (AMOUNT, 1));
     bench.wallet.transfer(&pay()).await.expect("and now it is another");
     assert_eq!(bench.messages().await, 2);
+}
+
+/// Behind one address are many nodes. One that is late shows a wallet as it was before a message was taken, beside a head
+/// that is past the message's end.
+#[tokio::test]
+async fn a_message_that_a_late_node_does_not_show_is_not_paid_again() {
+    // As late as the backend says that a node may be; and later than that.
+    for (late, lag, past) in [(5, 30, 61 + 25), (1, 30, 61 + 40)] {
+        let bench = Bench::behind(0, 0, true, u32::MAX, lag).await;
+        let wallet = Arc::clone(&bench.wallet);
+        let paying = tokio::spawn(async move { wallet.transfer(&pay()).await });
+        while bench.paid().await == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        bench.lossy.late.store(late, Ordering::SeqCst);
+        bench.clock.fetch_add(past, Ordering::Relaxed);
+        paying.await.unwrap().expect("it happened");
+        assert_eq!(bench.lossy.late.load(Ordering::SeqCst), 0, "a node was late");
+        assert_eq!((bench.paid().await, bench.messages().await), (AMOUNT, 1), "late by {lag} s");
+    }
 }

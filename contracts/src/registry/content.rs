@@ -8,6 +8,7 @@ use tycho_types::cell::{Cell, CellBuilder, CellFamily, CellSlice, HashBytes, Loa
 use tycho_types::dict::Dict;
 use tycho_types::error::Error;
 
+use super::SnpFloors;
 use crate::{Address, Malformed, Nanotons, build_cell};
 
 /// The layout of [`Content`]. A client refuses any other.
@@ -202,13 +203,15 @@ pub struct Content {
     pub gateways: Vec<Gateway>,
     /// Machines that nobody should accept, at most [`MAX_BARRED`].
     pub barred: Vec<PlatformId>,
+    /// How old the firmware of AMD's machines may be.
+    pub snp: SnpFloors,
 }
 
 impl Content {
     /// A fee and its receiver, models at their price, and nothing trusted yet.
     pub fn empty(fee_bps: u16, treasury: Address) -> Self {
-        let (images, models, gateways, barred) = Default::default();
-        Self { fee_bps, treasury, coefficients: Coefficients::FIXED, images, models, gateways, barred }
+        let (images, models, gateways, barred, snp) = Default::default();
+        Self { fee_bps, treasury, coefficients: Coefficients::FIXED, images, models, gateways, barred, snp }
     }
 
     /// The cell that the contract keeps.
@@ -231,7 +234,8 @@ impl Content {
             images.store_into(b, context)?;
             models.store_into(b, context)?;
             gateways.store_into(b, context)?;
-            barred.store_into(b, context)
+            barred.store_into(b, context)?;
+            self.snp.store(b)
         }))
     }
 
@@ -311,7 +315,8 @@ impl Content {
         let models = load_list(&mut slice, MAX_ENTRIES, load_model)?;
         let gateways = load_list(&mut slice, MAX_ENTRIES, load_gateway)?;
         let barred = load_list(&mut slice, MAX_BARRED, load_platform)?;
-        Ok(Self { fee_bps, treasury, coefficients, images, models, gateways, barred })
+        let snp = SnpFloors::load(&mut slice)?;
+        Ok(Self { fee_bps, treasury, coefficients, images, models, gateways, barred, snp })
     }
 }
 

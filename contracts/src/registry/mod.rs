@@ -2,6 +2,7 @@
 
 mod approval;
 mod content;
+mod floors;
 mod operation;
 mod owners;
 
@@ -18,6 +19,7 @@ pub use content::{
     MAX_NAME_BYTES, MAX_PLATFORM_ID_BYTES, Measurements, Model, PlatformId, PlatformKind, Prices, Status,
     TdxRegisters,
 };
+pub use floors::{SnpFloors, TcbFloor, TurinFloor};
 pub use operation::Operation;
 pub use owners::{MAX_OWNERS, Owners, OwnersError};
 
@@ -34,7 +36,8 @@ pub const MIN_DELAY_SECONDS: u32 = 1;
 pub const MAX_DELAY_SECONDS: u32 = 365 * 24 * 3600;
 /// Value to attach to a proposal, cancellation or activation; what is not used comes back. 0.05 TON.
 pub const CHANGE_VALUE: Nanotons = 50_000_000;
-/// Value to deploy with: it pays rent for years. 0.2 TON.
+/// Value to deploy with: rent of more than a year for the largest content with an announcement as large beside it, of many
+/// years for a small one. Then somebody must top it up. 0.2 TON.
 pub const DEPLOY_VALUE: Nanotons = 200_000_000;
 
 static CODE: LazyLock<Cell> = LazyLock::new(|| {

@@ -16,10 +16,10 @@ use tokio::time::Instant;
 
 use crate::payee::Unsettled;
 
-/// What one settlement costs its payee, in nanotons: a share of the wallet's message, the channel's transaction and the
-/// payout's way home. Measured on the embedded ledger at mainnet's prices of August 2026 (`contracts/README.md`),
-/// rounded up; the only place that knows it.
-pub const SETTLEMENT_FEE: Nanotons = 800_000;
+/// What one settlement costs its payee, in nanotons: the wallet's message with the value that it lends, the channel's
+/// transaction and the payout's way home, by whatever wallet. At mainnet's prices of August 2026 (`contracts/fees.md`, with
+/// which a test compares it), rounded up; the only place that knows it.
+pub const SETTLEMENT_FEE: Nanotons = 1_000_000;
 /// How many channels are read at once.
 const READS_AT_ONCE: usize = 8;
 /// How long the chain may take from the wallet's message to the channel's transaction.
@@ -144,5 +144,27 @@ pub(crate) fn late(channel: &Address, waited: Duration) -> ChainError {
         address: Box::new(channel.clone()),
         seconds: waited.as_secs(),
         remedy: "the voucher is kept, and settling it again does no harm",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `contracts/fees.md`, which the ledger's tests write, says of an operation at the prices of August 2026.
+    fn costs(operation: &str) -> Nanotons {
+        let table = include_str!("../../../contracts/fees.md");
+        let (_, of_2026) = table.split_once("## mainnet-2026").expect("the price list");
+        let row = of_2026.lines().find_map(|line| line.strip_prefix(&format!("| {operation} |")));
+        let fees = row.and_then(|row| row.split('|').nth(1)).expect("the operation's row");
+        fees.trim().parse().expect("nanotons")
+    }
+
+    /// Less, and payees would settle at a loss; much more, and they would wait for nothing.
+    #[test]
+    fn a_settlement_is_counted_as_what_it_costs_by_either_wallet() {
+        let dearest = ["wallet v4r2, a settlement", "wallet v5r1, a settlement"].map(costs).into_iter().max();
+        let whole = costs("channel settle") + dearest.expect("two wallets");
+        assert!((whole..=whole * 5 / 4).contains(&SETTLEMENT_FEE), "a settlement costs {whole}");
     }
 }

@@ -283,12 +283,12 @@ impl Founder<'_> {
             let title = format!("{} {}", first.manifest().name, env!("CARGO_PKG_VERSION"));
             images.push(allowed(title, profile, &expected));
         }
-        // The registry has no TCB floors, and a policy for SEV-SNP must say them.
+        // Which firmware of AMD's is new enough, this ledger does not presume to know.
         let mut named = images.iter().filter(|image| matches!(image.measurements, Measurements::Snp { .. }));
         if let Some(image) = named.next() {
             let profile = one_line(&image.profile);
             eprintln!(
-                "{profile}: the registry names it, but only a policy file of your own accepts AMD SEV-SNP"
+                "{profile}: AMD SEV-SNP is accepted once the registry has TCB floors: [snp.genoa] in `cocoon registry propose`"
             );
         }
         Ok(images)

@@ -23,6 +23,9 @@ use crate::{AccountState, AccountStatus, Block, Chain, ChainError, StackItem, Tr
 
 /// The masterchain.
 const MASTERCHAIN: i32 = -1;
+/// How far one replica of the index may be behind another. Its accounts do not say of which block they are, as those of
+/// version 2 do: a seqno that is read may be older than the head.
+const LAG_SECONDS: u64 = 30;
 
 /// One or more toncenter v3 endpoints of one network. What they say is believed.
 pub struct ToncenterV3 {
@@ -135,6 +138,10 @@ impl ToncenterV3 {
 impl Chain for ToncenterV3 {
     fn network(&self) -> i32 {
         self.endpoints.network()
+    }
+
+    fn accounts_lag_seconds(&self) -> u64 {
+        LAG_SECONDS
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Block, ChainError>> {

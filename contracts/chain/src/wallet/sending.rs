@@ -116,8 +116,10 @@ impl Wallet {
 
     /// The fate of a message, if it is certain by now.
     async fn progress(&self, prepared: &Prepared) -> Result<Option<Fate>, ChainError> {
-        // First the clock, then the account: a seqno read after a block past the message's end is final.
-        let expired = self.chain.head().await?.time > u64::from(prepared.valid_until);
+        // First the clock, then the account: a seqno read after a block past the message's end is final, where accounts are
+        // no older than the head that was shown before.
+        let end = u64::from(prepared.valid_until).saturating_add(self.chain.accounts_lag_seconds());
+        let expired = self.chain.head().await?.time > end;
         let account = self.chain.account(&self.address).await?;
         if account.status == AccountStatus::Active && self.seqno_of(&account)? > prepared.seqno {
             return self.who_took_the_number(prepared, account.last_lt).await;

@@ -155,9 +155,11 @@ pub(crate) fn detected(address: &Address) -> Value {
     })
 }
 
+/// TON forgets an account that ended, with its last transaction: so does version 2 (the index of version 3 does not).
 fn last_transaction(ledger: &Ledger, address: &Address) -> Value {
     let (lt, hash) = ledger
         .shard_account(address)
+        .filter(|_| ledger.account(address).is_some())
         .map_or((0, [0; 32]), |account| (account.last_trans_lt, account.last_trans_hash.0));
     transaction_id(lt, &hash)
 }

@@ -117,6 +117,29 @@ fn a_channel_ends_though_rent_ate_into_the_treasurys_part() {
     assert!(world.network_fees(&terms) > 0);
 }
 
+/// Years after its deadline an empty channel owes rent: who pays to end it, ends it.
+#[test]
+fn a_close_that_nobody_finished_for_years_can_still_be_finished() {
+    for (years, settled) in [(1, true), (5, true), (40, true), (5, false), (60, false)] {
+        let mut world = World::new();
+        let terms = world.open(1, TON);
+        let state = world.channel(&terms).unwrap();
+        let most = state.balance - channel::SETTLE_RESERVE;
+        assert!(!world.settle(&terms, most).aborted);
+        if settled {
+            let collect = to_contract(&terms.address(), SETTLE_VALUE, channel::collect_body());
+            assert!(!world.send(Who::Stranger, collect).aborted);
+        }
+        let start = to_contract(&terms.address(), channel::CLOSE_VALUE, start_close_body());
+        assert!(!world.send(Who::Payer, start).aborted);
+        world.now += years * 365 * 24 * 3600;
+        let address = terms.address();
+        let tx = world.send(Who::Payer, to_contract(&address, 10 * SETTLE_VALUE, finish_close_body()));
+        assert_eq!((tx.exit_code, tx.aborted), (Some(0), false), "after {years} years");
+        assert_eq!((world.channel(&terms), world.balance(&address)), (None, 0), "nothing is stuck");
+    }
+}
+
 #[test]
 fn refuses_stale_vouchers_and_keeps_the_money() {
     let mut world = World::new();

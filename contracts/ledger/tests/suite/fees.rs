@@ -4,8 +4,8 @@ use cocoon_chain::Transaction;
 use cocoon_contracts::channel::{
     self, SETTLE_VALUE, cooperative_close_body, finish_close_body, start_close_body, top_up_body,
 };
-use cocoon_contracts::wallet::Transfer;
-use cocoon_contracts::{Nanotons, SigningKey, TON, bond, registry};
+use cocoon_contracts::wallet::{Transfer, Validity, WalletVersion};
+use cocoon_contracts::{Nanotons, SigningKey, TON, bond, message, registry};
 use cocoon_ledger::Schedule;
 
 use super::world::{CHALLENGE, NETWORK, Who, World, deploying, to_contract};
@@ -25,7 +25,8 @@ const HEAD: &str = "# What every operation costs
 Written by the tests (`COCOON_WRITE=1 cargo nextest run -p cocoon-ledger fees_table` after a change; without it they compare).
 Nanotons, of the operation's own transaction: rent of the seconds since the one before, gas, and forwarding of all that it sends.
 The part of forwarding that travels with the messages is included; TON's `total_fees` is less by the last column. The sender's
-wallet comes on top: a row of its own. `mainnet-2026` is the price list of August 2026, `mainnet-2025` the one before.
+wallet comes on top: a row of its own. Of a batch, the row is one payment's share, rounded up. `mainnet-2026` is the price list of
+August 2026, `mainnet-2025` the one before.
 ";
 
 #[derive(Default)]
@@ -164,7 +165,7 @@ fn registry_rows(table: &mut Table, world: &mut World) {
     }
 }
 
-/// The sender's own transaction. Batches of wallet v5r1 belong here too.
+/// The sender's own transaction.
 fn wallet_rows(table: &mut Table, world: &mut World) {
     for (operation, body) in
         [("wallet v4r2, one transfer", None), ("wallet v4r2, a settlement", Some(world.terms(9)))]
@@ -178,12 +179,46 @@ fn wallet_rows(table: &mut Table, world: &mut World) {
     }
 }
 
+/// Wallet v5r1: a transfer, a settlement, and as many payments to different people as one message carries.
+fn v5r1_rows(table: &mut Table, world: &mut World) {
+    let key = SigningKey::from_seed(&[55; 32]);
+    let version = WalletVersion::V5R1;
+    let wallet = version.address(&key.public(), NETWORK);
+    let fund = Transfer { to: wallet.clone(), amount: 50 * TON, bounce: false, body: None, state_init: None };
+    world.send(Who::Payer, fund);
+    let pay = |to, body| Transfer { to, amount: SETTLE_VALUE, bounce: false, body, state_init: None };
+    let settle = channel::settle_body(&world.voucher(&world.terms(9), 1));
+    let person = |number: u8| message::basechain([number; 32]);
+    let everybody: Vec<_> = (1..=255).map(|number| pay(person(number), None)).collect();
+    let batch = "wallet v5r1, 255 payments, each";
+    for (seqno, operation, transfers) in [
+        // The first message deploys it, and is no row.
+        (0, None, vec![pay(person(1), None)]),
+        (1, Some("wallet v5r1, one transfer"), vec![pay(world.treasury.address.clone(), None)]),
+        (2, Some("wallet v5r1, a settlement"), vec![pay(world.treasury.address.clone(), Some(settle))]),
+        (3, Some(batch), everybody),
+    ] {
+        let validity = Validity { seqno, valid_until: world.now + 60, deploy: seqno == 0 };
+        let signed = version.sign(&key, NETWORK, validity, &transfers).unwrap();
+        world.ledger.submit(&message::encode(&signed.message)).unwrap();
+        world.block();
+        let own = world.ledger.history(&wallet, 1).unwrap().remove(0);
+        let all = world.ledger.block_transactions(&world.ledger.head(), 0, 1000).unwrap();
+        assert_eq!(all.len(), 1 + transfers.len(), "every transfer arrives, in the same block");
+        operation.iter().for_each(|operation| table.note(world, operation, &own));
+    }
+    let whole = table.0.last_mut().expect("the batch");
+    let each = |sum: u64| sum.div_ceil(255);
+    (whole.gas, whole.fees, whole.travels) = (each(whole.gas), each(whole.fees), each(whole.travels));
+}
+
 fn table(schedule: Schedule) -> Table {
     let mut table = Table::default();
     channel_rows(&mut table, &mut World::under(schedule));
     bond_rows(&mut table, &mut World::under(schedule));
     registry_rows(&mut table, &mut World::under(schedule));
     wallet_rows(&mut table, &mut World::under(schedule));
+    v5r1_rows(&mut table, &mut World::under(schedule));
     table
 }
 
@@ -221,6 +256,7 @@ fn promised(table: &Table) {
         ("channel close, with a voucher", 750_000),
         ("bond publish", 500_000),
         ("bond forfeit", 600_000),
+        ("wallet v5r1, 255 payments, each", 160_000),
     ] {
         let fees = table.row(operation).fees;
         assert!(fees <= most, "{operation} costs {fees}, more than {most}");
@@ -228,6 +264,8 @@ fn promised(table: &Table) {
     // Less than the trial channel of the settlement notes, by gas and as TON counts.
     let settle = table.row("channel settle");
     assert!(settle.gas < 4455 && settle.fees - settle.travels < 319_000);
+    let payout = table.row("wallet v5r1, 255 payments, each");
+    assert!(payout.fees - payout.travels <= 150_000, "a batched payout, as TON counts");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use cocoon_contracts::registry::{
     self, Approval, CHANGE_VALUE, Change, Coefficients, Content, DEPLOY_VALUE, Deployment, Gateway, Image,
     Measurements, Model, Owners, PlatformId, PlatformKind, Prices, Registry, Status, TdxRegisters,
 };
-use cocoon_contracts::{Address, Cell, SigningKey};
+use cocoon_contracts::{Address, Cell, SigningKey, message};
 use tycho_types::models::AccountState;
 
 use super::world::{NETWORK, Who, World, deploying, to_contract};
@@ -135,6 +135,43 @@ fn a_change_is_announced_waits_and_then_anyone_makes_it_count() {
     let registry = read(&world, &address);
     assert_eq!((registry.version, registry.content, registry.proposal), (2, next, None));
     assert_eq!(tell(&mut world, &address, registry::activate_body(2)), Some(0x202));
+}
+
+/// As much as one message of a wallet carries: it can be announced and activated for the value that is attached, and the
+/// coins of a deployment keep it from freezing for a year, and its announcement with it.
+#[test]
+fn the_largest_registry_is_changed_and_outlives_a_year() {
+    let large = |world: &World, fee_bps| Content {
+        barred: (0..620u32)
+            .map(|number| PlatformId { kind: PlatformKind::Chip, id: [number.to_be_bytes(); 16].concat() })
+            .collect(),
+        ..content(world, fee_bps)
+    };
+    let mut world = World::new();
+    let address = deployed(&mut world);
+    for version in [1, 2] {
+        let change =
+            Change { owners: owners(), content: large(&world, 500 + u16::try_from(version).unwrap()) };
+        let registry = read(&world, &address);
+        let until = world.now + 10_000;
+        let approval = Approval::to_propose(NETWORK, &address, &registry, change, until).unwrap();
+        let body = approved(approval, &[0, 1, 2, 3, 4]).body().unwrap();
+        let length = message::encode(&body).len();
+        assert!(length > 56_000, "{length} bytes are not nearly what a message carries");
+        assert_eq!(tell(&mut world, &address, body), Some(0));
+        if version == 1 {
+            world.now += DELAY;
+            assert_eq!(tell(&mut world, &address, registry::activate_body(version)), Some(0));
+        }
+    }
+    // Twice that large now: what is in force, and what is announced.
+    let before = world.balance(&address);
+    world.now += 365 * 24 * 3600;
+    assert_eq!(tell(&mut world, &address, registry::activate_body(2)), Some(0));
+    let rent = before - world.balance(&address);
+    println!("a year's rent of two contents of 660 entries: {rent} nanotons");
+    assert!(rent < DEPLOY_VALUE * 3 / 4, "{rent}");
+    assert_eq!(read(&world, &address).version, 3);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use cocoon_contracts::registry::{
-    Change, Content, Gateway, Image, Measurements, Model, Owners, Prices, Status,
+    Change, Content, Gateway, Image, Measurements, Model, Owners, Prices, SnpFloors, Status, TcbFloor,
+    TurinFloor,
 };
 use serde::Serialize;
 
@@ -78,10 +79,14 @@ fn owners(lines: &mut Vec<Line>, before: &Owners, after: &Owners) {
 fn head(lines: &mut Vec<Line>, before: &Content, after: &Content) {
     let facts = |content: &Content| {
         let bounds = content.coefficients;
+        let [milan, genoa, turin] = floors(&content.snp);
         vec![
             ("network fee in basis points", content.fee_bps.to_string()),
             ("treasury", content.treasury.to_string()),
             ("coefficients in thousandths", format!("{} to {}", bounds.min_permille, bounds.max_permille)),
+            ("TCB floor of Milan", milan.unwrap_or_else(|| NO_FLOOR.to_owned())),
+            ("TCB floor of Genoa", genoa.unwrap_or_else(|| NO_FLOOR.to_owned())),
+            ("TCB floor of Turin", turin.unwrap_or_else(|| NO_FLOOR.to_owned())),
         ]
     };
     for ((name, old), (_, new)) in facts(before).into_iter().zip(facts(after)) {
@@ -89,6 +94,18 @@ fn head(lines: &mut Vec<Line>, before: &Content, after: &Content) {
             changed(lines, format!("{name}: {old} → {new}"));
         }
     }
+}
+
+/// What a product without a floor is.
+const NO_FLOOR: &str = "not accepted";
+
+/// The floors of Milan, Genoa and Turin in words.
+pub(super) fn floors(floors: &SnpFloors) -> [Option<String>; 3] {
+    let words = |TcbFloor { boot_loader, tee, snp, microcode }: TcbFloor| {
+        format!("boot loader {boot_loader}, TEE {tee}, SNP {snp}, microcode {microcode}")
+    };
+    let turin = floors.turin.map(|TurinFloor { fmc, tcb }| format!("FMC {fmc}, {}", words(tcb)));
+    [floors.milan.map(words), floors.genoa.map(words), turin]
 }
 
 /// Facts of one entry: a name and what it says.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use cocoon_contracts::registry::{
-    Change, Coefficients, Content, Gateway, Image, Measurements, Model, Owners, PlatformId, Prices, Status,
-    TdxRegisters,
+    Change, Coefficients, Content, Gateway, Image, Measurements, Model, Owners, PlatformId, Prices,
+    SnpFloors, Status, TcbFloor, TdxRegisters, TurinFloor,
 };
 use cocoon_contracts::{Nanotons, VerifyingKey, parse_address};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,9 @@ pub(super) struct RegistryFile {
     barred: Vec<String>,
     owners: OwnersEntry,
     coefficients: CoefficientsEntry,
+    /// How old the firmware of AMD's machines may be; a product that is left out is not accepted.
+    #[serde(default)]
+    snp: SnpFloorsEntry,
     #[serde(default, rename = "image")]
     images: Vec<ImageEntry>,
     #[serde(default, rename = "model")]
@@ -47,6 +50,66 @@ struct OwnersEntry {
 struct CoefficientsEntry {
     min_permille: u32,
     max_permille: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SnpFloorsEntry {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    milan: Option<FloorEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    genoa: Option<FloorEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    turin: Option<FloorEntry>,
+}
+
+/// The words of policies' `[snp.tcb.PRODUCT]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FloorEntry {
+    /// Turin must name it, others have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fmc: Option<u8>,
+    boot_loader: u8,
+    tee: u8,
+    snp: u8,
+    microcode: u8,
+}
+
+impl SnpFloorsEntry {
+    fn of(floors: &SnpFloors) -> Self {
+        Self {
+            milan: floors.milan.map(|floor| FloorEntry::of(None, floor)),
+            genoa: floors.genoa.map(|floor| FloorEntry::of(None, floor)),
+            turin: floors.turin.map(|TurinFloor { fmc, tcb }| FloorEntry::of(Some(fmc), tcb)),
+        }
+    }
+
+    fn read(self) -> Result<SnpFloors, String> {
+        let plain = |entry: Option<FloorEntry>, product: &str| match entry {
+            Some(FloorEntry { fmc: Some(_), .. }) => Err(format!("snp.{product}: it has no `fmc`")),
+            other => Ok(other.map(FloorEntry::tcb)),
+        };
+        let turin = match self.turin {
+            Some(entry) => {
+                let fmc = entry.fmc.ok_or("snp.turin: `fmc` is missing: write 0 for any")?;
+                Some(TurinFloor { fmc, tcb: entry.tcb() })
+            }
+            None => None,
+        };
+        Ok(SnpFloors { milan: plain(self.milan, "milan")?, genoa: plain(self.genoa, "genoa")?, turin })
+    }
+}
+
+impl FloorEntry {
+    fn of(fmc: Option<u8>, TcbFloor { boot_loader, tee, snp, microcode }: TcbFloor) -> Self {
+        Self { fmc, boot_loader, tee, snp, microcode }
+    }
+
+    fn tcb(self) -> TcbFloor {
+        let Self { fmc: _, boot_loader, tee, snp, microcode } = self;
+        TcbFloor { boot_loader, tee, snp, microcode }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +190,7 @@ impl RegistryFile {
             barred: content.barred.iter().map(ToString::to_string).collect(),
             owners: OwnersEntry { required: owners.required(), keys: keys.iter().map(hex::encode).collect() },
             coefficients: CoefficientsEntry { min_permille, max_permille },
+            snp: SnpFloorsEntry::of(&content.snp),
             images: content.images.iter().map(ImageEntry::of).collect(),
             models: content.models.iter().map(ModelEntry::of).collect(),
             gateways: content.gateways.iter().map(GatewayEntry::of).collect(),
@@ -170,6 +234,7 @@ impl RegistryFile {
             models: each(self.models, |model| (format!("model {}", model.name), model.read()))?,
             gateways: each(self.gateways, |it| (format!("gateway {}", it.name), it.read()))?,
             barred: barred.collect::<Result<_, _>>()?,
+            snp: self.snp.read()?,
         };
         Ok(Change { owners, content })
     }
@@ -333,6 +398,9 @@ mod tests {
             ("chip:", "chop:", "expected ppid:HEX"),
             ("required = 1", "required = 9", "owners: 9 of 2 signatures"),
             ("fee_bps = 500", "fee_bps = 2001", "over 2000"),
+            ("fmc = 1\n", "", "snp.turin: `fmc` is missing"),
+            ("[snp.genoa]\n", "[snp.genoa]\nfmc = 1\n", "snp.genoa: it has no `fmc`"),
+            ("microcode = 84", "microcode = 256", "256"),
             ("[image.vtpm]\n", "[image.vtpm]\n77 = \"00\"\n", "64 hexadecimal digits"),
         ] {
             assert!(text.contains(from), "{text}");

@@ -1,7 +1,8 @@
 //! Contents of registries for the tests of this folder.
 
 use cocoon_contracts::registry::{
-    Change, Coefficients, Content, Gateway, Image, Measurements, Model, Owners, Prices, Status, TdxRegisters,
+    Change, Coefficients, Content, Gateway, Image, Measurements, Model, Owners, Prices, SnpFloors, Status,
+    TcbFloor, TdxRegisters, TurinFloor,
 };
 use cocoon_contracts::{Address, SigningKey, VerifyingKey};
 
@@ -40,12 +41,14 @@ pub(super) fn full() -> Change {
     let prices = Prices { prompt: 20_000_000, cached: 5_000_000, completion: 160_000_000 };
     let model = Model { name: "tiny".to_owned(), status: Status::Allowed, weights: [10; 32], prices };
     let gateway = Gateway { name: "https://one".to_owned(), status: Status::Allowed, address: address("22") };
+    let floor = TcbFloor { boot_loader: 9, tee: 0, snp: 21, microcode: 84 };
     let content = Content {
         coefficients: Coefficients { min_permille: 100, max_permille: 10_000 },
         images: vec![old, booted, image("cloud", Measurements::Vtpm { pcrs })],
         models: vec![model],
         gateways: vec![gateway],
         barred: vec!["chip:00ff".parse().expect("a machine")],
+        snp: SnpFloors { milan: None, genoa: Some(floor), turin: Some(TurinFloor { fmc: 1, tcb: floor }) },
         ..Content::empty(500, address("11"))
     };
     Change { owners: owners(1, &[1, 2]), content }
@@ -79,5 +82,9 @@ pub(super) fn variations() -> Vec<Change> {
         of(&|it| it.content.gateways[0].address = address("33")),
         of(&|it| it.content.gateways[0].status = Status::Barred),
         of(&|it| it.content.barred.clear()),
+        of(&|it| it.content.snp.milan = it.content.snp.genoa),
+        of(&|it| it.content.snp.genoa = None),
+        of(&|it| it.content.snp.turin.as_mut().expect("a floor").fmc += 1),
+        of(&|it| it.content.snp.turin.as_mut().expect("a floor").tcb.microcode += 1),
     ]
 }

@@ -112,6 +112,9 @@ fn summary(screen: &Screen, registry: &Registry) {
     let bounds = content.coefficients;
     let (min, max) = (thousandths(bounds.min_permille), thousandths(bounds.max_permille));
     screen.detail("prices", &format!("workers may ask {min} to {max} times the models' prices"));
+    for (product, floor) in ["Milan", "Genoa", "Turin"].into_iter().zip(diff::floors(&content.snp)) {
+        floor.iter().for_each(|floor| screen.detail(&format!("AMD {product}"), &format!("at least {floor}")));
+    }
 }
 
 fn entries(screen: &Screen, content: &Content) {
