@@ -52,7 +52,9 @@ mod status;
 mod store;
 mod summary;
 
-pub use account::{Account, AccountState, ChannelFacts, MAX_STREAMS_PER_CHANNEL, check_voucher, is_fresh};
+pub use account::{
+    Account, AccountState, ChannelFacts, MAX_STREAMS_PER_CHANNEL, RENT, check_voucher, is_fresh,
+};
 pub use agent::{AgentOptions, PayeeAgent, Settlement};
 pub use authorization::{AuthorizationError, authorize, check};
 pub use clock::{WallClock, unix_seconds, with_clock};
