@@ -15,7 +15,7 @@
 //! were known are answered before anything is looked at, closes that are found are answered as they are found.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -45,6 +45,9 @@ const LOOKS_AT_ONCE: usize = 8;
 const LOOKS_BETWEEN_ANSWERS: usize = 64;
 /// How many channels without work are looked at in each round, to learn which of them are gone.
 const IDLE_LOOKS: usize = 16;
+/// The network's fee is sent to the treasury once so much of it waits in a channel that is settled, in nanotons: a hundred
+/// times what that costs.
+pub const COLLECT_AT: Nanotons = 100 * SETTLEMENT_FEE;
 /// How far our clock may be ahead of the chain's where the chain is not asked for the time, in seconds.
 const SKEW: u64 = 900;
 /// A voucher that its channel refused is tried again after so long, and after twice as long each time.
@@ -88,6 +91,8 @@ pub struct PayeeAgent {
     rules: Mutex<Option<(Instant, Rules)>>,
     /// Channels that refused their voucher: until when they are left alone, and how long that is.
     refused: Mutex<HashMap<String, (Instant, Duration)>>,
+    /// Channels in which much of the network's fee waits.
+    to_collect: Mutex<BTreeMap<String, Address>>,
     /// The chain's time as it was last heard, in Unix seconds.
     chain_time: AtomicU64,
     chain: Outage,
@@ -105,8 +110,9 @@ impl PayeeAgent {
     /// An agent that settles from `wallet`, the payee of the book's channels.
     pub fn new(wallet: Arc<Wallet>, book: PayeeBook, options: AgentOptions) -> Self {
         let (chain, store) = (Outage::new("the chain"), Outage::new("the account store"));
-        let (rules, refused, chain_time) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
-        Self { wallet, book, options, rules, refused, chain_time, chain, store }
+        let (rules, refused, to_collect) = Default::default();
+        let chain_time = AtomicU64::new(0);
+        Self { wallet, book, options, rules, refused, to_collect, chain_time, chain, store }
     }
 
     /// Settles every voucher that is worth anything: those of closing channels first, then the best, then what brings less
@@ -206,6 +212,13 @@ impl PayeeAgent {
         let Unsettled { channel, worth, .. } = unsettled;
         let result = match fate {
             Ok(state) => {
+                let waiting = state.fee_waiting();
+                if waiting >= COLLECT_AT {
+                    self.to_collect
+                        .lock()
+                        .expect("no holder of this lock panics")
+                        .insert(channel.to_string(), channel.clone());
+                }
                 // Not fatal when the disk refuses: the chain tells it again.
                 if let Err(error) = self.book.settled(&channel, state.paid).await {
                     tracing::warn!(%error, %channel, "a settlement was not noted");
@@ -252,6 +265,23 @@ impl PayeeAgent {
         let ordinary = self.unsettled(is_due).await;
         // A batch at a time, so that a close which is found meanwhile does not wait for all of them.
         self.settle(ordinary, self.options.watch_every.max(Duration::from_secs(120))).await;
+        // Closes are not to wait for it either.
+        drop(tokio::time::timeout(Duration::from_secs(60), self.collect()).await);
+    }
+
+    /// Sends the treasury what was seen to wait for it. What does not get through is seen again with the next settlement.
+    async fn collect(&self) {
+        let all = std::mem::take(&mut *self.to_collect.lock().expect("no holder of this lock panics"));
+        if all.is_empty() {
+            return;
+        }
+        let Ok(_turn) = self.book.wallet_turn().await else { return };
+        for channel in all.into_values() {
+            match cocoon_chain::collect(&self.wallet, &channel).await {
+                Ok(_) => tracing::info!(%channel, "the network's fee was sent to the treasury"),
+                Err(error) => tracing::warn!(%error, %channel, "the network's fee waits on"),
+            }
+        }
     }
 
     /// Settles on the channels that close, but for `tried` ones; returns which those were.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use cocoon_accounts::{
-    AgentOptions, ChannelFacts, Kept, PayeeAgent, PayeeBook, PayerBook, PayerKeeper, PayerPolicy,
+    AgentOptions, COLLECT_AT, ChannelFacts, Kept, PayeeAgent, PayeeBook, PayerBook, PayerKeeper, PayerPolicy,
     SETTLEMENT_FEE, Store, VoucherError, http,
 };
 use cocoon_chain::{AccountState, Block, Chain, ChainError, StackItem, Toncenter, Transaction, Wallet};
@@ -533,4 +533,67 @@ async fn a_session_keys_limit_grows_with_the_deposit_and_an_addition_that_nobody
     spend();
     assert_eq!(keeper.top_up(&channel, TON).await.expect("nothing more is allowed"), None);
     assert_eq!(on_chain().await, (most, most));
+}
+
+/// The process died between the message and its book, and whoever the channel was for never came back.
+#[tokio::test]
+async fn a_deposit_of_which_the_book_never_heard_comes_home_and_a_channel_that_never_came_to_be_is_forgotten()
+{
+    let world = World::start().await;
+    let book = PayerBook::open(world.file.store().await).expect("a fresh book");
+    let (opened, never) = (world.terms(1, 1), world.terms(2, 1));
+    for terms in [&opened, &never] {
+        book.open_channel(&terms.address(), terms, 0).await.expect("noted before any coin moves");
+    }
+    cocoon_chain::open_channel(&world.payer, &opened, DEPOSIT, Nanotons::MAX).await.expect("it opens");
+    let keep = |close_idle| {
+        let policy = PayerPolicy { close_idle, top_up_below: 0, ..policy() };
+        PayerKeeper::new(Arc::clone(&world.payer), book.clone(), policy)
+    };
+    let nobody = HashSet::new();
+    let young = keep(Some(Duration::from_secs(3600))).keep_once(&nobody).await;
+    assert!(young.is_empty(), "they may be on their way: {young:?}");
+    let keeper = keep(Some(Duration::ZERO));
+    let deadline = Instant::now() + LIMIT;
+    let mut done = Vec::new();
+    while !book.channels().is_empty() {
+        assert!(Instant::now() < deadline, "{done:?}");
+        done.extend(keeper.keep_once(&nobody).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let home = world.payer.balance().await.expect("the chain answers");
+    assert!(home > 1000 * TON - TON / 10, "the deposit came home: {home} {done:?}");
+}
+
+#[tokio::test]
+async fn what_waits_for_the_treasury_is_sent_to_it_when_it_is_worth_the_fee() {
+    let world = World::start().await;
+    let book = world.book().await;
+    let agent = world.agent(&book);
+    // One in a hundred of what is paid is the network's.
+    let enough = COLLECT_AT * 100;
+    let mut terms = world.terms(1, 3600);
+    terms.nonce = 77;
+    let state =
+        cocoon_chain::open_channel(&world.payer, &terms, 2 * enough, Nanotons::MAX).await.expect("it opens");
+    let facts = ChannelFacts {
+        address: terms.address(),
+        terms,
+        deposit: state.deposit(),
+        paid: 0,
+        closing: false,
+        deadline: None,
+    };
+    book.announce(facts.clone()).await.expect("it is taken");
+    for (amount, collected) in [(enough - 100, 0), (enough, COLLECT_AT)] {
+        book.accept_voucher(&facts.address, voucher(&facts, amount)).await.expect("a good voucher");
+        if amount == enough {
+            // Little more than what is paid: it is settled at the end only, and collected with the next round.
+            agent.settle_all(LIMIT).await;
+        }
+        agent.watch_once().await;
+        let chain = &**world.payer.chain();
+        let state = cocoon_chain::read_channel(chain, &facts.address).await.expect("it is open");
+        assert_eq!((state.paid, state.collected), (amount, collected));
+    }
 }
