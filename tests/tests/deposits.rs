@@ -46,6 +46,21 @@ async fn ask_on(client: &Client) -> u64 {
     }
 }
 
+/// Their worst cases do not fit into the deposit together, and what they cost does.
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_that_are_asked_at_once_wait_for_room_in_the_deposit() {
+    let network = Network::start(&tiny_model());
+    let url = network.gateway_url();
+    let client = network.client("parallel", &url, DEPOSIT).await;
+    let peer = client.find(None).await.expect("there is a worker");
+    let worst = peer.price().worst_case(&budget_for(&[0; 150], Some(TOKENS)));
+    let number = usize::try_from(DEPOSIT / worst + 3).expect("a few");
+    let asked = futures_util::future::join_all((0..number).map(|_| ask(&client))).await;
+    for answer in asked {
+        assert!(answer.expect("it waits for the others").min(worst) > 0);
+    }
+}
+
 fn gateway_status(network: &Network) -> Value {
     let mut command = Command::new(binary("cocoon"));
     command.args(["gateway", "status", "--json", "--state", network.state()]).stdin(Stdio::null());

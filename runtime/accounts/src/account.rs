@@ -11,7 +11,10 @@
 
 use std::time::Duration;
 
-use cocoon_contracts::{Address, Nanotons, SignedVoucher, channel::Terms};
+use cocoon_contracts::{
+    Address, Nanotons, SignedVoucher,
+    channel::{OPEN_RESERVE, SETTLE_RESERVE, Terms},
+};
 use cocoon_protocol::http::AccountStatus;
 
 use crate::{
@@ -21,6 +24,10 @@ use crate::{
 
 /// How many answers one channel may have under way at once.
 pub const MAX_STREAMS_PER_CHANNEL: usize = 64;
+
+/// What rent may take of a deposit, in nanotons, without taking a voucher's cover: a settlement may dip so far into the
+/// reserve of the channel.
+pub const RENT: Nanotons = OPEN_RESERVE - SETTLE_RESERVE;
 
 /// A channel as the chain shows it.
 #[derive(Clone, Debug)]
@@ -42,7 +49,7 @@ pub struct ChannelFacts {
 /// What an account has, in nanotons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccountState {
-    /// The highest cumulative amount that vouchers may reach. Only grows.
+    /// The highest cumulative amount that vouchers may reach. Only grows; see [`AccountState::learn`].
     pub deposit: Nanotons,
     /// What the chain has paid out. Only grows.
     pub paid: Nanotons,
@@ -68,7 +75,8 @@ impl AccountState {
     /// A channel that enters the book. What the chain has paid was owed once, also when the row of that time is gone.
     pub fn new(facts: &ChannelFacts) -> Self {
         let mut state = Self { owed: facts.paid, ..Self::default() };
-        state.learn(facts.deposit, facts.paid, facts.closing, facts.deadline);
+        let follows = state.learn(facts.deposit, facts.paid, facts.closing, facts.deadline);
+        debug_assert!(follows, "nothing is known that it could contradict");
         state
     }
 
@@ -92,12 +100,22 @@ impl AccountState {
         self.covered().saturating_sub(self.paid)
     }
 
-    /// Takes over what the chain says.
-    pub fn learn(&mut self, deposit: Nanotons, paid: Nanotons, closing: bool, deadline: Option<u32>) {
-        self.deposit = self.deposit.max(deposit);
-        self.paid = self.paid.max(paid);
-        self.closing = closing;
-        self.deadline = deadline.filter(|_| closing);
+    /// Takes over what the chain says. `false`, with nothing but a close taken over, for what cannot follow from what is
+    /// known: less was paid, or less is in it than rent explains. Then an endpoint shows the past; or the channel was
+    /// closed, and its payer has opened another one at the same address, which is none that was ever promised anything.
+    /// Either way it is no look at the channel.
+    #[must_use]
+    pub fn learn(&mut self, deposit: Nanotons, paid: Nanotons, closing: bool, deadline: Option<u32>) -> bool {
+        let follows = paid >= self.paid && deposit.saturating_add(RENT) >= self.deposit;
+        if follows {
+            self.deposit = self.deposit.max(deposit);
+            self.paid = self.paid.max(paid);
+        }
+        if follows || closing {
+            self.closing = closing;
+            self.deadline = deadline.filter(|_| closing);
+        }
+        follows
     }
 
     /// Takes over a part of what the chain says.

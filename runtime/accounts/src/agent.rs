@@ -3,17 +3,23 @@
 //!
 //! | when | what is settled |
 //! | --- | --- |
-//! | a payer closes its channel | its voucher, before anything else, the nearest deadline first |
+//! | a payer closes its channel | its voucher, before anything else, the nearest deadline first, if it brings more than it costs |
 //! | a voucher is worth `settle_at`, many times the fee | it, in batches, the best first |
-//! | the end of the process | every voucher, the same way, within a limit of time |
+//! | the end of the process | every voucher, the same way, within a limit of time; of those that bring less than they cost one message's |
+//!
+//! A payer that closes cannot make its payee spend more on fees than it gains: neither with vouchers of a nanoton more, nor
+//! with vouchers after the deadline, nor with a channel that refuses them.
 //!
 //! Where the chain is away, nothing of it is: vouchers are kept, streams go on within the window and the vouchers, and new work
 //! stops on channels that were not looked at for a quarter of their challenge period. When it comes back, closes that
 //! were known are answered before anything is looked at, closes that are found are answered as they are found.
 
 use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,6 +43,16 @@ use crate::{
 const LOOKS_AT_ONCE: usize = 8;
 /// How many are looked at before closes among them are answered.
 const LOOKS_BETWEEN_ANSWERS: usize = 64;
+/// How many channels without work are looked at in each round, to learn which of them are gone.
+const IDLE_LOOKS: usize = 16;
+/// The network's fee is sent to the treasury once so much of it waits in a channel that is settled, in nanotons: a hundred
+/// times what that costs.
+pub const COLLECT_AT: Nanotons = 100 * SETTLEMENT_FEE;
+/// How far our clock may be ahead of the chain's where the chain is not asked for the time, in seconds.
+const SKEW: u64 = 900;
+/// A voucher that its channel refused is tried again after so long, and after twice as long each time.
+const FIRST_PENANCE: Duration = Duration::from_secs(60);
+const LONGEST_PENANCE: Duration = Duration::from_secs(3600);
 /// How long the registry's fee and treasury are taken as read.
 const RULES_AGE: Duration = Duration::from_secs(60);
 /// A close that is not answered yet is tried again after this share of the time that is left, and not more often than
@@ -73,6 +89,12 @@ pub struct PayeeAgent {
     book: PayeeBook,
     options: AgentOptions,
     rules: Mutex<Option<(Instant, Rules)>>,
+    /// Channels that refused their voucher: until when they are left alone, and how long that is.
+    refused: Mutex<HashMap<String, (Instant, Duration)>>,
+    /// Channels in which much of the network's fee waits.
+    to_collect: Mutex<BTreeMap<String, Address>>,
+    /// The chain's time as it was last heard, in Unix seconds.
+    chain_time: AtomicU64,
     chain: Outage,
     store: Outage,
 }
@@ -88,14 +110,49 @@ impl PayeeAgent {
     /// An agent that settles from `wallet`, the payee of the book's channels.
     pub fn new(wallet: Arc<Wallet>, book: PayeeBook, options: AgentOptions) -> Self {
         let (chain, store) = (Outage::new("the chain"), Outage::new("the account store"));
-        Self { wallet, book, options, rules: Mutex::new(None), chain, store }
+        let (rules, refused, to_collect) = Default::default();
+        let chain_time = AtomicU64::new(0);
+        Self { wallet, book, options, rules, refused, to_collect, chain_time, chain, store }
     }
 
-    /// Settles every voucher that is worth anything: those of closing channels first, then the best. It takes no longer than
-    /// `limit`; what is not settled then is kept, and settled when the book is opened again.
+    /// Settles every voucher that is worth anything: those of closing channels first, then the best, then what brings less
+    /// than it costs, of that no more than one message carries. It takes no longer than `limit`; what is not settled then
+    /// is kept, and settled when the book is opened again.
     pub async fn settle_all(&self, limit: Duration) -> Vec<Settlement> {
-        let all = self.unsettled(|_| true).await;
-        self.settle(all, limit).await
+        let now = unix_seconds().saturating_sub(SKEW);
+        let mut all = self.unsettled(|unsettled| !unsettled.is_late(now)).await;
+        let (worthy, mut dust): (Vec<_>, Vec<_>) = all.drain(..).partition(pays);
+        dust.truncate(self.wallet.version().max_transfers());
+        self.settle(worthy.into_iter().chain(dust).collect(), limit).await
+    }
+
+    /// Whether it is to be settled now since its payer closes: it brings more than it costs, its deadline is not over, and
+    /// its channel has not refused it just now.
+    fn is_urgent(&self, unsettled: &Unsettled) -> bool {
+        let late = unsettled.is_late(self.chain_time.load(Ordering::Relaxed));
+        unsettled.closing && pays(unsettled) && !late && self.may_try(unsettled)
+    }
+
+    fn may_try(&self, unsettled: &Unsettled) -> bool {
+        let refused = self.refused.lock().expect("no holder of this lock panics");
+        refused.get(&unsettled.channel.to_string()).is_none_or(|(until, _)| *until <= Instant::now())
+    }
+
+    /// Leaves a channel alone for a while that refused its voucher: each attempt costs a fee.
+    fn note_refusal(&self, channel: &Address, result: &Result<Nanotons, ChainError>) {
+        let (key, mut refused) =
+            (channel.to_string(), self.refused.lock().expect("no holder of this lock panics"));
+        match result {
+            Ok(_) => drop(refused.remove(&key)),
+            Err(ChainError::ContractRefused { .. }) => {
+                let last = refused.get(&key).map(|(_, penance)| *penance * 2);
+                let penance = last.unwrap_or(FIRST_PENANCE).min(LONGEST_PENANCE);
+                let now = Instant::now();
+                refused.retain(|_, (until, _)| *until + LONGEST_PENANCE > now);
+                refused.insert(key, (now + penance, penance));
+            }
+            Err(_) => {}
+        }
     }
 
     async fn unsettled(&self, which: impl Fn(&Unsettled) -> bool) -> Vec<Unsettled> {
@@ -155,6 +212,13 @@ impl PayeeAgent {
         let Unsettled { channel, worth, .. } = unsettled;
         let result = match fate {
             Ok(state) => {
+                let waiting = state.fee_waiting();
+                if waiting >= COLLECT_AT {
+                    self.to_collect
+                        .lock()
+                        .expect("no holder of this lock panics")
+                        .insert(channel.to_string(), channel.clone());
+                }
                 // Not fatal when the disk refuses: the chain tells it again.
                 if let Err(error) = self.book.settled(&channel, state.paid).await {
                     tracing::warn!(%error, %channel, "a settlement was not noted");
@@ -167,19 +231,23 @@ impl PayeeAgent {
                 Err(error)
             }
         };
+        self.note_refusal(&channel, &result);
         Settlement { channel, result }
     }
 
     /// Answers closes, looks at every active channel once, and settles what is worth it.
     pub async fn watch_once(&self) {
-        if let Err(error) = self.wallet.chain().head().await {
-            self.chain.failed(&error);
-            return;
+        match self.wallet.chain().head().await {
+            Ok(head) => self.chain_time.store(head.time, Ordering::Relaxed),
+            Err(error) => {
+                self.chain.failed(&error);
+                return;
+            }
         }
         self.chain.answered();
         self.answer_closes(&HashSet::new()).await;
         // What a sibling has looked at just now need not be looked at again.
-        let channels = match self.book.to_watch(self.options.watch_every / 2).await {
+        let channels = match self.book.to_watch(self.options.watch_every / 2, IDLE_LOOKS).await {
             Ok(channels) => channels,
             Err(error) => {
                 self.store.failed(&error);
@@ -193,14 +261,32 @@ impl PayeeAgent {
             answered.extend(self.answer_closes(&answered).await);
         }
         let least = self.options.settle_at.max(SETTLEMENT_FEE);
-        let ordinary = self.unsettled(|unsettled| !unsettled.closing && unsettled.worth >= least).await;
+        let is_due = |u: &Unsettled| !u.closing && u.worth >= least && self.may_try(u);
+        let ordinary = self.unsettled(is_due).await;
         // A batch at a time, so that a close which is found meanwhile does not wait for all of them.
         self.settle(ordinary, self.options.watch_every.max(Duration::from_secs(120))).await;
+        // Closes are not to wait for it either.
+        drop(tokio::time::timeout(Duration::from_secs(60), self.collect()).await);
+    }
+
+    /// Sends the treasury what was seen to wait for it. What does not get through is seen again with the next settlement.
+    async fn collect(&self) {
+        let all = std::mem::take(&mut *self.to_collect.lock().expect("no holder of this lock panics"));
+        if all.is_empty() {
+            return;
+        }
+        let Ok(_turn) = self.book.wallet_turn().await else { return };
+        for channel in all.into_values() {
+            match cocoon_chain::collect(&self.wallet, &channel).await {
+                Ok(_) => tracing::info!(%channel, "the network's fee was sent to the treasury"),
+                Err(error) => tracing::warn!(%error, %channel, "the network's fee waits on"),
+            }
+        }
     }
 
     /// Settles on the channels that close, but for `tried` ones; returns which those were.
     async fn answer_closes(&self, tried: &HashSet<String>) -> Vec<String> {
-        let urgent = |u: &Unsettled| u.closing && !tried.contains(&u.channel.to_string());
+        let urgent = |u: &Unsettled| self.is_urgent(u) && !tried.contains(&u.channel.to_string());
         let urgent = self.unsettled(urgent).await;
         let which = urgent.iter().map(|unsettled| unsettled.channel.to_string()).collect();
         self.settle(urgent, Duration::from_secs(120)).await;
@@ -234,7 +320,7 @@ impl PayeeAgent {
     /// How long until the next look: shorter while a close is not answered.
     async fn pause(&self) -> Duration {
         let (now, usual) = (unix_seconds(), self.options.watch_every);
-        let closing = self.unsettled(|unsettled| unsettled.closing).await;
+        let closing = self.unsettled(|unsettled| self.is_urgent(unsettled)).await;
         let rest = closing.iter().filter_map(|unsettled| unsettled.deadline);
         let rest = rest.map(|deadline| u64::from(deadline).saturating_sub(now)).min();
         rest.map_or(usual, |rest| {
@@ -296,6 +382,11 @@ impl PayeeAgent {
         *known = Some((Instant::now(), rules.clone()));
         Ok(rules)
     }
+}
+
+/// Whether settling brings more than it costs.
+fn pays(unsettled: &Unsettled) -> bool {
+    unsettled.net() > SETTLEMENT_FEE
 }
 
 impl ChannelReader for PayeeAgent {

@@ -103,9 +103,12 @@ impl PayerKeeper {
 
     /// The channel as we count it, and whether it is idle, if anything is to be done for it.
     fn needs(&self, channel: &Address, in_use: bool) -> Option<(PayerState, bool)> {
-        // Without a deposit, it is noted and not on the chain yet.
-        let ours = self.book.state(channel).filter(|state| state.deposit > 0)?;
+        let ours = self.book.state(channel)?;
         let idle = !in_use && self.policy.is_idle(&ours, unix_seconds());
+        // Without a deposit, it is noted and not on the chain yet; or it is, and nobody heard of it.
+        if ours.deposit == 0 && !idle {
+            return None;
+        }
         (ours.closing || idle || self.policy.addition(&ours, 0).is_some()).then_some((ours, idle))
     }
 
@@ -116,8 +119,12 @@ impl PayerKeeper {
             Ok(state) if ours.closing || state.deadline.is_some() => self.go_on_closing(channel, state).await,
             Ok(_) if idle => self.begin_to_close(channel).await,
             Ok(state) => self.add(channel, state, 0).await,
-            // Only what we closed ourselves is over when it is gone; else one word of one endpoint would do.
+            // Only what we closed ourselves is over when it is gone; else one word of one endpoint would do. One that never
+            // came to be, and for which nothing was signed, is no loss.
             Err(ChainError::WrongAccount { .. }) if ours.closing => self.over(channel).await,
+            Err(ChainError::WrongAccount { .. }) if ours.deposit == 0 && ours.signed == 0 => {
+                self.over(channel).await
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -34,6 +34,7 @@ mod disk;
 mod errors;
 mod fresh;
 pub mod http;
+mod impatient;
 mod keeper;
 mod local;
 mod look;
@@ -53,8 +54,10 @@ mod status;
 mod store;
 mod summary;
 
-pub use account::{Account, AccountState, ChannelFacts, MAX_STREAMS_PER_CHANNEL, check_voucher, is_fresh};
-pub use agent::{AgentOptions, PayeeAgent, Settlement};
+pub use account::{
+    Account, AccountState, ChannelFacts, MAX_STREAMS_PER_CHANNEL, RENT, check_voucher, is_fresh,
+};
+pub use agent::{AgentOptions, COLLECT_AT, PayeeAgent, Settlement};
 pub use authorization::{AuthorizationError, authorize, check};
 pub use clock::{WallClock, unix_seconds, with_clock};
 pub use disk::{Disk, Write};

@@ -101,9 +101,11 @@ impl Local {
     async fn learn_now(&self, facts: &ChannelFacts) -> Result<Account, AnnounceError> {
         let (entry, now) = (self.find_or_create(facts)?, Instant::now());
         let ChannelFacts { deposit, paid, closing, deadline, .. } = *facts;
-        let learn = move |value: &mut Value| value.state.learn(deposit, paid, closing, deadline);
+        let learn = move |value: &mut Value| {
+            let follows = value.state.learn(deposit, paid, closing, deadline);
+            value.looked = follows.then_some(now);
+        };
         entry.slot.write(learn).await?;
-        entry.slot.with(|value| value.looked = Some(now));
         Ok(entry.account())
     }
 
@@ -129,10 +131,10 @@ impl Local {
         Ok(LocalHold { _store: self.store.clone(), slot, window, left: amount, has_charged: false })
     }
 
-    async fn forget_now(&self, channel: &Address) -> Result<(), StoreError> {
+    async fn forget_now(&self, channel: &Address, lost: bool) -> Result<(), StoreError> {
         let Some(entry) = self.find(channel) else { return Ok(()) };
         let turn = entry.slot.turn().await;
-        if !entry.slot.with(|value| value.state.is_over()) {
+        if !entry.slot.with(|value| value.state.is_over() || lost && value.state.streams == 0) {
             return Ok(());
         }
         self.accounts.write().expect("no holder of this lock panics").remove(&channel.to_string());
@@ -182,8 +184,8 @@ impl PayeeBackend for Local {
         noted.boxed()
     }
 
-    fn forget<'a>(&'a self, channel: &'a Address) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.forget_now(channel).boxed()
+    fn forget<'a>(&'a self, channel: &'a Address, lost: bool) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.forget_now(channel, lost).boxed()
     }
 
     fn wallet_turn(&self) -> BoxFuture<'_, Result<WalletTurn, StoreError>> {

@@ -80,8 +80,9 @@ pub trait PayeeBackend: Send + Sync + 'static {
     /// Notes what the chain said. A channel that is not here is none of ours.
     fn note<'a>(&'a self, channel: &'a Address, news: ChainNews) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Takes an account out if it [is over](crate::AccountState::is_over).
-    fn forget<'a>(&'a self, channel: &'a Address) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// Takes an account out if it [is over](crate::AccountState::is_over); with `lost`, also one whose voucher was not
+    /// settled in time.
+    fn forget<'a>(&'a self, channel: &'a Address, lost: bool) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Waits until nobody else who shares the account sends from its wallet.
     fn wallet_turn(&self) -> BoxFuture<'_, Result<WalletTurn, StoreError>>;
@@ -123,6 +124,21 @@ pub struct Unsettled {
     pub deadline: Option<u32>,
 }
 
+impl Unsettled {
+    /// What settling it brings the payee, in nanotons: its worth without the network's share.
+    pub fn net(&self) -> Nanotons {
+        let cumulative = self.voucher.voucher.cumulative;
+        let paid = cumulative.saturating_sub(self.worth);
+        let share = self.terms.network_fee(cumulative).saturating_sub(self.terms.network_fee(paid));
+        self.worth.saturating_sub(share)
+    }
+
+    /// Whether its deadline is over at second `time`: nothing settles it any more.
+    pub fn is_late(&self, time: u64) -> bool {
+        self.closing && self.deadline.is_some_and(|deadline| u64::from(deadline) < time)
+    }
+}
+
 /// The payee's book. Clones share it.
 #[derive(Clone)]
 pub struct PayeeBook {
@@ -156,7 +172,8 @@ impl PayeeBook {
     }
 
     /// Takes a channel into the book, or what the chain newly says of one that is there. The caller has read
-    /// `facts` from the chain just now. Deposits and payments only grow.
+    /// `facts` from the chain just now. Deposits and payments only grow: what shows less is no look at the channel, and
+    /// without one nothing is taken on it (see [`crate::AccountState::learn`]).
     ///
     /// # Errors
     /// [`AnnounceError`]; the book is then as it was.
@@ -165,7 +182,14 @@ impl PayeeBook {
             let (expected, found) = (self.options.network, facts.terms.network);
             return Err(AnnounceError::WrongNetwork { expected, found });
         }
-        Ok(self.backend.learn(&facts).await?.status(self.options.window))
+        let account = self.backend.learn(&facts).await?;
+        if !crate::is_fresh(&account.terms, account.looked) {
+            let (channel, Account { state, .. }) = (&facts.address, &account);
+            tracing::warn!(%channel, known = state.deposit, found = facts.deposit, known_paid = state.paid,
+                found_paid = facts.paid, "the chain shows less of a channel than it did: the past, or another channel \
+                that was opened at its address; nothing is taken on it");
+        }
+        Ok(account.status(self.options.window))
     }
 
     /// Takes a voucher that was handed in for `channel`: checks that it is for this network, channel and nonce, is
@@ -244,25 +268,39 @@ impl PayeeBook {
         self.backend.note(channel, ChainNews::Closing).await
     }
 
-    /// The [active](Account::is_active) channels that nobody has looked at for `age`, those that close first.
+    /// The [active](Account::is_active) channels that nobody has looked at for `age`, those that close first; then up to
+    /// `idle` others, those first that were not looked at for longest: what is gone leaves the book some time.
     ///
     /// # Errors
     /// As [`PayeeBook::status`].
-    pub async fn to_watch(&self, age: Duration) -> Result<Vec<Address>, StoreError> {
+    pub async fn to_watch(&self, age: Duration, idle: usize) -> Result<Vec<Address>, StoreError> {
         let mut all = self.accounts().await?;
-        all.retain(|account| account.is_active() && account.looked.is_none_or(|ago| ago >= age));
-        all.sort_by_key(|account| !account.state.closing);
-        Ok(all.into_iter().map(|account| account.address).collect())
+        all.retain(|account| account.looked.is_none_or(|ago| ago >= age));
+        let (mut active, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(Account::is_active);
+        active.sort_by_key(|account| !account.state.closing);
+        others.sort_by_key(|account| std::cmp::Reverse(account.looked.unwrap_or(Duration::MAX)));
+        others.truncate(idle);
+        Ok(active.into_iter().chain(others).map(|account| account.address).collect())
     }
 
     /// Notes that the chain has no such channel any more. It takes no more work; one that was known to be closing,
-    /// with nothing to settle and nothing under way, leaves the book.
+    /// with nothing to settle and nothing under way, leaves the book. So does one whose voucher was not settled when a
+    /// challenge period more has passed since its deadline.
     ///
     /// # Errors
     /// [`StoreError`] when it did not reach the disk.
     pub async fn gone(&self, channel: &Address) -> Result<(), StoreError> {
         match self.backend.account(channel).await? {
-            Some(account) if account.state.closing => self.backend.forget(channel).await,
+            Some(account) if account.state.closing => {
+                let later = u64::from(account.terms.challenge_seconds);
+                let long = |deadline| u64::from(deadline).saturating_add(later) < crate::unix_seconds();
+                let lost = account.state.worth() > 0 && account.state.deadline.is_some_and(long);
+                if lost {
+                    let nanotons = account.state.worth();
+                    tracing::error!(%channel, nanotons, "a voucher was not settled before its channel was closed");
+                }
+                self.backend.forget(channel, lost).await
+            }
             Some(_) => self.close(channel).await,
             None => Ok(()),
         }

@@ -191,10 +191,12 @@ impl PayerBook {
         concession: Nanotons,
     ) -> Result<PayerStream, PayError> {
         let (account, now) = (self.find(channel)?, unix_seconds());
+        // In a turn of its own: a row that is on its way now may be one that takes the mark away.
+        let turn = account.slot.turn().await;
         let marked = account.slot.with(|inside| inside.begin(worst, hold, now))?;
         let store = self.inner.store.clone();
         let stream = PayerStream { _store: store, account, worst, owed: 0, concession };
-        if !marked && let Err(error) = stream.account.slot.write(|_| {}).await {
+        if !marked && let Err(error) = stream.account.slot.write_in(turn, |_| {}).await {
             stream.finish();
             return Err(error.into());
         }
@@ -336,6 +338,12 @@ impl PayerBook {
         let removed = self.inner.store.remove(Table::Payer, channel.to_string()).await;
         drop(turn);
         removed
+    }
+
+    /// Answers under way on a channel, and what they may cost beyond what is owed already, in nanotons.
+    pub fn under_way(&self, channel: &Address) -> (usize, Nanotons) {
+        let found = self.find(channel);
+        found.map_or((0, 0), |account| account.slot.with(|inside| (inside.streams, inside.committed)))
     }
 
     /// What is owed, signed away and left, per channel and in total.

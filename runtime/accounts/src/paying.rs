@@ -97,6 +97,11 @@ impl<L: PayeeLink> PayerAgent<L> {
         self.book.state(&self.channel).unwrap_or_default()
     }
 
+    /// Answers under way, and what they may cost beyond what is owed already, in nanotons.
+    pub fn under_way(&self) -> (usize, Nanotons) {
+        self.book.under_way(&self.channel)
+    }
+
     /// The most that a broken answer may have cost beyond our count.
     fn concession(&self) -> Nanotons {
         self.window.load(Ordering::Relaxed).min(self.options.cap)

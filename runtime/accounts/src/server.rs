@@ -3,6 +3,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use crate::impatient::Impatient;
 use axum::{
     Router,
     body::Body,
@@ -32,6 +33,9 @@ pub struct Limits {
     pub body: usize,
     /// How much of an answer one connection buffers before its source is no longer read, in bytes.
     pub buffer: usize,
+    /// How long a peer may take nothing of what is sent to it: one that stops reading holds no answer, no worker and no
+    /// connection for longer.
+    pub stall: Duration,
     /// How long answers under way may go on after the end was asked for.
     pub grace: Duration,
 }
@@ -44,6 +48,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             body: 2 * 1024 * 1024,
             buffer: 64 * 1024,
+            stall: Duration::from_secs(30),
             grace: Duration::from_secs(2),
         }
     }
@@ -174,7 +179,10 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits, mut stopp
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
         .max_buf_size(limits.buffer)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(
+            TokioIo::new(Impatient::new(stream, limits.stall)),
+            TowerToHyperService::new(router),
+        );
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         result = connection.as_mut() => return log_end(result),

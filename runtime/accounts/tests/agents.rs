@@ -12,12 +12,13 @@ use std::{
 };
 
 use cocoon_accounts::{
-    AgentOptions, ChannelFacts, Kept, PayeeAgent, PayeeBook, PayerBook, PayerKeeper, PayerPolicy, Store,
+    AgentOptions, COLLECT_AT, ChannelFacts, Kept, PayeeAgent, PayeeBook, PayerBook, PayerKeeper, PayerPolicy,
+    SETTLEMENT_FEE, Store, VoucherError, http,
 };
 use cocoon_chain::{AccountState, Block, Chain, ChainError, StackItem, Toncenter, Transaction, Wallet};
 use cocoon_contracts::{
     Address, Nanotons, SigningKey, TON,
-    channel::Terms,
+    channel::{self, Terms},
     wallet::{self, MAX_TRANSFERS},
 };
 use cocoon_ledger::{Genesis, GenesisAccount, Ledger, Pace, Schedule, Server};
@@ -212,9 +213,9 @@ async fn after_an_outage_closes_are_answered_first_the_nearest_deadline_before_t
         ordinary.push(world.channel(&book, nonce, 3600, 3 * worth + nonce).await);
     }
     let (late, near, unseen) = (
-        world.channel(&book, 11, 7200, 300).await,
-        world.channel(&book, 12, 600, 200).await,
-        world.channel(&book, 13, 3600, 100).await,
+        world.channel(&book, 11, 7200, 4 * SETTLEMENT_FEE).await,
+        world.channel(&book, 12, 600, 3 * SETTLEMENT_FEE).await,
+        world.channel(&book, 13, 3600, 2 * SETTLEMENT_FEE).await,
     );
     let agent = world.agent(&book);
     // Two closes were seen by somebody's look before the chain went away, one begins while it is.
@@ -245,6 +246,89 @@ async fn after_an_outage_closes_are_answered_first_the_nearest_deadline_before_t
         assert!(world.paid(facts).await > 0, "the close was answered");
         assert!(world.settled_at(facts).await < first, "and before anything ordinary");
     }
+}
+
+impl World {
+    /// Notes that the payer closes a channel.
+    async fn close(&self, book: &PayeeBook, facts: &ChannelFacts) -> ChannelFacts {
+        let state = cocoon_chain::start_close(&self.payer, &facts.address).await.expect("a payer may close");
+        let closing = ChannelFacts { closing: true, deadline: state.deadline, ..facts.clone() };
+        book.announce(closing.clone()).await.expect("it is noted");
+        closing
+    }
+}
+
+#[tokio::test]
+async fn a_payer_that_closes_cannot_make_its_payee_spend_more_on_fees_than_it_gains() {
+    let world = World::start().await;
+    let book = world.book().await;
+    let agent = world.agent(&book);
+    // Vouchers that are worth less than their settlement, one after another.
+    let dust = world.channel(&book, 1, 3600, 1).await;
+    world.close(&book, &dust).await;
+    for amount in 2..6 {
+        book.accept_voucher(&dust.address, voucher(&dust, amount)).await.expect("a good voucher");
+        agent.watch_once().await;
+    }
+    // A voucher for all of the deposit that comes when the deadline is over.
+    let late = world.channel(&book, 2, 2, 1).await;
+    let late = world.close(&book, &late).await;
+    let deadline = u64::from(late.deadline.expect("it closes"));
+    while world.payee.chain().head().await.expect("the chain answers").time <= deadline {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    book.announce(late.clone()).await.expect("it is still there");
+    book.accept_voucher(&late.address, voucher(&late, DEPOSIT / 2))
+        .await
+        .expect("it is not beyond the deposit");
+    for _ in 0..3 {
+        agent.watch_once().await;
+    }
+    assert_eq!(world.payee.seqno().await, Ok(0), "no message was sent");
+    // A voucher that its channel refuses, since there is less in it than it seemed.
+    let poor = world.channel(&book, 3, 3600, 1).await;
+    book.announce(ChannelFacts { deposit: 9 * DEPOSIT, ..poor.clone() }).await.expect("it is noted");
+    book.accept_voucher(&poor.address, voucher(&poor, 2 * DEPOSIT)).await.expect("within what was said");
+    for _ in 0..3 {
+        agent.watch_once().await;
+    }
+    assert_eq!(world.payee.seqno().await, Ok(1), "it is left alone for a while");
+    assert_eq!(book.unsettled().await.expect("the store answers").len(), 3, "the vouchers are kept");
+}
+
+/// What the contract cannot prevent: the same terms have the same address, and a payer that wants to may open it again.
+#[tokio::test]
+async fn work_is_refused_on_a_channel_that_its_payer_opened_again_with_less() {
+    let world = World::start().await;
+    let book = world.book().await;
+    let agent = world.agent(&book);
+    let facts = world.channel(&book, 1, 3600, DEPOSIT / 4).await;
+    agent.settle_all(LIMIT).await;
+    assert_eq!(world.paid(&facts).await, DEPOSIT / 4);
+    cocoon_chain::cooperative_close(&world.payee, &facts.address, None).await.expect("the payee may");
+    let again = wallet::Transfer {
+        to: facts.address.clone(),
+        amount: TON / 20,
+        bounce: false,
+        body: Some(channel::open_body(Nanotons::MAX)),
+        state_init: Some(facts.terms.state_init()),
+    };
+    world.payer.transfer(&[again]).await.expect("a payer may send what it likes");
+    let chain = &**world.payer.chain();
+    let deadline = Instant::now() + LIMIT;
+    let reopened = loop {
+        match cocoon_chain::read_channel(chain, &facts.address).await {
+            Ok(state) => break state,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(reopened.paid, 0, "it is another channel");
+    agent.watch_once().await;
+    let refused = http::reserve(&book, &agent, &facts.address, DEPOSIT / 2).await.err();
+    assert_eq!(refused.map(|refusal| refusal.error.code().to_owned()).as_deref(), Some("channel_unverified"));
+    let more = book.accept_voucher(&facts.address, voucher(&facts, DEPOSIT / 2)).await;
+    assert_eq!(more, Err(VoucherError::Unchecked));
 }
 
 #[tokio::test]
@@ -449,4 +533,67 @@ async fn a_session_keys_limit_grows_with_the_deposit_and_an_addition_that_nobody
     spend();
     assert_eq!(keeper.top_up(&channel, TON).await.expect("nothing more is allowed"), None);
     assert_eq!(on_chain().await, (most, most));
+}
+
+/// The process died between the message and its book, and whoever the channel was for never came back.
+#[tokio::test]
+async fn a_deposit_of_which_the_book_never_heard_comes_home_and_a_channel_that_never_came_to_be_is_forgotten()
+{
+    let world = World::start().await;
+    let book = PayerBook::open(world.file.store().await).expect("a fresh book");
+    let (opened, never) = (world.terms(1, 1), world.terms(2, 1));
+    for terms in [&opened, &never] {
+        book.open_channel(&terms.address(), terms, 0).await.expect("noted before any coin moves");
+    }
+    cocoon_chain::open_channel(&world.payer, &opened, DEPOSIT, Nanotons::MAX).await.expect("it opens");
+    let keep = |close_idle| {
+        let policy = PayerPolicy { close_idle, top_up_below: 0, ..policy() };
+        PayerKeeper::new(Arc::clone(&world.payer), book.clone(), policy)
+    };
+    let nobody = HashSet::new();
+    let young = keep(Some(Duration::from_secs(3600))).keep_once(&nobody).await;
+    assert!(young.is_empty(), "they may be on their way: {young:?}");
+    let keeper = keep(Some(Duration::ZERO));
+    let deadline = Instant::now() + LIMIT;
+    let mut done = Vec::new();
+    while !book.channels().is_empty() {
+        assert!(Instant::now() < deadline, "{done:?}");
+        done.extend(keeper.keep_once(&nobody).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let home = world.payer.balance().await.expect("the chain answers");
+    assert!(home > 1000 * TON - TON / 10, "the deposit came home: {home} {done:?}");
+}
+
+#[tokio::test]
+async fn what_waits_for_the_treasury_is_sent_to_it_when_it_is_worth_the_fee() {
+    let world = World::start().await;
+    let book = world.book().await;
+    let agent = world.agent(&book);
+    // One in a hundred of what is paid is the network's.
+    let enough = COLLECT_AT * 100;
+    let mut terms = world.terms(1, 3600);
+    terms.nonce = 77;
+    let state =
+        cocoon_chain::open_channel(&world.payer, &terms, 2 * enough, Nanotons::MAX).await.expect("it opens");
+    let facts = ChannelFacts {
+        address: terms.address(),
+        terms,
+        deposit: state.deposit(),
+        paid: 0,
+        closing: false,
+        deadline: None,
+    };
+    book.announce(facts.clone()).await.expect("it is taken");
+    for (amount, collected) in [(enough - 100, 0), (enough, COLLECT_AT)] {
+        book.accept_voucher(&facts.address, voucher(&facts, amount)).await.expect("a good voucher");
+        if amount == enough {
+            // Little more than what is paid: it is settled at the end only, and collected with the next round.
+            agent.settle_all(LIMIT).await;
+        }
+        agent.watch_once().await;
+        let chain = &**world.payer.chain();
+        let state = cocoon_chain::read_channel(chain, &facts.address).await.expect("it is open");
+        assert_eq!((state.paid, state.collected), (amount, collected));
+    }
 }

@@ -174,3 +174,79 @@ async fn answers_are_begun_only_while_the_deposit_covers_all_worst_cases() {
     second.finish();
     book.begin(channel, 800, true, 0).await.expect("what was not used is free again").finish();
 }
+
+/// A disk that keeps what is handed in until the test says that it is written.
+#[derive(Default)]
+struct Slow(std::sync::Mutex<Vec<cocoon_accounts::Write>>);
+
+impl cocoon_accounts::Disk for Slow {
+    fn submit(&self, write: cocoon_accounts::Write) {
+        self.0.lock().expect("nobody panics here").push(write);
+    }
+}
+
+impl Slow {
+    /// Writes what was handed in, and what follows from it; the last row.
+    async fn write(&self) -> Option<Vec<u8>> {
+        tokio::task::yield_now().await;
+        let mut last = None;
+        loop {
+            let all = std::mem::take(&mut *self.0.lock().expect("nobody panics here"));
+            if all.is_empty() {
+                return last;
+            }
+            for write in all {
+                last = Some(write.row().to_vec());
+                if let Some(next) = write.finish(Ok(())) {
+                    self.0.lock().expect("nobody panics here").push(next);
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// What a process that starts after a crash finds: whether an answer may have broken.
+fn is_marked(facts: &cocoon_accounts::ChannelFacts, row: &[u8]) -> bool {
+    let key = facts.address.to_string();
+    let store = Store::over(std::sync::Arc::new(Slow::default()), [("payer_channels", key.as_str(), row)]);
+    PayerBook::open(store).expect("the row parses").has_broken(&facts.address)
+}
+
+#[tokio::test]
+async fn an_answer_that_begins_while_the_mark_is_being_taken_away_is_marked_again() {
+    let disk = std::sync::Arc::new(Slow::default());
+    let book = PayerBook::open(Store::over(std::sync::Arc::clone(&disk) as _, [])).expect("no rows");
+    let facts = facts(1, 1_000);
+    let channel = facts.address.clone();
+    let (opened, _) = tokio::join!(book.open_channel(&channel, &facts.terms, 1_000), disk.write());
+    opened.expect("written");
+    let (stream, row) = tokio::join!(book.begin(&channel, 100, true, 10), disk.write());
+    assert!(is_marked(&facts, &row.expect("a row")));
+    stream.expect("within the deposit").finish();
+
+    // The voucher's row says that nothing is under way. Before it is written, an answer begins.
+    book.owe(&channel, 50).expect("within the deposit");
+    let (signing, beginning) = (book.clone(), book.clone());
+    let key = key();
+    let ((), signed, begun) = tokio::join!(
+        async {
+            // Both others have had their turns by then.
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            let mut last = None;
+            for _ in 0..10 {
+                last = disk.write().await.or(last);
+            }
+            assert!(is_marked(&facts, &last.expect("a row")), "a crash now is one within an answer");
+        },
+        signing.sign_owed(&channel, &key),
+        async {
+            tokio::task::yield_now().await;
+            beginning.begin(&channel, 100, true, 10).await
+        },
+    );
+    signed.expect("signed");
+    begun.expect("within the deposit").finish();
+}

@@ -10,7 +10,7 @@ use cocoon_chain::{Chain, ChainError, Wallet, open_channel, read_channel};
 use cocoon_contracts::channel::Terms;
 use cocoon_contracts::{Address, Nanotons, SigningKey, parse_address};
 use cocoon_protocol::http::{NetworkInfo, WorkerEntry};
-use cocoon_protocol::{Budget, Endpoint, Prompt, RequestHeader, Usage, seal};
+use cocoon_protocol::{Budget, Endpoint, Prompt, RequestHeader, SealedRequest, Usage, seal};
 use tokio::sync::OnceCell;
 
 use crate::answering::{Answering, Sent};
@@ -349,8 +349,9 @@ impl Client {
         let at = Instant::now();
         let (sealed, opener) = seal(&peer.trusted, &header, Endpoint::ChatCompletions, body)?;
         let sent = Sent { bytes: sealed.as_bytes().len(), at };
-        let stream = payer.begin(peer.price.worst_case(&budget)).await?;
-        let response = match self.gateway.answer(&peer.worker, &channel.address, sealed).await {
+        let worst = peer.price.worst_case(&budget);
+        let stream = payer.begin(worst).await?;
+        let response = match self.answer(payer, &peer.worker, &channel.address, sealed, worst).await {
             Ok(response) => response,
             Err(error) => {
                 // Refused is not begun. A connection that broke may have carried a request that was answered.
@@ -365,6 +366,41 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Sends a sealed request. Questions that are asked at once may not fit into the deposit together: one that is refused for
+    /// that waits until it has grown, as far as the user allowed, or until the others are answered.
+    async fn answer(
+        &self,
+        payer: &Arc<Payer>,
+        worker: &str,
+        channel: &Address,
+        sealed: SealedRequest,
+        worst: Nanotons,
+    ) -> Result<reqwest::Response, ClientError> {
+        let began = Instant::now();
+        loop {
+            let refused = match self.gateway.answer(worker, channel, sealed.clone()).await {
+                Err(error) if error.wants_deposit() && began.elapsed() < ROOM => error,
+                other => return other,
+            };
+            // Ours is among them.
+            let (streams, committed) = payer.under_way();
+            let grows = self.deposits.may_grow_for(&payer.state(), committed);
+            if streams < 2 && !grows {
+                return Err(refused);
+            }
+            tracing::debug!(streams, grows, "a question waits for room in the deposit");
+            if grows {
+                self.deposits.provide(payer, committed.max(worst)).await?;
+            }
+            tokio::time::sleep(ROOM_POLL).await;
+        }
+    }
+}
+
+/// How long a question waits for room in the deposit while others are under way, and how often it asks.
+const ROOM: Duration = Duration::from_secs(30);
+const ROOM_POLL: Duration = Duration::from_millis(250);
 /// What the workers' prices are compared by: prices differ by class, and what will be asked is not known yet.
 const COMPARED: Usage = Usage { prompt_tokens: 1_000_000, cached_tokens: 0, completion_tokens: 1_000_000 };
 /// How long a worker that failed is looked at last.

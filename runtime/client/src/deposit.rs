@@ -38,7 +38,12 @@ impl Deposits {
 
     /// Whether a deposit that is used up may grow.
     pub(crate) fn may_grow(&self, state: &PayerState) -> bool {
-        self.policy.addition(state, 0).is_some()
+        self.may_grow_for(state, 0)
+    }
+
+    /// Whether it may grow so that `needed` nanotons are free in it.
+    pub(crate) fn may_grow_for(&self, state: &PayerState, needed: Nanotons) -> bool {
+        self.policy.addition(state, needed).is_some()
     }
 
     /// Before a question that costs at most `worst`: adds to the deposit if it is low, as far as the user allowed. Waits for

@@ -4,7 +4,7 @@ use cocoon_accounts::{KeepError, PayError, StoreError};
 use cocoon_attestation::Refusal;
 use cocoon_chain::ChainError;
 use cocoon_contracts::{InTon, Nanotons};
-use cocoon_protocol::{AnswerError, Price, SealError};
+use cocoon_protocol::{AnswerError, Price, SealError, http::code};
 
 use crate::policy::PolicyError;
 
@@ -183,6 +183,11 @@ impl ClientError {
             Self::Refused { status, .. } => *status >= 500,
             _ => false,
         }
+    }
+
+    /// Whether the gateway found too little left of the deposit. Nothing was begun.
+    pub(crate) fn wants_deposit(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == code::INSUFFICIENT_DEPOSIT)
     }
 
     /// Whether another try with fresh evidence may succeed, nothing having been answered yet.

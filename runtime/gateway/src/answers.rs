@@ -125,12 +125,18 @@ async fn passed_on(shared: &Arc<Shared>, worker: &Arc<Worker>, response: reqwest
         // Between the host and us; nothing that the client could mend.
         let why = error.map(|e| e.error.message).unwrap_or_default();
         tracing::warn!(worker = %worker.id, %why, "the host refuses our channel");
-        let (shared, lane) = (Arc::clone(shared), Arc::clone(&worker.lane));
+        let (shared, worker) = (Arc::clone(shared), Arc::clone(worker));
         tokio::spawn(async move {
+            let lane = Arc::clone(&worker.lane);
             for done in [lane.announce().await, lane.pay().await, lane.reconcile().await] {
                 if let Err(error) = done {
                     tracing::warn!(channel = %lane.channel(), %error, "the channel was not put right");
                 }
+            }
+            if lane.is_disputed() {
+                let why =
+                    "it says that it is owed more than was counted here, and works for this gateway no more";
+                shared.workers.drop_worker(&worker, why);
             }
             lane::top_up_when_low(&shared, &lane);
         });

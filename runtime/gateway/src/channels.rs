@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use cocoon_accounts::{ApiRefusal, PayerKeeper, PayerPolicy, Store};
+use cocoon_accounts::{ApiRefusal, PayerBook, PayerKeeper, PayerPolicy, Store};
 use cocoon_chain::ChainError;
 use cocoon_contracts::{Address, Nanotons, channel::Terms, parse_address};
 
@@ -38,10 +38,24 @@ impl WorkerChannels {
         self.known.lock().expect("no holder of this lock panics").get(worker).cloned()
     }
 
-    /// Every worker id costs a deposit once; an id that comes back finds its channel, or replaces its own.
-    fn room_for(&self, worker: &str, limit: usize) -> Result<(), ApiRefusal> {
-        let known = self.known.lock().expect("no holder of this lock panics");
-        if known.contains_key(worker) || known.len() < limit {
+    /// Every worker id costs a deposit once; an id that comes back finds its channel, or replaces its own. Ids whose
+    /// channel was closed, and is in the book no more, make room for others.
+    async fn room_for(&self, worker: &str, limit: usize, book: &PayerBook) -> Result<(), ApiRefusal> {
+        let mut gone = Vec::new();
+        let has_room = {
+            let mut known = self.known.lock().expect("no holder of this lock panics");
+            if !known.contains_key(worker) && known.len() >= limit {
+                gone.extend(known.extract_if(|_, channel| book.state(channel).is_none()).map(|(id, _)| id));
+            }
+            known.contains_key(worker) || known.len() < limit
+        };
+        for id in gone {
+            // Should the disk refuse, the note is there at the next start, and leads to no channel.
+            if let Err(error) = self.store.put_note(&format!("{NOTE}{id}"), &[]).await {
+                tracing::warn!(%error, worker = %id, "that its channel is closed was not noted");
+            }
+        }
+        if has_room {
             return Ok(());
         }
         let why = "this gateway has opened as many channels to workers as it affords; try another";
@@ -74,7 +88,7 @@ pub(crate) async fn to_worker(
     let terms = match begun(shared, worker, operator) {
         Some(terms) => terms,
         None => {
-            shared.channels.room_for(worker, shared.options.max_workers)?;
+            shared.channels.room_for(worker, shared.options.max_workers, &shared.payer).await?;
             let terms = fresh_terms(shared, operator).await?;
             // On the disk before anything is on the chain: a crash in between finds the same channel again.
             enter(shared, &terms, 0).await?;

@@ -109,6 +109,9 @@ impl PayeeLink for HostLink {
 pub(crate) struct Lane {
     agent: Arc<PayerAgent<HostLink>>,
     topping_up: AtomicBool,
+    /// The host's count is beyond ours by more than broken answers explain.
+    disputed: AtomicBool,
+    concession: Nanotons,
     task: RwLock<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -120,7 +123,8 @@ impl Lane {
         let options = PayerOptions { cap: shared.options.money.concession, gather: GATHER, hold: true };
         let agent = Arc::new(PayerAgent::new(shared.payer.clone(), key(), channel, link, options));
         let task = RwLock::new(Some(agent.spawn()));
-        Arc::new(Self { agent, topping_up: AtomicBool::new(false), task })
+        let (topping_up, disputed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { agent, topping_up, disputed, concession: options.cap, task })
     }
 
     pub(crate) fn channel(&self) -> &Address {
@@ -157,7 +161,23 @@ impl Lane {
 
     /// Compares the counts after the host has refused the channel.
     pub(crate) async fn reconcile(&self) -> Result<(), HostError> {
-        self.agent.reconcile().await
+        let done = self.agent.reconcile().await;
+        match &done {
+            Ok(()) => self.disputed.store(false, Ordering::Relaxed),
+            // With half a window open a host still works.
+            Err(HostError::Pay(PayError::Overcharged { claimed, owed, .. })) => {
+                let far = claimed.saturating_sub(*owed) > self.concession / 2;
+                self.disputed.store(far, Ordering::Relaxed);
+            }
+            Err(_) => {}
+        }
+        done
+    }
+
+    /// Whether the counts differed when they were last compared for a refusal: the host works for us no more, and no client
+    /// is to be sent to it.
+    pub(crate) fn is_disputed(&self) -> bool {
+        self.disputed.load(Ordering::Relaxed)
     }
 
     /// Stops paying in step, and returns when the task is gone.

@@ -197,6 +197,7 @@ pub(crate) async fn register(
         status: StatusCode::BAD_GATEWAY,
         error: ApiError::server("host_unreachable", format!("your host does not take our channel: {error}")),
     })?;
+    settled(&lane).await?;
     let models = statement
         .models
         .iter()
@@ -218,6 +219,20 @@ pub(crate) async fn register(
     shared.workers.enter(worker)?;
     shared.workers.flag_shared_machines();
     Ok(entry)
+}
+
+/// A host that works for us no more, since it counts more than we do, is not listed until the counts agree.
+async fn settled(lane: &Lane) -> Result<(), ApiRefusal> {
+    // Whatever else fails is said when there is an answer to be paid for.
+    let compared = lane.reconcile().await;
+    if lane.is_disputed() {
+        tracing::warn!(channel = %lane.channel(), ?compared, "a host's count is not ours");
+        let why = "your count of what this gateway owes is beyond its own by more than broken answers explain: it lists \
+            this worker again when the counts agree, or on a channel to another worker id";
+        let error = ApiError::invalid_request("counts_differ", why);
+        return Err(ApiRefusal { status: StatusCode::CONFLICT, error });
+    }
+    Ok(())
 }
 
 /// The host's URL without its last slash.

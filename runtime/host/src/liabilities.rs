@@ -9,7 +9,6 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use axum::{
@@ -21,7 +20,6 @@ use axum::{
 use cocoon_accounts::{
     Account, ApiRefusal,
     http::{address, authorized_channel, body},
-    unix_seconds,
 };
 use cocoon_chain::ChainError;
 use cocoon_contracts::{
@@ -40,14 +38,14 @@ const FOLDER: &str = "liabilities";
 const MAX_BODY: usize = 2 * MAX_PROOF_BYTES + 256;
 /// Proofs that are checked on the chain at once; gateways ask again.
 const MAX_CHECKS: usize = 4;
-/// How often our own book is sampled, for how long samples are kept, and of how many channels.
-const SAMPLE: Duration = Duration::from_secs(5);
+/// How many samples of our own book are kept, and of how many channels.
 const SAMPLES: usize = 240;
 const MAX_SAMPLED: usize = 1024;
 /// How far our clock may be behind the chain's, in seconds.
 const SKEW: u64 = 5;
-/// Samples between two looks at the bonds.
+/// Samples between two looks at the bonds, and looks between two readings of the registry's gateways.
 const LOOK_EACH: u32 = 3;
+const READ_EACH: u32 = 40;
 /// How long after a publication its proof may take, in seconds of the chain.
 const GRACE: u64 = 20;
 
@@ -109,15 +107,20 @@ impl Liabilities {
         tokio::spawn(async move {
             for number in 0_u32.. {
                 match shared.payee.accounts().await {
-                    Ok(accounts) => shared.liabilities.sample(&accounts, unix_seconds()),
+                    Ok(accounts) => shared.liabilities.sample(&accounts, (shared.options.clock)()),
                     Err(error) => tracing::warn!(%error, "the book could not be sampled"),
+                }
+                if number % (LOOK_EACH * READ_EACH) == 0
+                    && let Err(error) = shared.liabilities.learn_bonds(&shared).await
+                {
+                    tracing::warn!(%error, "the registry's gateways could not be read");
                 }
                 if number % LOOK_EACH == 0
                     && let Err(error) = shared.liabilities.look(&shared).await
                 {
                     tracing::warn!(%error, "gateways' bonds could not be looked at");
                 }
-                tokio::time::sleep(SAMPLE).await;
+                tokio::time::sleep(shared.options.timing.sample_every).await;
             }
         })
     }
@@ -151,7 +154,9 @@ impl Liabilities {
             known.iter().map(|(channel, one)| (channel.clone(), one.clone())).collect()
         };
         let chain = &**shared.options.wallet.chain();
-        for (channel, one) in known {
+        // What a gateway owes on a channel that closes is not in its tree for long.
+        let open = open_channels(shared).await?;
+        for (channel, one) in known.into_iter().filter(|(channel, _)| open.contains_key(channel)) {
             let now = chain.head().await?.time;
             let published = match cocoon_chain::read_bond(chain, &one.bond).await {
                 Ok(bond) => bond.published,
@@ -170,6 +175,29 @@ impl Liabilities {
                         one.bond, liabilities.epoch
                     ),
                 );
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns the bonds of the gateways that pay us from the registry's list: one that never proves anything is found out too.
+    /// What it published before it was found is not asked for.
+    async fn learn_bonds(&self, shared: &Shared) -> Result<(), ChainError> {
+        let chain = &**shared.options.wallet.chain();
+        let registry = cocoon_chain::read_registry(chain, &shared.options.registry).await?;
+        let open = open_channels(shared).await?;
+        for gateway in registry.content.gateways {
+            let bond = match cocoon_chain::read_bond(chain, &gateway.address).await {
+                Ok(bond) => bond,
+                // A wallet: it has no bond, and publishes nothing.
+                Err(ChainError::WrongAccount { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let epoch = bond.published.map_or(0, |published| published.liabilities.epoch);
+            let mut known = self.known.lock().expect("no holder of this lock panics");
+            for (channel, _) in open.iter().filter(|(_, payer)| **payer == bond.terms.operator) {
+                let fresh = Known { bond: gateway.address.clone(), proven: 0, missed: epoch };
+                known.entry(channel.clone()).or_insert(fresh);
             }
         }
         Ok(())
@@ -217,6 +245,17 @@ fn kept(path: &Path) -> Result<(String, Known), String> {
     let proof = Proof::decode(&proof).map_err(|error| error.to_string())?;
     let bond = cocoon_contracts::parse_address(&words.bond).map_err(|error| error.to_string())?;
     Ok((proof.channel().to_string(), Known { bond, proven: proof.epoch(), missed: 0 }))
+}
+
+/// The channels of our book that are open, with their payers.
+async fn open_channels(shared: &Shared) -> Result<BTreeMap<String, Address>, ChainError> {
+    let unread = |error: cocoon_accounts::StoreError| ChainError::Invalid {
+        action: "read the book",
+        why: error.to_string(),
+    };
+    let accounts = shared.payee.accounts().await.map_err(unread)?;
+    let open = accounts.into_iter().filter(|account| !account.state.closing);
+    Ok(open.map(|account| (account.address.to_string(), account.terms.payer)).collect())
 }
 
 /// For whoever reads the host's log, and whoever reads ours.

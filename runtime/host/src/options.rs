@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use cocoon_accounts::server::Limits;
+use cocoon_accounts::{WallClock, server::Limits};
 use cocoon_chain::Wallet;
 use cocoon_contracts::{Address, Nanotons, TON};
 use cocoon_fetch::Fetcher;
@@ -46,6 +46,8 @@ pub struct HostOptions {
     pub money: Money,
     /// Times.
     pub timing: Timing,
+    /// The wall clock by which it notes what it is owed and when: the machine's.
+    pub clock: WallClock,
     /// What peers can take of this process.
     pub limits: Limits,
     /// Adds to each bundle what its verifiers would have to fetch from the CPU's vendor; without it bundles go as the guest
@@ -95,6 +97,8 @@ pub struct Timing {
     pub silence: Duration,
     /// How often channels with unsettled vouchers are looked at.
     pub watch_every: Duration,
+    /// How often what gateways owe is noted, to be held against what they publish.
+    pub sample_every: Duration,
 }
 
 impl Default for Money {
@@ -113,6 +117,7 @@ impl Default for Timing {
             patience: Duration::from_secs(20),
             silence: Duration::from_secs(120),
             watch_every: Duration::from_secs(60),
+            sample_every: Duration::from_secs(5),
         }
     }
 }
@@ -159,6 +164,7 @@ impl HostOptions {
             worker_id: None,
             money: Money::default(),
             timing: Timing::default(),
+            clock: Arc::new(cocoon_accounts::unix_seconds),
             limits: Limits::default(),
             endorser: None,
             log: Arc::new(|line: &str| tracing::info!(target: "guest", "{line}")),

@@ -8,7 +8,7 @@ use std::{
 
 use cocoon_accounts::{
     Account, AnnounceError, ChainNews, ChannelFacts, Hold, MAX_CHANNELS, PayeeBackend, PayeeBook,
-    PayeeOptions, ReserveError, StoreError, VoucherError, WalletTurn, is_fresh,
+    PayeeOptions, RENT, ReserveError, StoreError, VoucherError, WalletTurn, is_fresh,
 };
 use cocoon_contracts::{Address, Nanotons, SignedVoucher, channel::Terms};
 use futures_util::{FutureExt, future::BoxFuture};
@@ -181,7 +181,7 @@ impl Inner {
 
     async fn learn(&self, facts: &ChannelFacts) -> Result<Account, AnnounceError> {
         let (key, terms) = (key(&facts.address), cocoon_accounts::encode_terms(&facts.terms));
-        let (deposit, paid) = (amount(facts.deposit)?, amount(facts.paid)?);
+        let (deposit, paid, rent) = (amount(facts.deposit)?, amount(facts.paid)?, amount(RENT)?);
         let deadline = facts.deadline.filter(|_| facts.closing).map(i64::from);
         let most = i64::try_from(MAX_CHANNELS).unwrap_or(i64::MAX);
         let learn = |s: &Statements| s.learn.clone();
@@ -191,7 +191,7 @@ impl Inner {
             let rows = transaction
                 .execute(
                     &learn(&statements),
-                    &[&key, &terms, &deposit, &paid, &facts.closing, &deadline, &most],
+                    &[&key, &terms, &deposit, &paid, &facts.closing, &deadline, &most, &rent],
                 )
                 .await
                 .map_err(failed)?;
@@ -246,17 +246,22 @@ impl Inner {
         Ok(SharedHold { inner: Arc::clone(self), channel, tag, left: wanted, is_released: false })
     }
 
-    async fn forget(&self, address: &Address) -> Result<(), StoreError> {
+    async fn forget(&self, address: &Address, lost: bool) -> Result<(), StoreError> {
         let (key, process) = (key(address), self.lease.last_process());
         let forgot = async |connection: &mut Connection| {
             let statements = Arc::clone(&connection.statements);
             let transaction = connection.transaction().await.map_err(failed)?;
             // Nobody reserves between the look and the deletion.
             lock(&transaction, &statements, &key, process, &mut Share::default()).await?;
-            transaction.execute(&statements.forget, &[&key]).await.map_err(failed)?;
-            transaction.commit().await.map_err(failed)
+            let rows = transaction.execute(&statements.forget, &[&key, &lost]).await.map_err(failed)?;
+            transaction.commit().await.map_err(failed)?;
+            Ok(rows == 1)
         };
-        self.pool.run(forgot).await
+        if self.pool.run(forgot).await? {
+            // Answers that still hold it are of a life that is over.
+            self.channels.write().expect("no holder of this lock panics").remove(&key);
+        }
+        Ok(())
     }
 
     async fn wallet_turn(&self) -> Result<WalletTurn, StoreError> {
@@ -317,8 +322,8 @@ impl PayeeBackend for PostgresAccounts {
         .boxed()
     }
 
-    fn forget<'a>(&'a self, channel: &'a Address) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.inner.forget(channel).boxed()
+    fn forget<'a>(&'a self, channel: &'a Address, lost: bool) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.inner.forget(channel, lost).boxed()
     }
 
     fn wallet_turn(&self) -> BoxFuture<'_, Result<WalletTurn, StoreError>> {

@@ -84,6 +84,13 @@ macro_rules! others {
     };
 }
 
+/// Whether what the chain says ($3 deposit, $4 paid, $8 rent) follows from what is known: `AccountState::learn`'s rule.
+macro_rules! follows {
+    () => {
+        "($4 >= c.paid AND $3 + $8 >= c.deposit)"
+    };
+}
+
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident: $text:expr;)*) => {
         /// What every connection has prepared.
@@ -122,18 +129,23 @@ statements! {
     cut: "UPDATE cocoon_channels SET cut = true WHERE address = $1";
     /// $1 channel, $2 voucher, $3 its amount.
     take: "UPDATE cocoon_channels SET voucher = $2, covered = $3 WHERE address = $1";
-    /// $1 channel, $2 terms, $3 deposit, $4 paid, $5 closing, $6 deadline, $7 how many channels there may be.
-    learn: "INSERT INTO cocoon_channels AS c (address, terms, deposit, paid, owed, closing, deadline, looked) \
+    /// $1 channel, $2 terms, $3 deposit, $4 paid, $5 closing, $6 deadline, $7 how many channels there may be, $8 rent. The
+    /// rules of `AccountState::learn`.
+    learn: concat!("INSERT INTO cocoon_channels AS c (address, terms, deposit, paid, owed, closing, deadline, looked) \
         SELECT $1, $2, $3, $4, $4, $5, $6, clock_timestamp() \
         WHERE EXISTS (SELECT 1 FROM cocoon_channels WHERE address = $1) OR (SELECT count(*) FROM cocoon_channels) < $7 \
-        ON CONFLICT (address) DO UPDATE SET deposit = greatest(c.deposit, $3), paid = greatest(c.paid, $4), \
-        closing = $5, deadline = $6, looked = clock_timestamp()";
+        ON CONFLICT (address) DO UPDATE SET \
+        deposit = CASE WHEN ", follows!(), " THEN greatest(c.deposit, $3) ELSE c.deposit END, \
+        paid = CASE WHEN ", follows!(), " THEN greatest(c.paid, $4) ELSE c.paid END, \
+        closing = CASE WHEN ", follows!(), " OR $5 THEN $5 ELSE c.closing END, \
+        deadline = CASE WHEN ", follows!(), " OR $5 THEN $6 ELSE c.deadline END, \
+        looked = CASE WHEN ", follows!(), " THEN clock_timestamp() ELSE 'epoch' END");
     /// $1 channel, $2 paid.
     paid: "UPDATE cocoon_channels SET paid = greatest(paid, $2) WHERE address = $1";
     /// $1 channel.
     close: "UPDATE cocoon_channels SET closing = true WHERE address = $1";
-    /// $1 channel, locked before.
-    forget: "DELETE FROM cocoon_channels WHERE address = $1 AND covered <= paid AND NOT EXISTS \
+    /// $1 channel, locked before; $2 also with a voucher that was not settled in time.
+    forget: "DELETE FROM cocoon_channels WHERE address = $1 AND (covered <= paid OR $2) AND NOT EXISTS \
         (SELECT 1 FROM cocoon_shares WHERE channel = $1 AND streams > 0)";
     /// $1 seconds.
     begin: "INSERT INTO cocoon_processes (lease_until) VALUES (clock_timestamp() + $1 * interval '1 second') RETURNING id";

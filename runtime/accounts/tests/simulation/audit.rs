@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cocoon_accounts::SETTLEMENT_FEE;
 use cocoon_chain::AccountStatus;
 use cocoon_contracts::{
     Address, Nanotons,
@@ -21,6 +22,9 @@ use crate::{
 const TIME_TO_ANSWER: Duration = Duration::from_secs(600);
 /// What comes to a channel beside deposits: the rests of a few messages' values.
 const CRUMBS: Nanotons = 20_000_000;
+
+/// The opcode of the message that brings a payee its money.
+const PAYOUT: u32 = 0x4348_0010;
 
 /// What went through a channel's account, in nanotons.
 #[derive(Default)]
@@ -46,7 +50,8 @@ pub(crate) fn audit(world: &World, supply: u128) {
     let mut fees = 0;
     for (address, channel) in world.receipts.channels() {
         let states = states(world, &address);
-        let paid = states.last().map_or(0, |state| state.paid);
+        // A close pays, and leaves no state behind.
+        let paid = states.last().map_or(0, |state| state.paid).max(paid_out(world, &address));
         let name = short(&address);
         let Channel { charged, received, signed, .. } = channel;
         let held = channel.acknowledged();
@@ -93,6 +98,23 @@ fn check_flows(world: &World, address: &Address, channel: &Channel, paid: Nanoto
     u128::from(fee)
 }
 
+/// The highest amount that a payout names.
+fn paid_out(world: &World, address: &Address) -> Nanotons {
+    let cells = world.network.with_ledger(|ledger| ledger.transactions(address, u64::MAX, usize::MAX));
+    let mut most = 0;
+    for cell in cells.expect("memory has every one") {
+        let tx = cell.parse::<Transaction>().expect("the ledger wrote it");
+        for message in tx.iter_out_msgs() {
+            let message = message.expect("the ledger wrote it");
+            let mut body = message.body;
+            if body.load_u32().is_ok_and(|opcode| opcode == PAYOUT) {
+                most = most.max(body.load_u64().expect("a payout names its amount"));
+            }
+        }
+    }
+    most
+}
+
 fn flows(world: &World, address: &Address, channel: &Channel) -> Flows {
     let cells = world.network.with_ledger(|ledger| ledger.transactions(address, u64::MAX, usize::MAX));
     let mut flows = Flows::default();
@@ -102,13 +124,14 @@ fn flows(world: &World, address: &Address, channel: &Channel) -> Flows {
             Some(MsgInfo::Int(info)) => info.value.tokens.into_inner(),
             _ => 0,
         };
-        let (mut went, mut to_payee) = (0, false);
+        let (mut went, mut to_payee, mut to_others) = (0, false, 0);
         for message in tx.iter_out_msgs() {
             let MsgInfo::Int(info) = message.expect("the ledger wrote it").info else { continue };
             let value = info.value.tokens.into_inner();
             went += value + info.fwd_fee.into_inner();
             let to = |party: &Address| info.dst == IntAddr::Std(party.clone());
             to_payee |= to(&channel.terms.payee);
+            to_others += if to(&channel.terms.payee) { 0 } else { value };
             flows.treasury += if to(&channel.terms.treasury) { value } else { 0 };
         }
         let fees = tx.total_fees.tokens.into_inner();
@@ -116,7 +139,7 @@ fn flows(world: &World, address: &Address, channel: &Channel) -> Flows {
         if to_payee && !info.aborted {
             // What left the account beyond what the message brought and the rent is the payee's.
             let rent = info.storage_phase.map_or(0, |phase| phase.storage_fees_collected.into_inner());
-            flows.payee += went + fees - rent - came;
+            flows.payee += went + fees - rent - came - to_others;
         }
         (flows.came, flows.went, flows.fees) = (flows.came + came, flows.went + went, flows.fees + fees);
     }
@@ -151,8 +174,11 @@ fn check_payee(world: &World, name: &str, channel: &Channel, paid: Nanotons) {
         return;
     }
     let due = match channel.closed_early {
+        _ if channel.ended.is_some() => channel.ended.unwrap_or_default(),
         None => channel.acknowledged(),
-        Some((began, deadline)) => due_before(world, channel, began, world.network.time_of(deadline)),
+        // What costs more than it brings is nobody's loss.
+        Some((began, deadline)) => due_before(world, channel, began, world.network.time_of(deadline))
+            .saturating_sub(SETTLEMENT_FEE + channel.terms.network_fee(2 * SETTLEMENT_FEE)),
     };
     if paid < due {
         let early = channel.closed_early;

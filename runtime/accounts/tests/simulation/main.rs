@@ -17,6 +17,7 @@
 //!   [`payer`]);
 //! - the chain loses calls, carries them out and loses the answer, shows blocks of a moment ago, is away for an hour, and
 //!   its clock is minutes from everybody's ([`chain`]); members' clocks differ by minutes too;
+//! - payees end channels with their best voucher, and payers open others in their place;
 //! - there are villains: who stops paying, closes with vouchers out and takes the rest at the first second, says it is owed
 //!   more, charges and cuts, or vanishes.
 //!
@@ -60,6 +61,7 @@ use trace::Report;
 
 /// Everything that a thousand worlds must have seen, so that they prove something.
 const SEEN: &[&str] = &[
+    "another channel",
     "answer cut",
     "broken answer",
     "chain answer lost",
@@ -67,6 +69,7 @@ const SEEN: &[&str] = &[
     "charged and cut",
     "close answered",
     "connection cut",
+    "cooperative close",
     "crash after a write",
     "crash before a write",
     "disk full",

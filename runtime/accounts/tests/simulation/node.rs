@@ -21,7 +21,7 @@ use crate::{
     chain::View,
     disk::MachineDisk,
     net::Link,
-    payer,
+    payee, payer,
     plan::{Member, Role, Vice},
     world::{NETWORK, START, World},
 };
@@ -167,6 +167,11 @@ impl World {
         node.life().running = Some(Arc::clone(&running));
         if let Some(payee) = &running.payee {
             self.spawn(node, process, Arc::clone(&payee.agent).watch());
+            self.spawn(
+                node,
+                process,
+                payee::end_channels(Arc::clone(self), Arc::clone(node), Arc::clone(&running)),
+            );
         }
         for lane in running.lanes.values() {
             self.spawn(node, process, Lane::follow(Arc::downgrade(lane)));

@@ -174,3 +174,31 @@ async fn relay(mut answer: Metered, mut upstream: Upstream) {
         }
     }
 }
+
+/// Ends every channel at once, with the best voucher that it has, once it is time for it.
+pub(crate) async fn end_channels(world: Arc<World>, node: Arc<Node>, running: Arc<Running>) {
+    let (Some(payee), Some((Vice::Ends, from))) = (&running.payee, node.member.vice) else { return };
+    tokio::time::sleep(from.saturating_sub(world.trace.time())).await;
+    for account in payee.book.accounts().await.unwrap_or_default() {
+        let channel = account.address;
+        // No more work first; what is handed in later is not counted on.
+        while payee.book.close(&channel).await.is_err() {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        let held = payee.book.accounts().await.unwrap_or_default();
+        let Some(account) = held.into_iter().find(|account| account.address == channel) else { continue };
+        let covered = account.state.covered();
+        world.receipts.ends(&channel, covered);
+        let voucher =
+            account.state.voucher.map(|signed| signed.verify_for(&account.terms).expect("it was taken"));
+        loop {
+            match cocoon_chain::cooperative_close(&running.wallet, &channel, voucher.as_ref()).await {
+                Ok(()) | Err(cocoon_chain::ChainError::WrongAccount { .. }) => break,
+                Err(_) => tokio::time::sleep(Duration::from_secs(20)).await,
+            }
+        }
+        world.trace.count("cooperative close");
+        world.trace.say(&node.name, format_args!("ends {}", short(&channel)));
+        drop(payee.book.settled(&channel, covered).await);
+    }
+}

@@ -8,6 +8,7 @@ use cocoon_protocol::{Budget, Price, Usage};
 use tokio::sync::mpsc;
 
 use crate::{
+    audit,
     net::{self, LinkError, Serve},
     node::{Lane, Node, Running},
     payee::{self, Ask, Frame},
@@ -40,6 +41,36 @@ pub(crate) async fn keep(world: Arc<World>, node: Arc<Node>, running: Arc<Runnin
                 world.trace.count(if kept == cocoon_accounts::Kept::ToppedUp { "top up" } else { "close" });
             }
         }
+        if !world.is_calm() {
+            open_others(&world, &node, &running).await;
+        }
+    }
+}
+
+/// Opens a channel in the place of each that its payee has ended, and goes on with one that was noted only.
+async fn open_others(world: &Arc<World>, node: &Arc<Node>, running: &Arc<Running>) {
+    for channel in running.lanes.keys() {
+        let ended = world.receipts.channel(channel).ended.is_some();
+        let noted = running.payer.state(channel).is_some_and(|state| state.deposit == 0);
+        let terms = match (noted, ended) {
+            (true, _) => running.payer.terms(channel),
+            (false, true) if audit::is_gone(world, channel) => world.receipts.replace(channel),
+            _ => None,
+        };
+        let Some(terms) = terms else { continue };
+        // In the book before any coin moves, as everybody does.
+        let address = terms.address();
+        if running.payer.open_channel(&address, &terms, 0).await.is_err() {
+            continue;
+        }
+        let (deposit, limit) = (world.plan.deposit, world.plan.limit);
+        let opened = cocoon_chain::open_channel(&running.wallet, &terms, deposit, limit).await;
+        world.trace.say(&node.name, format_args!("opens {}: {:?}", short(&address), opened.is_ok()));
+        let Ok(state) = opened else { continue };
+        drop(running.payer.open_channel(&address, &terms, state.deposit()).await);
+        world.trace.count("another channel");
+        // A process knows the lanes that it started with.
+        return world.crash(node, "start with another channel");
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) enum Vice {
     Inflates,
     /// A payee that charges, and cuts before what it charged for is sent.
     ChargesAndCuts,
+    /// A payee that ends its channels at once, each with the best voucher it has. No villain; its payers open others.
+    Ends,
     /// The machine goes, and never comes back.
     Vanishes,
 }
@@ -136,8 +138,8 @@ fn vice(dice: &Dice, role: Role, length: Duration) -> Option<(Vice, Duration)> {
         Role::Client => {
             *dice.pick(&[Vice::StopsPaying, Vice::ClosesEarly, Vice::ClosesEarly, Vice::Vanishes])
         }
-        Role::Gateway => *dice.pick(&[Vice::Inflates, Vice::Vanishes]),
-        Role::Host => *dice.pick(&[Vice::Inflates, Vice::ChargesAndCuts, Vice::Vanishes]),
+        Role::Gateway => *dice.pick(&[Vice::Inflates, Vice::Ends, Vice::Vanishes]),
+        Role::Host => *dice.pick(&[Vice::Inflates, Vice::ChargesAndCuts, Vice::Ends, Vice::Vanishes]),
     };
     Some((vice, dice.seconds(30, length.as_secs() / 2)))
 }

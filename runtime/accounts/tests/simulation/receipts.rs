@@ -34,6 +34,10 @@ pub(crate) struct Channel {
     pub(crate) payee_crashes: u64,
     /// A close that its payer started with vouchers out: when, and the deadline by the chain's clock.
     pub(crate) closed_early: Option<(Duration, u32)>,
+    /// Its payee ends it: the voucher that it holds then.
+    pub(crate) ended: Option<Nanotons>,
+    /// Its payer has made the terms of another one.
+    pub(crate) replaced: bool,
 }
 
 impl Channel {
@@ -72,6 +76,8 @@ impl Receipts {
             breaks: 0,
             payee_crashes: 0,
             closed_early: None,
+            ended: None,
+            replaced: false,
         };
         self.inside().insert(terms.address(), channel);
     }
@@ -111,6 +117,23 @@ impl Receipts {
         self.with(address, |channel| {
             channel.closed_early.get_or_insert((at, deadline));
         });
+    }
+
+    pub(crate) fn ends(&self, address: &Address, held: Nanotons) {
+        self.with(address, |channel| channel.ended = channel.ended.or(Some(held)));
+    }
+
+    /// The terms of the channel that follows on one that ended; `None` when there are such already.
+    pub(crate) fn replace(&self, address: &Address) -> Option<Terms> {
+        let nonce = self.inside().len() as u64;
+        let old = self.channel(address);
+        if old.replaced {
+            return None;
+        }
+        self.with(address, |channel| channel.replaced = true);
+        let terms = Terms { nonce, ..old.terms };
+        self.opened(&terms, old.payer, old.payee);
+        Some(terms)
     }
 
     /// A voucher leaves its payer's book.

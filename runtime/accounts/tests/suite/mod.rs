@@ -49,6 +49,9 @@ macro_rules! payee_sentences {
             nothing_is_taken_on_a_channel_that_was_not_looked_at_for_a_quarter_of_its_challenge_period,
             an_answer_under_way_on_a_channel_that_closes_is_cut_while_it_waits,
             a_channel_that_is_gone_and_settled_leaves_the_book_and_one_with_a_voucher_does_not,
+            a_channel_that_was_closed_and_opened_again_with_less_is_promised_nothing,
+            a_voucher_that_was_never_settled_leaves_the_book_long_after_its_deadline,
+            channels_without_work_are_looked_at_a_few_at_a_time,
         }
     };
 }

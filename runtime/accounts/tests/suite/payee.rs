@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use cocoon_accounts::{
-    AnnounceError, ChannelFacts, ChargeError, PayeeBook, Reservation, ReserveError, VoucherError,
+    AnnounceError, ChannelFacts, ChargeError, PayeeBook, RENT, Reservation, ReserveError, VoucherError,
 };
 use cocoon_contracts::{Address, SigningKey};
 
@@ -287,7 +287,7 @@ pub(crate) async fn a_channel_that_is_gone_and_settled_leaves_the_book_and_one_w
             assert!(status(&book, &facts.address).await.is_some(), "one word of one endpoint is not enough");
             facts.closing = true;
             book.announce(facts.clone()).await.expect("what the chain says is taken");
-            let active = book.to_watch(Duration::ZERO).await.expect("the store answers");
+            let active = book.to_watch(Duration::ZERO, 0).await.expect("the store answers");
             assert!(active.contains(&facts.address));
             book.gone(&facts.address).await.expect("the disk takes it");
         }
@@ -298,4 +298,67 @@ pub(crate) async fn a_channel_that_is_gone_and_settled_leaves_the_book_and_one_w
     settled.closing = false;
     let again = book.announce(settled).await.expect("the chain is believed");
     assert_eq!((again.owed, again.paid), (500, 500), "what was paid is not free again");
+}
+
+/// The same terms have the same address, and a payer may open it again when it was closed: `paid` begins at nothing, and
+/// the deposit is another.
+pub(crate) async fn a_channel_that_was_closed_and_opened_again_with_less_is_promised_nothing<F: Fixture>(
+    fixture: F,
+) {
+    let rich = 10 * RENT;
+    for (paid_before, (deposit, paid)) in [(0, (5_000, 0)), (500, (rich, 0)), (500, (5_000, 0))] {
+        let fixture = &fixture;
+        let book = fixture.open().await;
+        let nonce = 100 + paid_before + deposit;
+        let mut known = facts(nonce, rich);
+        book.announce(known.clone()).await.expect("a fresh channel is taken");
+        book.accept_voucher(&known.address, voucher(&known, 500)).await.expect("a good voucher");
+        known.paid = paid_before;
+        book.announce(known.clone()).await.expect("what the chain says is taken");
+        let again = ChannelFacts { deposit, paid, ..known.clone() };
+        book.announce(again.clone()).await.expect("it is noted");
+        let refused = book.reserve(&known.address, 1).await.err();
+        assert_eq!(refused, Some(ReserveError::Unchecked), "{deposit} {paid}");
+        let refused = book.accept_voucher(&known.address, voucher(&known, 600)).await;
+        assert_eq!(refused, Err(VoucherError::Unchecked), "{deposit} {paid}");
+        // The close of such a channel is taken over, and it is still none that was looked at.
+        book.announce(ChannelFacts { closing: true, ..again }).await.expect("it is noted");
+        assert_eq!(book.reserve(&known.address, 1).await.err(), Some(ReserveError::Closing));
+        // An endpoint that showed the past a moment ago shows the present.
+        book.announce(known.clone()).await.expect("what the chain says is taken");
+        book.reserve(&known.address, 1).await.expect("it was looked at");
+        // Rent takes nothing of what may be promised: the reserve pays it.
+        let rented = ChannelFacts { deposit: rich - RENT, ..known.clone() };
+        let told = book.announce(rented).await.expect("what the chain says is taken");
+        assert_eq!(told.deposit, rich);
+        book.reserve(&known.address, 1).await.expect("it was looked at");
+    }
+}
+
+pub(crate) async fn a_voucher_that_was_never_settled_leaves_the_book_long_after_its_deadline<F: Fixture>(
+    fixture: F,
+) {
+    let (book, mut facts) = opened(&fixture, 10_000).await;
+    book.accept_voucher(&facts.address, voucher(&facts, 500)).await.expect("a good voucher");
+    let now = u32::try_from(cocoon_accounts::unix_seconds()).expect("before 2106");
+    facts.closing = true;
+    for (ago, stays) in [(3_500, true), (3_700, false)] {
+        facts.deadline = Some(now - ago);
+        book.announce(facts.clone()).await.expect("what the chain says is taken");
+        book.gone(&facts.address).await.expect("the disk takes it");
+        assert_eq!(status(&book, &facts.address).await.is_some(), stays, "{ago} s after the deadline");
+    }
+}
+
+pub(crate) async fn channels_without_work_are_looked_at_a_few_at_a_time<F: Fixture>(fixture: F) {
+    let (book, first) = opened(&fixture, 10_000).await;
+    for nonce in 2..6 {
+        book.announce(facts(nonce, 10_000)).await.expect("a fresh channel is taken");
+    }
+    let some = book.to_watch(Duration::ZERO, 2).await.expect("the store answers");
+    assert_eq!((some.len(), &some[0]), (2, &first.address), "that which was not looked at for longest");
+    book.accept_voucher(&first.address, voucher(&first, 1)).await.expect("a good voucher");
+    let some = book.to_watch(Duration::ZERO, 2).await.expect("the store answers");
+    assert_eq!((some.len(), &some[0]), (3, &first.address), "beside those with work");
+    assert!(book.to_watch(LONG, 2).await.expect("the store answers").is_empty());
 }

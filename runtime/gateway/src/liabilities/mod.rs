@@ -15,7 +15,7 @@ use std::{
 };
 
 use axum::{Json, extract::State};
-use cocoon_accounts::ApiRefusal;
+use cocoon_accounts::{ApiRefusal, StoreError};
 use cocoon_chain::ChainError;
 use cocoon_contracts::{Address, Nanotons, SigningKey, bond::SignedStatement, liabilities::TreeError};
 use cocoon_protocol::http::{PublishedRoot, Solvency};
@@ -72,6 +72,8 @@ pub enum LiabilitiesError {
 enum PublishError {
     #[error("the chain does not do it: {0}")]
     Chain(#[from] ChainError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error(transparent)]
     Record(#[from] RecordError),
     #[error(transparent)]
@@ -180,6 +182,8 @@ impl Liabilities {
     /// Signs and sends. The record is on the disk: whoever comes here again signs the same.
     async fn send(&self, shared: &Shared, record: &Record) -> Result<(), PublishError> {
         let (liabilities, signed) = (record.liabilities(), self.signed(shared, record));
+        // Siblings that share an account share its wallet too.
+        let _turn = shared.payee.wallet_turn().await?;
         cocoon_chain::publish(&shared.options.wallet, &record.bond, &liabilities, &signed.signature).await?;
         tracing::info!(epoch = liabilities.epoch, nanotons = liabilities.sum, "liabilities published");
         Ok(())

@@ -167,6 +167,14 @@ impl FakeHost {
         self.shared.book.status(channel).await.expect("the store answers")
     }
 
+    /// Counts so much more than it did.
+    pub(crate) async fn counts_more(&self, channel: &Address, by: Nanotons) {
+        let held = self.shared.book.reserve(channel, by).await;
+        let mut held = held.expect("the deposit covers it");
+        held.charge(by, Duration::ZERO).await.expect("within the window");
+        held.finish().await.expect("the disk takes it");
+    }
+
     pub(crate) fn registers(&self) -> Measurements {
         self.shared.guest.emulator.registers().clone()
     }

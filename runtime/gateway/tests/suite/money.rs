@@ -2,6 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use cocoon_accounts::SETTLEMENT_FEE;
 use cocoon_contracts::Voucher;
 use cocoon_gateway::Gateway;
 
@@ -116,7 +117,10 @@ async fn a_channel_that_would_not_pay_us_is_refused() {
 #[tokio::test]
 async fn a_client_that_starts_to_close_is_answered_with_its_last_voucher() {
     let scene = Scene::with(|options| options.timing.watch_every = Duration::from_millis(50)).await;
-    let owed = read_and_pay(&scene, 10, 0).await;
+    read_and_pay(&scene, 10, 0).await;
+    // More than a settlement costs.
+    let owed = 3 * SETTLEMENT_FEE;
+    scene.client.pay(owed).await.expect("within the deposit");
     let channel = scene.client.terms.address();
     let wallet = scene.world.wallet(CLIENT);
     cocoon_chain::start_close(&wallet, &channel).await.expect("a payer may close");

@@ -1,13 +1,15 @@
 //! Who becomes a worker, and who does not.
 
+use std::time::Duration;
+
 use cocoon_attestation::Endorsement;
 use cocoon_attestation::statement::Beacon;
 use cocoon_contracts::registry::{PlatformId, PlatformKind};
 use cocoon_protocol::{Coefficient, http::RegisterWorker};
 
 use crate::{
-    fake_host::{FakeHost, register},
-    world::{LISTED, NETWORK, OPERATOR, Scene, WORKER, World, address, appraise},
+    fake_host::{FakeHost, HOST_WINDOW, register},
+    world::{LISTED, NETWORK, OPERATOR, Scene, WORKER, World, address, appraise, eventually},
 };
 
 #[tokio::test]
@@ -158,4 +160,36 @@ async fn a_machine_that_the_registry_bars_is_refused_by_gateway_and_client() {
     assert!(text.contains("evidence_refused") && text.contains("policy.platform"), "{text}");
     let refusal = appraise(world, host, &policy().await).await.expect_err("it is barred");
     assert_eq!(refusal.check, "policy.platform");
+}
+
+/// Whoever comes and goes under ever new ids shuts nobody out for ever.
+#[tokio::test]
+async fn a_worker_that_left_makes_room_for_another_once_its_channel_is_closed() {
+    let short = Duration::from_millis(100);
+    let scene = Scene::with(|options| {
+        options.max_workers = 1;
+        options.money.challenge_seconds = 1;
+        options.timing.lease = 5 * short;
+        options.timing.probe_every = short;
+        options.timing.watch_every = short;
+        options.timing.close_idle = Duration::ZERO;
+    })
+    .await;
+    let book = scene.gateway.payer_book();
+    eventually("its channel is closed", async || book.channels().is_empty()).await;
+    let another = scene.host.register(&scene.world, &scene.gateway.url(), "another").await;
+    assert_eq!(another, Ok(()));
+    assert_eq!(book.channels().len(), 1);
+}
+
+#[tokio::test]
+async fn a_host_that_counts_more_than_the_gateway_is_not_listed_until_the_counts_agree() {
+    let scene = Scene::start().await;
+    let channel = scene.gateway.payer_book().channels().remove(0);
+    scene.host.counts_more(&channel, HOST_WINDOW / 2).await;
+    let again = async || scene.host.register(&scene.world, &scene.gateway.url(), WORKER).await;
+    assert_eq!(again().await, Ok(()), "with half a window open it still works");
+    scene.host.counts_more(&channel, HOST_WINDOW).await;
+    let refused = again().await.expect_err("no client is to be sent to it");
+    assert_eq!(refused, (409, "counts_differ".to_owned()));
 }

@@ -20,9 +20,16 @@ use crate::world::{GATEWAY, Gateway, NETWORK, OPERATOR, World, address, code, ev
 const BOND: u8 = 9;
 /// What may be unpaid: more than any one frame costs.
 const WINDOW: u64 = 100_000;
+/// How often the host notes what it is owed.
+const SAMPLE: Duration = Duration::from_millis(50);
 
-async fn backed(world: &World, operator: u8) -> Address {
-    let terms = Terms {
+/// The bond that the world's registry lists.
+pub(crate) fn listed() -> Address {
+    terms(GATEWAY).address()
+}
+
+fn terms(operator: u8) -> Terms {
+    Terms {
         operator: address(operator),
         operator_key: key(BOND).public(),
         treasury: address(3),
@@ -30,7 +37,11 @@ async fn backed(world: &World, operator: u8) -> Address {
         delay_seconds: 60,
         salt: 0,
         platforms: Vec::new(),
-    };
+    }
+}
+
+async fn backed(world: &World, operator: u8) -> Address {
+    let terms = terms(operator);
     let backed = cocoon_chain::back_bond(&world.wallet(operator), &terms, 2 * TON).await;
     backed.expect("the bond is backed");
     terms.address()
@@ -113,6 +124,9 @@ async fn a_gateway_that_owes_less_than_was_counted_is_told_of() {
     let log = Arc::clone(&lines);
     options.log = Arc::new(move |line: &str| log.lock().expect("ours").push_str(line));
     options.money.window = WINDOW;
+    // What is noted now counts as noted ten seconds ago: what is published now is judged by it.
+    options.timing.sample_every = SAMPLE;
+    options.clock = Arc::new(|| unix_seconds() - 10);
     let host = Host::start(options).await.expect("the host starts");
     let gateway = Gateway::open(&world, &host).await;
     let channel = gateway.channel();
@@ -133,8 +147,7 @@ async fn a_gateway_that_owes_less_than_was_counted_is_told_of() {
     assert!(owed > WINDOW + 1, "{owed}");
 
     let bond = backed(&world, GATEWAY).await;
-    // The host samples its book every few seconds, and its clock may be behind: what is said of now is judged by then.
-    tokio::time::sleep(Duration::from_secs(12)).await;
+    tokio::time::sleep(10 * SAMPLE).await;
     let whole = publish(&world, &bond, &channel, owed - WINDOW).await;
     assert_eq!(show(&host.url(), &channel, GATEWAY, &whole).await.0, 200);
     assert!(!lines.lock().expect("ours").contains("less than this host counted"), "a window may be unpaid");
@@ -151,4 +164,26 @@ async fn a_gateway_that_owes_less_than_was_counted_is_told_of() {
         lines.lock().expect("ours").contains("did not prove")
     })
     .await;
+}
+
+/// The registry lists its bond: it is asked for proofs though it never gave one.
+#[tokio::test]
+async fn a_gateway_that_never_proved_anything_is_found_in_the_registry_and_told_of() {
+    let world = World::start().await;
+    let mut options = world.options();
+    let lines = Arc::new(Mutex::new(String::new()));
+    let log = Arc::clone(&lines);
+    options.log = Arc::new(move |line: &str| log.lock().expect("ours").push_str(line));
+    options.timing.sample_every = SAMPLE;
+    let bond = backed(&world, GATEWAY).await;
+    assert_eq!(bond, listed());
+    // What was published before anybody looked is not asked for.
+    publish(&world, &bond, &address(7), 1).await;
+    let host = Host::start(options).await.expect("the host starts");
+    let gateway = Gateway::open(&world, &host).await;
+    tokio::time::sleep(200 * SAMPLE).await;
+    assert!(!lines.lock().expect("ours").contains("did not prove"));
+    publish(&world, &bond, &address(7), 1).await;
+    let missing = format!("did not prove that this includes what it owes on channel {}", gateway.channel());
+    eventually("the missing proof is told of", async || lines.lock().expect("ours").contains(&missing)).await;
 }

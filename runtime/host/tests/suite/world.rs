@@ -17,7 +17,7 @@ use cocoon_chain::{Toncenter, Wallet};
 use cocoon_contracts::{
     Address, SigningKey, TON, Voucher,
     channel::Terms,
-    registry::{Content, Deployment, Owners},
+    registry::{self, Content, Deployment, Owners, Status},
     wallet,
 };
 use cocoon_host::{Expected, Files, Host, HostOptions, Launch, Money, RunningHost};
@@ -94,7 +94,9 @@ impl Drop for World {
 impl World {
     pub(crate) async fn start() -> Self {
         let time = u32::try_from(now().0).expect("before 2106");
-        let content = Content::empty(100, address(TREASURY));
+        let mut content = Content::empty(100, address(TREASURY));
+        let (name, status) = ("a gateway".to_owned(), Status::Allowed);
+        content.gateways.push(registry::Gateway { name, status, address: crate::liabilities::listed() });
         let owners = Owners::new(1, [key(TREASURY).public()]).expect("a sound key");
         let deployment = Deployment { owners, delay: 1, salt: 1, content };
         let registry = deployment.address().expect("the content fits");
