@@ -44,6 +44,20 @@ impl Transaction {
         Self::load(cell).map_err(|error| Malformed { what: "transaction", why: error.to_string() })
     }
 
+    /// The same of one that must be this account's.
+    ///
+    /// # Errors
+    /// The cell is no transaction, or another account's.
+    pub fn parse_of(account: &Address, cell: &Cell) -> Result<Self, Malformed> {
+        let refused = |why: String| Malformed { what: "transaction", why };
+        let tx =
+            cell.parse::<tycho_types::models::Transaction>().map_err(|error| refused(error.to_string()))?;
+        if tx.account != account.address {
+            return Err(refused(format!("it is one of another account, not of {account}")));
+        }
+        Self::parse(cell)
+    }
+
     fn load(cell: &Cell) -> Result<Self, Error> {
         let tx = cell.parse::<tycho_types::models::Transaction>()?;
         let mut fees = tx.total_fees.tokens.into_inner();

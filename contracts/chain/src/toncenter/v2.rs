@@ -101,7 +101,7 @@ impl Toncenter {
             let raw: Vec<RawTransaction> = result(reply)?;
             raw.iter()
                 .take(limit)
-                .map(|tx| Transaction::parse(&bag(&tx.data)?).map_err(Fault::nonsense))
+                .map(|tx| Transaction::parse_of(address, &bag(&tx.data)?).map_err(Fault::nonsense))
                 .collect()
         };
         self.endpoints.read(&request("getTransactions", parameters), read).await

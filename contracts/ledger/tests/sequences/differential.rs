@@ -111,11 +111,11 @@ fn record(runner: &mut TestRunner, sequence: u64) -> Vec<u8> {
     net.tape.expect("a tape").lines
 }
 
-/// What wallet v5r1 does: its first message, one transfer of three that it cannot pay, bodies of every shape, and as many
+/// What a wallet for many payments does: its first message, one transfer of three that it cannot pay, bodies of every shape, and as many
 /// transfers as it takes. (The people of the sequences have v4r2.)
-fn record_v5r1(schedule: Schedule, sequence: u64) -> Vec<u8> {
+fn record_wallet(version: WalletVersion, schedule: Schedule, sequence: u64) -> Vec<u8> {
     let key = SigningKey::from_seed(&[55; 32]);
-    let wallet = WalletVersion::V5R1.address(&key.public(), NETWORK);
+    let wallet = version.address(&key.public(), NETWORK);
     let account = GenesisAccount { address: wallet, balance: 20 * TON, state_init: None };
     let mut now = STORAGE_2026_SINCE + 1_000_000;
     let mut ledger =
@@ -140,7 +140,7 @@ fn record_v5r1(schedule: Schedule, sequence: u64) -> Vec<u8> {
     for (seqno, transfers) in (0..).zip(&messages) {
         now += 3_000_000 * seqno;
         let validity = Validity { seqno, valid_until: now + 60, deploy: seqno == 0 };
-        let signed = WalletVersion::V5R1.sign(&key, NETWORK, validity, transfers).unwrap();
+        let signed = version.sign(&key, NETWORK, validity, transfers).unwrap();
         ledger.produce_block(now).unwrap();
         let before = tape.before(&ledger);
         ledger.submit(&message::encode(&signed.message)).unwrap();
@@ -186,8 +186,11 @@ fn the_cpp_tvm_does_the_same_in_every_transaction() {
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
     file.write_all(header(false).as_bytes()).unwrap();
     (0..count).for_each(|sequence| file.write_all(&record(&mut runner, sequence)).unwrap());
-    for (schedule, sequence) in [Schedule::Mainnet2026, Schedule::Mainnet2025].into_iter().zip(count..) {
-        file.write_all(&record_v5r1(schedule, sequence)).unwrap();
+    let schedules = [Schedule::Mainnet2026, Schedule::Mainnet2025];
+    let wallets =
+        schedules.map(|schedule| [(WalletVersion::V5R1, schedule), (WalletVersion::Payout, schedule)]);
+    for ((version, schedule), sequence) in wallets.into_iter().flatten().zip(count..) {
+        file.write_all(&record_wallet(version, schedule, sequence)).unwrap();
     }
     drop(file.into_inner().unwrap());
     let (same, said) = replay(&scripts, &path);

@@ -179,10 +179,10 @@ fn wallet_rows(table: &mut Table, world: &mut World) {
     }
 }
 
-/// Wallet v5r1: a transfer, a settlement, and as many payments to different people as one message carries.
-fn v5r1_rows(table: &mut Table, world: &mut World) {
+/// A wallet that pays many: a transfer, a settlement, and as many payments to different people as one message carries.
+fn batch_rows(table: &mut Table, world: &mut World, version: WalletVersion, names: [&'static str; 3]) {
     let key = SigningKey::from_seed(&[55; 32]);
-    let version = WalletVersion::V5R1;
+    let [one, settlement, batch] = names;
     let wallet = version.address(&key.public(), NETWORK);
     let fund = Transfer { to: wallet.clone(), amount: 50 * TON, bounce: false, body: None, state_init: None };
     world.send(Who::Payer, fund);
@@ -190,12 +190,11 @@ fn v5r1_rows(table: &mut Table, world: &mut World) {
     let settle = channel::settle_body(&world.voucher(&world.terms(9), 1));
     let person = |number: u8| message::basechain([number; 32]);
     let everybody: Vec<_> = (1..=255).map(|number| pay(person(number), None)).collect();
-    let batch = "wallet v5r1, 255 payments, each";
     for (seqno, operation, transfers) in [
         // The first message deploys it, and is no row.
         (0, None, vec![pay(person(1), None)]),
-        (1, Some("wallet v5r1, one transfer"), vec![pay(world.treasury.address.clone(), None)]),
-        (2, Some("wallet v5r1, a settlement"), vec![pay(world.treasury.address.clone(), Some(settle))]),
+        (1, Some(one), vec![pay(world.treasury.address.clone(), None)]),
+        (2, Some(settlement), vec![pay(world.treasury.address.clone(), Some(settle))]),
         (3, Some(batch), everybody),
     ] {
         let validity = Validity { seqno, valid_until: world.now + 60, deploy: seqno == 0 };
@@ -218,7 +217,11 @@ fn table(schedule: Schedule) -> Table {
     bond_rows(&mut table, &mut World::under(schedule));
     registry_rows(&mut table, &mut World::under(schedule));
     wallet_rows(&mut table, &mut World::under(schedule));
-    v5r1_rows(&mut table, &mut World::under(schedule));
+    let v5r1 = ["wallet v5r1, one transfer", "wallet v5r1, a settlement", "wallet v5r1, 255 payments, each"];
+    batch_rows(&mut table, &mut World::under(schedule), WalletVersion::V5R1, v5r1);
+    let payout =
+        ["payout wallet, one transfer", "payout wallet, a settlement", "payout wallet, 255 payments, each"];
+    batch_rows(&mut table, &mut World::under(schedule), WalletVersion::Payout, payout);
     table
 }
 
@@ -257,6 +260,7 @@ fn promised(table: &Table) {
         ("bond publish", 500_000),
         ("bond forfeit", 600_000),
         ("wallet v5r1, 255 payments, each", 160_000),
+        ("payout wallet, 255 payments, each", 112_000),
     ] {
         let fees = table.row(operation).fees;
         assert!(fees <= most, "{operation} costs {fees}, more than {most}");

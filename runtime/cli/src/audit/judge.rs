@@ -141,6 +141,12 @@ fn the_bond(audit: &mut Audit, facts: &Facts, bond: &BondState) {
         "a forfeited stake goes to the registry's treasury".to_owned(),
         format!("a forfeited stake would go to {}, not to the treasury {treasury}", bond.terms.treasury),
     );
+    let delay = bond.terms.delay_seconds;
+    audit.say(
+        "delay",
+        if u64::from(delay) < facts.max_age { Outcome::Note } else { Outcome::Pass },
+        format!("a stake leaves {delay} s after it is asked back at the earliest: whoever holds two statements of one epoch has as long"),
+    );
     if let Some(at) = bond.release_at {
         let text = format!("the stake is being released: it may be gone from second {at} on");
         audit.say("releasing", Outcome::Note, text);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cocoon_contracts::Nanotons;
 use cocoon_contracts::registry::{Change, Content, Proposal, Registry, Status};
 use serde_json::{Value, json};
 
@@ -11,6 +12,9 @@ use super::file::RegistryFile;
 use super::{in_force, join, unix};
 use crate::error::{Explain, Failure};
 use crate::ui::{Screen, abridge, one_line, print, ton};
+
+/// Below it, `show` warns: the largest registry pays 0.14 TON of rent a year at the prices of August 2026.
+const LOW_BALANCE: Nanotons = 150_000_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -46,12 +50,15 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
     let head = joined.chain.head().await;
     let now = head.explain(|| "the chain's time cannot be read".into(), "try again")?.time;
+    let account = joined.chain.account(&joined.registry_address).await;
+    let balance = account.explain(|| "the registry cannot be read".into(), "try again")?.balance;
     if arguments.json {
-        print(&as_json(&joined.registry_address.to_string(), registry, now).to_string())?;
+        print(&as_json(&joined.registry_address.to_string(), registry, now, balance).to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
     let screen = Screen::new(false);
     screen.line(&format!("{} {}", screen.bold("registry"), joined.registry_address));
+    screen.detail("balance", &format!("{} TON for its rent{}", ton(balance), rent_warning(balance)));
     summary(&screen, registry);
     entries(&screen, &registry.content);
     if let Some(proposal) = &registry.proposal {
@@ -72,7 +79,12 @@ fn announced(registry: &Registry) -> Result<&Change, Failure> {
     })
 }
 
-fn as_json(address: &str, registry: &Registry, now: u64) -> Value {
+/// What to say of a balance that does not last.
+fn rent_warning(balance: Nanotons) -> &'static str {
+    if balance < LOW_BALANCE { ": send it some, an account that owes rent is frozen" } else { "" }
+}
+
+fn as_json(address: &str, registry: &Registry, now: u64, balance: Nanotons) -> Value {
     let proposal = registry.proposal.as_ref().map(|proposal| {
         let change = proposal.change.as_ref();
         json!({
@@ -87,6 +99,7 @@ fn as_json(address: &str, registry: &Registry, now: u64) -> Value {
     });
     json!({
         "address": address,
+        "balance": balance,
         "version": registry.version,
         "delay_seconds": registry.delay,
         "announced_ever": registry.proposals,
