@@ -101,6 +101,12 @@ impl Cache {
         Paged { pages: &self.pages, table: &table.0, shape: self.shape }
     }
 
+    /// Pages that were never needed.
+    #[cfg(test)]
+    pub(crate) fn unmade(&self) -> usize {
+        self.limit - self.pages.len()
+    }
+
     /// Whether nothing is written in a page.
     #[cfg(test)]
     pub(crate) fn is_blank(&self, page: u32) -> bool {
