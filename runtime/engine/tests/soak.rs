@@ -7,9 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cocoon_engine::{
-    Answer, Engine, EngineOptions, Event, Finish, GenerateError, Params, Payer, Request, Salt, Sampling,
-};
+use cocoon_engine::{Answer, Engine, EngineOptions, Event, Finish, Params, Payer, Request, Salt, Sampling};
 
 /// Requests of the soak; a multiple of the clients.
 const REQUESTS: usize = 4_000;
@@ -28,7 +26,6 @@ fn engine() -> Engine {
     // Less than the clients want, so that blocks are forgotten and answers put back.
     options.cache_bytes = EngineOptions::bytes_of_context(&common::tiny(), 512 + 256);
     options.max_running = 6;
-    options.reader_patience = Duration::from_millis(5);
     Engine::new(common::tiny(), options)
 }
 
@@ -47,14 +44,15 @@ fn read(number: usize, mut answer: Answer) -> bool {
         0 => false,                                // leaves at once
         1 => answer.by_ref().take(3).count() == 0, // leaves in between
         2 => {
-            // Reads too slowly, and takes what comes of it.
-            std::thread::sleep(Duration::from_millis(10));
-            answer.all(|event| !matches!(event, Event::End { outcome: Err(error), .. } if error != GenerateError::SlowReader { seconds: 0 }))
+            std::thread::sleep(Duration::from_millis(10)); // its answer pauses meanwhile
+            is_whole(answer)
         }
-        _ => {
-            answer.filter(|event| matches!(event, Event::End { outcome: Ok(Finish::Length), .. })).count() > 0
-        }
+        _ => is_whole(answer),
     }
+}
+
+fn is_whole(answer: Answer) -> bool {
+    answer.filter(|event| matches!(event, Event::End { outcome: Ok(Finish::Length), .. })).count() > 0
 }
 
 /// A part of the soak.

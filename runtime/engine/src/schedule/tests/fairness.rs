@@ -109,3 +109,26 @@ fn a_prompt_gets_its_piece_of_every_step_however_many_write() {
     let (first, _) = steps(&mut world, watched, &mut crowd);
     assert!(first <= 161usize.div_ceil(46 - 29) + 1, "{first} steps");
 }
+
+/// The gap between a stream's tokens is one step, and a step is no longer than its budget.
+#[test]
+fn a_running_stream_gets_a_token_in_every_step_while_a_long_prompt_arrives() {
+    let mut world = World::new(limits());
+    let (_, mut stream) = world.submit(request(ONE, 20, 100)).expect("taken");
+    let mut reading = Reading::default();
+    while reading.choices.is_empty() {
+        world.step();
+        reading.take(&mut stream);
+    }
+    let (_, mut arriving) = world.submit(request(MANY, 500, 1)).expect("taken");
+    let mut there = Reading::default();
+    while there.choices.is_empty() {
+        let before = reading.choices[&0].tokens.len();
+        let Progress::Ran(rows) = world.step() else { panic!("there is work") };
+        assert!(rows <= world.limits.step_tokens);
+        reading.take(&mut stream);
+        there.take(&mut arriving);
+        assert_eq!(reading.choices[&0].tokens.len(), before + 1);
+    }
+    assert!(there.read.len() >= 500 / world.limits.step_tokens, "it came in pieces: {:?}", there.read);
+}
