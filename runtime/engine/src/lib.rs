@@ -2,7 +2,8 @@
 //!
 //! The whole engine is plain Rust: a GGUF reader, a byte-level BPE tokenizer, chat templates, and the Llama
 //! architecture over int8 tiles. The same model, prompt, parameters and seed give **the same bits** on every
-//! instruction set ([`InstructionSet`]), with any number of threads and any chunking of the prompt.
+//! instruction set ([`InstructionSet`]), with any number of threads and any chunking of the prompt, alone or beside any
+//! other requests: many run together, step by step, over a KV cache that they share ([`Engine::submit`]).
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, path::Path, sync::Arc};

@@ -34,8 +34,8 @@ fn request(number: usize) -> Request {
     let sampling = Sampling { seed: number as u64, temperature: 1.0, ..Sampling::default() };
     let params = Params { sampling, max_tokens: 1 + number % 40, ignore_eos: true, ..Params::default() };
     let request = Request::new(prompt, params).with_payer(Payer([(number % 5) as u8; 32]));
-    let request = if number % 7 == 0 { request.with_choices(3) } else { request };
-    if number % 2 == 0 { request.with_salt(Salt::new(&[(number % 11) as u8])) } else { request }
+    let request = if number.is_multiple_of(7) { request.with_choices(3) } else { request };
+    if number.is_multiple_of(2) { request.with_salt(Salt::new(&[(number % 11) as u8])) } else { request }
 }
 
 /// Reads an answer in one of several ways; whether it came to its end.

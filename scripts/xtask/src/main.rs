@@ -20,6 +20,7 @@ usage: cargo run --release -p xtask -- COMMAND
   reproduce --init-only   the same with cocoon-init alone: below a minute
   reproduce --unless-proven   the whole, unless target/reproduced says that it held for these very sources and compilers
   bench engine        tokens per second and the memory floor, on the demo model (or MODEL behind it)
+  bench batching      16 streams against one, and a running stream while a long prompt arrives (or on MODEL behind it)
   bench path          what sealing, gateway and host add to the same engine called in process
   bench verify        how long verification takes: TDX against dcap-qvl, SEV-SNP against sev, GPUs against their signatures
   bench ledger        transactions a second of the embedded ledger against npm's @ton/sandbox, in turns on the same messages
@@ -38,6 +39,8 @@ fn main() -> ExitCode {
         ["reproduce", "--unless-proven"] => reproduce_unless_proven(),
         ["bench", "engine"] => demo_model().and_then(|model| bench_engine(&model)),
         ["bench", "engine", model] => bench_engine(Path::new(model)),
+        ["bench", "batching"] => demo_model().and_then(|model| bench_batching(&model)),
+        ["bench", "batching", model] => bench_batching(Path::new(model)),
         ["bench", "path"] => bench_path(),
         ["bench", "verify"] => bench_verify(),
         ["bench", "ledger"] => bench_ledger(),
@@ -154,8 +157,16 @@ fn fixtures() -> Result<()> {
 }
 
 fn bench_engine(model: &Path) -> Result<()> {
+    engine_example("bench", model)
+}
+
+fn bench_batching(model: &Path) -> Result<()> {
+    engine_example("batching", model)
+}
+
+fn engine_example(example: &str, model: &Path) -> Result<()> {
     let model = model.to_str().context("the model's path is not UTF-8")?;
-    cargo(&["run", "--release", "--quiet", "-p", "cocoon-engine", "--example", "bench", "--", model])
+    cargo(&["run", "--release", "--quiet", "-p", "cocoon-engine", "--example", example, "--", model])
 }
 
 /// With the `cocoon` beside this program. Built alone it would have other features of its dependencies than in a build of the
