@@ -65,7 +65,7 @@ fn in_process(engine: &Engine) -> Sample {
     let model = engine.model();
     let prompt =
         model.tokenizer().encode(&model.render_chat(&message, true).expect("the template renders"), true);
-    let sampling = Sampling { temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, seed: 1 };
+    let sampling = Sampling { seed: 1, ..Sampling::greedy() };
     let params = Params { sampling, max_tokens: TOKENS as usize, ..Params::default() };
     let mut marks = Vec::new();
     engine

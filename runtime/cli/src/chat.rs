@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cocoon_client::proxy::budget_for;
-use cocoon_client::{Answering, Client, Event, Finished, Peer};
+use cocoon_client::{Answering, CacheSalt, Client, Event, Finished, Peer};
 use cocoon_protocol::Prompt;
 use serde::Deserialize;
 
@@ -69,7 +69,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let client = joined.client(arguments.gateway.clone(), settings).await?;
     let peer = client.find(arguments.model.as_deref()).await.map_err(|error| explain_client(&error))?;
     let folder = role_folder(&joined.state, &arguments.profile)?;
-    let mut chat = Chat { screen, client, peer, arguments, folder, turns: Vec::new() };
+    let salt = CacheSalt::random();
+    let mut chat = Chat { screen, client, peer, arguments, folder, salt, turns: Vec::new() };
     chat.greet();
     match chat.arguments.prompt.clone() {
         Some(prompt) => chat.turn(&prompt).await?,
@@ -92,6 +93,8 @@ struct Chat {
     arguments: Arguments,
     /// The profile's.
     folder: PathBuf,
+    /// Each turn begins with all turns before it: a worker that it comes to again has read them.
+    salt: CacheSalt,
     /// Role and text, in order.
     turns: Vec<(&'static str, String)>,
 }
@@ -188,6 +191,7 @@ impl Chat {
             "messages": messages,
             "stream": true,
             "max_tokens": self.arguments.max_tokens,
+            "cache_salt": self.salt.expose(),
         });
         if let Some(temperature) = self.arguments.temperature {
             body["temperature"] = temperature.into();

@@ -18,6 +18,7 @@ mod peer;
 mod policy;
 pub mod proxy;
 mod recount;
+mod salt;
 
 pub use answering::{Answering, Event, Finished, Timing};
 pub use channel::{ChannelOptions, MAX_CONCESSION, OpenChannel};
@@ -27,3 +28,4 @@ pub use gateway::GatewayApi;
 pub use peer::Peer;
 pub use policy::{PolicyError, PolicySource, policy_from_registry};
 pub use recount::{Recount, TokenCounter};
+pub use salt::CacheSalt;

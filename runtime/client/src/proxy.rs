@@ -17,9 +17,10 @@ use axum::routing::{get, post};
 use cocoon_protocol::http::ApiError;
 use cocoon_protocol::{Answer, Budget, MAX_BODY, Prompt};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::sync::Mutex;
 
-use crate::{Answering, Client, ClientError, Event, Finished, Peer};
+use crate::{Answering, CacheSalt, Client, ClientError, Event, Finished, Peer};
 
 /// Completion tokens reserved when a request names no limit.
 pub const DEFAULT_COMPLETION_TOKENS: u32 = 1024;
@@ -33,12 +34,15 @@ struct Local {
     client: Arc<Client>,
     /// The worker in use, until its evidence ages or it fails.
     peer: Mutex<Option<Arc<Peer>>>,
+    /// Lets a worker share the beginnings of this endpoint's prompts among them, and with nobody else's.
+    salt: CacheSalt,
     on_finished: OnFinished,
 }
 
 /// The endpoint's router, to be served on a loopback address.
 pub fn router(client: Arc<Client>, on_finished: OnFinished) -> Router {
-    let local = Arc::new(Local { client, peer: Mutex::new(None), on_finished });
+    let local = Local { client, peer: Mutex::new(None), salt: CacheSalt::random(), on_finished };
+    let local = Arc::new(local);
     Router::new()
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/models", get(models))
@@ -62,6 +66,7 @@ struct Outline {
     stream: bool,
     max_tokens: Option<u32>,
     max_completion_tokens: Option<u32>,
+    cache_salt: Option<IgnoredAny>,
 }
 
 /// The worst case of a request: every byte of its body a token, and the completion limit it names. The prompt's part is
@@ -83,6 +88,7 @@ async fn chat_completions(State(local): State<Arc<Local>>, body: Bytes) -> Respo
             return failure(400, &ApiError::invalid_request("invalid_json", message));
         }
     };
+    let body = if outline.cache_salt.is_none() { local.salt.add_to(&body) } else { body };
     let budget = budget_for(&body, outline.max_completion_tokens.or(outline.max_tokens));
     let (peer, mut answering) = match local.ask(&outline.model, &body, budget).await {
         Ok(started) => started,

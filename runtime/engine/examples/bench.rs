@@ -105,7 +105,7 @@ fn round(engine: &Engine, options: &Options) -> Result<(f64, f64), Box<dyn Error
     }
     let decode = options.decode as f64 / start.elapsed().as_secs_f64();
     // The public way in has to work too, or the figures are of something else.
-    let params = Params { sampling: Sampling::greedy(), max_tokens: 1, stop: Vec::new() };
+    let params = Params { sampling: Sampling::greedy(), max_tokens: 1, ..Params::default() };
     engine.generate(&prompt, &params, |_| ControlFlow::Continue(()))?;
     Ok((prefill, decode))
 }

@@ -11,26 +11,76 @@ impl Table {
     pub(crate) fn room(&self) -> usize {
         self.0.len() * PAGE
     }
+
+    /// Its pages, the first tokens' first.
+    pub(crate) fn pages(&self) -> &[u32] {
+        &self.0
+    }
+
+    /// Appends a page, which holds the next 16 tokens or will.
+    pub(crate) fn push(&mut self, page: u32) {
+        self.0.push(page);
+    }
+
+    /// All its pages, which it has no longer.
+    pub(crate) fn take(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.0)
+    }
 }
 
-/// Pages, of which sequences take what they need.
+/// Pages, of which sequences take what they need. A page that comes back is wiped before anybody gets it again.
 pub(crate) struct Cache {
     shape: PageShape,
     pages: Vec<Page>,
+    /// Wiped, and nobody's.
+    free: Vec<u32>,
+    /// Most pages.
+    limit: usize,
 }
 
 impl Cache {
-    pub(crate) fn new(shape: PageShape) -> Self {
-        Self { shape, pages: Vec::new() }
+    /// Without a page; it makes `limit` of them at most.
+    pub(crate) fn new(shape: PageShape, limit: usize) -> Self {
+        Self { shape, pages: Vec::new(), free: Vec::new(), limit }
     }
 
-    /// Gives a sequence pages for `tokens` in all.
-    pub(crate) fn grow(&mut self, table: &mut Table, tokens: usize) {
-        while table.room() < tokens {
-            let page = u32::try_from(self.pages.len()).expect("memory ends before pages do");
-            self.pages.push(Page::new(self.shape));
-            table.0.push(page);
+    /// A page without a trace of earlier owners, or `None` at the limit.
+    pub(crate) fn take(&mut self) -> Option<u32> {
+        if let Some(page) = self.free.pop() {
+            return Some(page);
         }
+        if self.pages.len() >= self.limit {
+            return None;
+        }
+        let page = u32::try_from(self.pages.len()).expect("memory ends before pages do");
+        self.pages.push(Page::new(self.shape));
+        Some(page)
+    }
+
+    /// Takes a page back and wipes it.
+    pub(crate) fn give_back(&mut self, page: u32) {
+        debug_assert!(!self.free.contains(&page), "a page has one owner");
+        self.pages[page as usize].wipe();
+        self.free.push(page);
+    }
+
+    /// Pages that can be taken.
+    pub(crate) fn available(&self) -> usize {
+        self.limit - self.pages.len() + self.free.len()
+    }
+
+    /// Most pages.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Gives a sequence pages for `tokens` in all; false if they do not suffice.
+    pub(crate) fn grow(&mut self, table: &mut Table, tokens: usize) -> bool {
+        while table.room() < tokens {
+            let Some(page) = self.take() else { return false };
+            table.push(page);
+        }
+        true
     }
 
     /// Writes the keys and values of the token at `position` in one layer.
@@ -49,5 +99,52 @@ impl Cache {
     /// A sequence's pages, to be attended to.
     pub(crate) fn sequence<'a>(&'a self, table: &'a Table) -> Paged<'a> {
         Paged { pages: &self.pages, table: &table.0, shape: self.shape }
+    }
+
+    /// Pages that were never needed.
+    #[cfg(test)]
+    pub(crate) fn unmade(&self) -> usize {
+        self.limit - self.pages.len()
+    }
+
+    /// Whether nothing is written in a page.
+    #[cfg(test)]
+    pub(crate) fn is_blank(&self, page: u32) -> bool {
+        self.pages[page as usize].is_blank()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: PageShape = PageShape { layers: 2, heads: 1, head_len: 16 };
+
+    #[test]
+    fn a_page_that_comes_back_is_wiped_before_it_is_anybodys_again() {
+        let mut cache = Cache::new(SHAPE, 1);
+        let mut table = Table::default();
+        assert!(cache.grow(&mut table, 16));
+        for layer in 0..2 {
+            cache.write(&table, layer, 15, &[1.5; 16], &[-2.5; 16]);
+        }
+        let page = table.take()[0];
+        assert!(!cache.is_blank(page), "it was written");
+        cache.give_back(page);
+        assert!(cache.is_blank(page), "it lies wiped, not only when it is taken");
+        assert_eq!(cache.take(), Some(page), "the very page is used again");
+    }
+
+    #[test]
+    fn no_page_is_made_beyond_the_limit() {
+        let mut cache = Cache::new(SHAPE, 3);
+        let mut table = Table::default();
+        assert!(cache.grow(&mut table, 48));
+        assert!(!cache.grow(&mut table, 49));
+        assert_eq!((table.pages().len(), cache.available(), cache.take()), (3, 0, None));
+        for page in table.take() {
+            cache.give_back(page);
+        }
+        assert_eq!(cache.available(), 3);
     }
 }

@@ -75,7 +75,7 @@ pub enum TemplateError {
 }
 
 /// Why an answer could not be generated.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GenerateError {
     /// The prompt has no token.
@@ -113,4 +113,57 @@ pub enum GenerateError {
     /// The caller stopped the work while the prompt was being read.
     #[error("cancelled")]
     Cancelled,
+    /// The constraint of an answer cannot go on.
+    #[error("the answer cannot follow its constraint: {0}")]
+    Constraint(&'static str),
+    /// The constraint of an answer allows no token at all.
+    #[error("the answer cannot follow its constraint: it allows no token here")]
+    NothingAllowed,
+    /// The reader did not take what was written for it.
+    #[error("the answer was not read for {seconds} seconds, so it was ended; read faster")]
+    SlowReader {
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// A limit on what waits is reached.
+    #[error(transparent)]
+    Busy(Busy),
+    /// The engine has ended.
+    #[error("the engine has ended, and this answer with it")]
+    Stopped,
+}
+
+/// Which limit on waiting requests is reached.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("as many {what} as may wait: {limit}; try again later")]
+pub struct Busy {
+    /// What there is enough of.
+    pub what: &'static str,
+    /// The most that may wait.
+    pub limit: usize,
+}
+
+/// Why a request was not taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The request makes no sense; the same request never will.
+    #[error(transparent)]
+    Invalid(#[from] GenerateError),
+    /// A limit is reached; later it may be taken.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    /// The engine has ended.
+    #[error("the engine has ended")]
+    Stopped,
+}
+
+impl From<SubmitError> for GenerateError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Invalid(error) => error,
+            SubmitError::Busy(busy) => Self::Busy(busy),
+            SubmitError::Stopped => Self::Stopped,
+        }
+    }
 }

@@ -1,40 +1,66 @@
 //! The engine as its users see it: a prompt in, tokens and text out, until the model, a stop string, the limit or
-//! the caller ends it.
+//! the caller ends it. One thread steps for all; see [`crate::schedule`].
 
 use std::{
     ops::ControlFlow,
-    sync::{Arc, Condvar, Mutex},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use crate::{
-    error::GenerateError,
-    kernels::{InstructionSet, Pool},
+    error::{GenerateError, SubmitError},
+    kernels::{InstructionSet, PAGE, Pool},
+    machine::Machine,
     model::Model,
-    sampling::{Sampler, Sampling},
+    request::{Params, Request},
+    schedule::{
+        Answer, EngineStatus, Event, Finish, Lobby, Progress, Scheduler, SchedulerLimits, WaitingLimits,
+    },
     sequence::Sequence,
-    tokenizer::TextStream,
 };
-
-/// Most stop strings of one request.
-const MAX_STOPS: usize = 16;
-/// Longest stop string, in bytes.
-const MAX_STOP_BYTES: usize = 256;
 
 /// How an engine uses its machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EngineOptions {
-    /// Threads that compute, the caller's among them; 0 takes one for each core.
+    /// Threads that compute; 0 takes one for each core.
     pub threads: usize,
-    /// Most tokens of one sequence; the model's own context length is a limit too.
+    /// Most tokens of one sequence; the model's own context length and the cache are limits too.
     pub max_context: usize,
     /// Overrides the choice at run time, for tests and benchmarks. All sets give the same bits.
     pub instruction_set: Option<InstructionSet>,
+    /// Bytes of keys and values that all answers share. Taken as they are needed, and then kept.
+    pub cache_bytes: usize,
+    /// Most tokens of one step. What answers in progress leave of it reads prompts: the more, the faster prompts are
+    /// read and the longer running answers wait for their next token meanwhile.
+    pub step_tokens: usize,
+    /// Most answers in progress.
+    pub max_running: usize,
+    /// Most answers that wait to be begun.
+    pub max_waiting: usize,
+    /// Most answers of one payer that wait to be begun.
+    pub max_waiting_of_payer: usize,
+    /// Most tokens of the prompts that wait to be begun.
+    pub max_waiting_tokens: usize,
+    /// How long an answer waits for a reader that does not read.
+    pub reader_patience: Duration,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { threads: 0, max_context: 8192, instruction_set: None }
+        Self {
+            threads: 0,
+            max_context: 8192,
+            instruction_set: None,
+            cache_bytes: 1 << 30,
+            step_tokens: 64,
+            max_running: 32,
+            max_waiting: 1024,
+            max_waiting_of_payer: 256,
+            max_waiting_tokens: 1 << 20,
+            reader_patience: Duration::from_secs(25),
+        }
     }
 }
 
@@ -43,36 +69,33 @@ impl EngineOptions {
     pub fn with_threads(threads: usize) -> Self {
         Self { threads, ..Self::default() }
     }
-}
 
-/// What to generate. It cannot be printed: stop strings are a part of the request.
-#[derive(Clone, PartialEq)]
-pub struct Params {
-    /// How tokens are chosen.
-    pub sampling: Sampling,
-    /// Most tokens to generate. The context is a limit too: an answer that reaches it ends with [`Finish::Length`].
-    pub max_tokens: usize,
-    /// Text that ends the answer and is not part of it.
-    pub stop: Vec<String>,
-}
-
-impl Default for Params {
-    fn default() -> Self {
-        Self { sampling: Sampling::default(), max_tokens: 256, stop: Vec::new() }
+    /// Bytes of keys and values of one sequence of so many tokens: to choose [`Self::cache_bytes`] by.
+    pub fn bytes_of_context(model: &Model, tokens: usize) -> usize {
+        model.shape.page().bytes() * tokens.div_ceil(PAGE)
     }
-}
 
-impl Params {
-    fn check(&self) -> Result<(), GenerateError> {
-        self.sampling.check()?;
-        if self.stop.len() > MAX_STOPS || self.stop.iter().any(|s| s.is_empty() || s.len() > MAX_STOP_BYTES) {
-            return Err(GenerateError::Parameter {
-                what: "stop",
-                expected: "at most 16 strings of 1 to 256 bytes",
-                found: format!("{} strings", self.stop.len()),
-            });
+    fn waiting(&self) -> WaitingLimits {
+        WaitingLimits {
+            answers: self.max_waiting,
+            of_payer: self.max_waiting_of_payer,
+            tokens: self.max_waiting_tokens,
         }
-        Ok(())
+    }
+
+    /// Made to fit the model and each other: the cache holds a whole context, and a step reads at least a block of some
+    /// prompt whatever is being written.
+    pub(crate) fn limits(&self, model: &Model) -> SchedulerLimits {
+        let wanted = self.max_context.min(model.context_length()).max(1);
+        let blocks = (self.cache_bytes / model.shape.page().bytes()).max(1);
+        let running = self.max_running.max(1);
+        SchedulerLimits {
+            context: wanted.min(blocks * PAGE),
+            step_tokens: self.step_tokens.max(running + PAGE),
+            running,
+            blocks,
+            patience: self.reader_patience,
+        }
     }
 }
 
@@ -89,17 +112,6 @@ pub struct Step<'a> {
     pub text: &'a str,
 }
 
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// The model ended it, or a stop string.
-    Stop,
-    /// It reached its limit of tokens, or the end of the context.
-    Length,
-    /// The caller broke off.
-    Cancelled,
-}
-
 /// A finished answer in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generated {
@@ -111,13 +123,16 @@ pub struct Generated {
     pub finish: Finish,
 }
 
-/// A model with the threads that run it. Answers may be generated from several threads at a time: they take turns,
-/// token by token, in the order in which they asked.
+/// A model with the threads that run it, and everything that is asked of it.
+///
+/// Requests come in from any thread ([`submit`](Self::submit), [`generate`](Self::generate)) and run together, each
+/// with the bits that it would have alone. When the engine is dropped, what is not finished ends with
+/// [`GenerateError::Stopped`].
 pub struct Engine {
-    model: Arc<Model>,
-    pool: Pool,
-    turns: Turns,
-    max_context: usize,
+    machine: Arc<Machine>,
+    lobby: Arc<Lobby>,
+    limits: SchedulerLimits,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Engine {
@@ -126,29 +141,53 @@ impl Engine {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if options.threads == 0 { cores } else { options.threads };
         let isa = options.instruction_set.unwrap_or_else(InstructionSet::detect).supported();
-        let max_context = options.max_context.min(model.context_length());
-        Self { model, pool: Pool::new(threads, isa), turns: Turns::default(), max_context }
+        let limits = options.limits(&model);
+        let machine = Arc::new(Machine::new(model, Pool::new(threads, isa)));
+        let lobby = Lobby::new(options.waiting());
+        let thread = {
+            let (machine, lobby) = (Arc::clone(&machine), Arc::clone(&lobby));
+            let builder = std::thread::Builder::new().name("engine-steps".to_owned());
+            builder.spawn(move || serve(&machine, &lobby, limits)).ok()
+        };
+        if thread.is_none() {
+            lobby.close(); // requests are told
+        }
+        Self { machine, lobby, limits, thread }
     }
 
     /// The model that it runs.
     pub fn model(&self) -> &Arc<Model> {
-        &self.model
+        &self.machine.model
     }
 
     /// Tokens that fit a sequence, prompt and answer together.
     pub fn max_context(&self) -> usize {
-        self.max_context
+        self.limits.context
     }
 
     /// The instruction set that it runs on.
     pub fn instruction_set(&self) -> InstructionSet {
-        self.pool.instruction_set()
+        self.machine.pool.instruction_set()
+    }
+
+    /// What it does at the moment.
+    pub fn status(&self) -> EngineStatus {
+        self.lobby.status()
     }
 
     /// An empty sequence with its own KV cache, for at most `max_tokens` (or the context, if that is less). Its
-    /// memory grows with the tokens that it holds.
+    /// memory grows with the tokens that it holds. It takes turns with the engine's own steps.
     pub fn sequence(&self, max_tokens: usize) -> Sequence<'_> {
-        Sequence::new(self, max_tokens.min(self.max_context))
+        Sequence::new(&self.machine, max_tokens.min(self.limits.context))
+    }
+
+    /// Takes a request in; the answer comes event by event, and is cancelled when it is dropped.
+    ///
+    /// # Errors
+    /// The request can never be answered, as much waits as may, or the engine has ended.
+    pub fn submit(&self, request: Request) -> Result<Answer, SubmitError> {
+        request.check(self.model().vocab_size(), self.limits.context)?;
+        self.lobby.enter(request)
     }
 
     /// Generates an answer to `prompt`, and calls `on_step` after each piece of the prompt and each token.
@@ -156,162 +195,71 @@ impl Engine {
     ///
     /// # Errors
     /// The prompt is empty, holds unknown tokens or does not fit the context; a parameter is out of range; the
-    /// model's weights are damaged.
+    /// model's weights are damaged; too much waits already.
     pub fn generate(
         &self,
         prompt: &[u32],
         params: &Params,
         mut on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, GenerateError> {
-        params.check()?;
-        if prompt.len() >= self.max_context {
-            // One place is needed for the first token of the answer.
-            return Err(GenerateError::ContextOverflow {
-                tokens: prompt.len() + 1,
-                context: self.max_context,
-            });
-        }
-        let tokenizer = self.model.tokenizer();
-        let mut sampler = Sampler::new(params.sampling, tokenizer.end_tokens())?;
-        sampler.observe(prompt);
-        let mut sequence = self.sequence(self.max_context);
-        let mut read = 0;
-        let prefilled = sequence.prefill_with(prompt, |tokens| {
-            read = tokens;
-            on_step(Step { prompt_tokens: tokens, completion_tokens: 0, token: None, text: "" })
-        });
-        let mut done = Generated { prompt_tokens: read, completion_tokens: 0, finish: Finish::Cancelled };
-        match prefilled {
-            Ok(()) => {}
-            Err(GenerateError::Cancelled) => return Ok(done),
-            Err(error) => return Err(error),
-        }
-
-        let mut text = StopFilter::new(TextStream::new(tokenizer), &params.stop);
-        loop {
-            if done.completion_tokens >= params.max_tokens {
-                done.finish = Finish::Length;
-                break;
-            }
-            let Some(token) = sequence.next(&mut sampler)? else {
-                done.finish = Finish::Stop;
-                break;
+        let answer = self.submit(Request::new(prompt.to_vec(), params.clone()))?;
+        let mut done = Generated { prompt_tokens: 0, completion_tokens: 0, finish: Finish::Cancelled };
+        for event in answer {
+            let (token, text) = match &event {
+                Event::Started { .. } => continue,
+                Event::Read { prompt_tokens } => {
+                    done.prompt_tokens = *prompt_tokens;
+                    (None, "")
+                }
+                Event::Token { token, text, .. } => {
+                    done.prompt_tokens = prompt.len();
+                    done.completion_tokens += 1;
+                    (Some(*token), text.as_str())
+                }
+                Event::Text { text, .. } => (None, text.as_str()),
+                Event::End { outcome, .. } => {
+                    done.finish = outcome.clone()?;
+                    done.prompt_tokens = prompt.len();
+                    break;
+                }
             };
-            done.completion_tokens += 1;
-            let stopped = text.push(token);
-            let flow = on_step(Step {
-                prompt_tokens: done.prompt_tokens,
-                completion_tokens: done.completion_tokens,
-                token: Some(token),
-                text: text.ready(),
-            });
-            if stopped {
-                done.finish = Finish::Stop;
-                return Ok(done);
-            }
-            if flow.is_break() {
-                return Ok(done);
-            }
-            if sequence.is_full() {
-                done.finish = Finish::Length;
+            let (prompt_tokens, completion_tokens) = (done.prompt_tokens, done.completion_tokens);
+            if on_step(Step { prompt_tokens, completion_tokens, token, text }).is_break() {
                 break;
             }
-        }
-        text.finish();
-        if !text.ready().is_empty() {
-            // The answer is whole either way: breaking off here changes nothing.
-            let _ = on_step(Step {
-                prompt_tokens: done.prompt_tokens,
-                completion_tokens: done.completion_tokens,
-                token: None,
-                text: text.ready(),
-            });
         }
         Ok(done)
     }
-
-    /// Runs one step of one sequence when its turn has come.
-    pub(crate) fn in_turn<T>(&self, step: impl FnOnce(&Model, &Pool) -> T) -> T {
-        let _turn = self.turns.take();
-        step(&self.model, &self.pool)
-    }
 }
 
-/// First come, first served: a plain mutex would let one sequence run ahead of all others.
-#[derive(Default)]
-struct Turns {
-    state: Mutex<(u64, u64)>, // next ticket, ticket now served
-    changed: Condvar,
-}
-
-struct Turn<'a>(&'a Turns);
-
-impl Turns {
-    fn take(&self) -> Turn<'_> {
-        let mut state = self.state.lock().expect("no code panics while it holds this lock");
-        let ticket = state.0;
-        state.0 += 1;
-        while state.1 != ticket {
-            state = self.changed.wait(state).expect("no code panics while it holds this lock");
-        }
-        Turn(self)
-    }
-}
-
-impl Drop for Turn<'_> {
+impl Drop for Engine {
     fn drop(&mut self) {
-        self.0.state.lock().expect("no code panics while it holds this lock").1 += 1;
-        self.0.changed.notify_all();
-    }
-}
-
-/// Holds text back for as long as it may still become a stop string.
-struct StopFilter<'a> {
-    stream: TextStream<'a>,
-    stops: &'a [String],
-    /// Text that is decoded and not given out; `ready` bytes of it are free to go.
-    held: String,
-    ready: usize,
-}
-
-impl<'a> StopFilter<'a> {
-    fn new(stream: TextStream<'a>, stops: &'a [String]) -> Self {
-        Self { stream, stops, held: String::new(), ready: 0 }
-    }
-
-    /// Takes a token; true if a stop string is complete.
-    fn push(&mut self, token: u32) -> bool {
-        self.held.drain(..self.ready);
-        self.stream.push(token, &mut self.held);
-        if let Some(start) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
-            self.held.truncate(start);
-            self.ready = start;
-            return true;
+        self.lobby.close();
+        if let Some(thread) = self.thread.take() {
+            // It closes the lobby itself if it panics; there is nobody left to tell.
+            let _ = thread.join();
         }
-        self.ready = self.held.len() - self.longest_beginning();
-        false
     }
+}
 
-    /// Bytes at the end of the held text with which some stop string begins.
-    fn longest_beginning(&self) -> usize {
-        let begins = |stop: &String| {
-            let most = stop.len().saturating_sub(1).min(self.held.len());
-            (1..=most).rev().find(|&n| self.held.as_bytes().ends_with(&stop.as_bytes()[..n])).unwrap_or(0)
-        };
-        let longest = self.stops.iter().map(begins).max().unwrap_or(0);
-        // A stop string begins at a character, so the split is at one.
-        debug_assert!(self.held.is_char_boundary(self.held.len() - longest));
-        longest
+/// The life of the thread that steps.
+fn serve(machine: &Machine, lobby: &Arc<Lobby>, limits: SchedulerLimits) {
+    /// However the thread ends, nobody waits for it.
+    struct Closing<'l>(&'l Lobby);
+    impl Drop for Closing<'_> {
+        fn drop(&mut self) {
+            self.0.close();
+        }
     }
-
-    /// No more tokens: all held text is free.
-    fn finish(&mut self) {
-        self.held.drain(..self.ready);
-        self.stream.finish(&mut self.held);
-        self.ready = self.held.len();
-    }
-
-    fn ready(&self) -> &str {
-        &self.held[..self.ready]
+    let _closing = Closing(lobby);
+    let mut scheduler = Scheduler::new(machine, Arc::clone(lobby), limits);
+    let start = Instant::now();
+    while let Some(heard) = lobby.rings() {
+        match scheduler.step(start.elapsed(), &mut |_, _| {}) {
+            Progress::Ran(_) => {}
+            Progress::Idle(until) => {
+                lobby.wait(heard, until.map(|until| until.saturating_sub(start.elapsed())));
+            }
+        }
     }
 }

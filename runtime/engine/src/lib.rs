@@ -2,7 +2,8 @@
 //!
 //! The whole engine is plain Rust: a GGUF reader, a byte-level BPE tokenizer, chat templates, and the Llama
 //! architecture over int8 tiles. The same model, prompt, parameters and seed give **the same bits** on every
-//! instruction set ([`InstructionSet`]), with any number of threads and any chunking of the prompt.
+//! instruction set ([`InstructionSet`]), with any number of threads and any chunking of the prompt, alone or beside any
+//! other requests: many run together, step by step, over a KV cache that they share ([`Engine::submit`]).
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, path::Path, sync::Arc};
@@ -21,23 +22,33 @@
 //! ```
 
 mod cache;
+mod constraint;
 mod error;
 mod forward;
 mod generate;
 mod gguf;
 mod kernels;
+mod logprobs;
+mod machine;
 mod model;
+mod request;
 mod sampling;
+mod schedule;
 mod sequence;
 mod template;
+mod text;
 mod tokenizer;
 mod vocabulary;
 
-pub use error::{GenerateError, ModelError, TemplateError};
-pub use generate::{Engine, EngineOptions, Finish, Generated, Params, Step};
+pub use constraint::{Constraint, ConstraintError, TokenMask};
+pub use error::{Busy, GenerateError, ModelError, SubmitError, TemplateError};
+pub use generate::{Engine, EngineOptions, Generated, Step};
 pub use kernels::{InstructionSet, instruction_set};
+pub use logprobs::{Logprobs, MAX_TOP_LOGPROBS};
 pub use model::Model;
+pub use request::{MAX_CHOICES, Params, Payer, Request};
 pub use sampling::{Sampler, Sampling};
+pub use schedule::{Answer, EngineStatus, Event, Finish, Salt};
 pub use sequence::Sequence;
 pub use template::ChatMessage;
 pub use tokenizer::{TextStream, Tokenizer};

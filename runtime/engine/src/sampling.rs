@@ -1,7 +1,14 @@
 //! From logits to one token, reproducibly: the same logits, history, parameters, seed and position give the
 //! same token everywhere.
+//!
+//! The order: what a constraint forbids goes out; logit bias; penalties; temperature; then of what is left the `top_k`
+//! likeliest, those of at least `min_p` of the likeliest's probability, and of these the `top_p` of the mass.
 
-use crate::{error::GenerateError, kernels};
+use std::collections::BTreeMap;
+
+use zeroize::Zeroize;
+
+use crate::{constraint::TokenMask, error::GenerateError, kernels};
 
 /// How many of the last tokens the repetition penalty looks at.
 const REPETITION_WINDOW: usize = 256;
@@ -13,65 +20,116 @@ pub struct Sampling {
     pub temperature: f32,
     /// Only the most likely tokens that together reach this probability are candidates; over 0, up to 1.
     pub top_p: f32,
-    /// Logits of recent tokens are divided (or multiplied, below zero) by this; 1 is off, up to 2.
+    /// Only so many of the most likely tokens are candidates; 0 is off.
+    pub top_k: u32,
+    /// Only tokens with at least this share of the likeliest token's probability are candidates; 0 is off, up to 1.
+    pub min_p: f32,
+    /// Logits of recent tokens are divided (or multiplied, below zero) by this; 1 is off, 0.5 to 2. The prompt counts.
     pub repetition_penalty: f32,
+    /// Taken off the logits of tokens that the answer holds; 0 is off, -2 to 2.
+    pub presence_penalty: f32,
+    /// Taken off the logits of tokens for each time that the answer holds them; 0 is off, -2 to 2.
+    pub frequency_penalty: f32,
     /// Chooses one of all possible answers.
     pub seed: u64,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.4, top_p: 0.95, repetition_penalty: 1.1, seed: 0 }
+        Self { temperature: 0.4, top_p: 0.95, repetition_penalty: 1.1, ..Self::greedy() }
     }
 }
 
 impl Sampling {
     /// The most likely token each time, without a penalty.
     pub fn greedy() -> Self {
-        Self { temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, seed: 0 }
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: 0,
+        }
     }
 
     /// Refuses values out of range, and what is not a number.
     pub fn check(&self) -> Result<(), GenerateError> {
-        let refuse = |what, expected, found: f32| {
-            Err(GenerateError::Parameter { what, expected, found: found.to_string() })
-        };
-        if !(0.0..=2.0).contains(&self.temperature) {
-            return refuse("temperature", "between 0 and 2", self.temperature);
-        }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return refuse("top_p", "over 0 and at most 1", self.top_p);
-        }
-        if !(0.5..=2.0).contains(&self.repetition_penalty) {
-            return refuse("repetition_penalty", "between 0.5 and 2", self.repetition_penalty);
+        let ranges = [
+            ("temperature", self.temperature, 0.0, 2.0, "between 0 and 2"),
+            ("top_p", self.top_p, f32::MIN_POSITIVE, 1.0, "over 0 and at most 1"),
+            ("min_p", self.min_p, 0.0, 1.0, "between 0 and 1"),
+            ("repetition_penalty", self.repetition_penalty, 0.5, 2.0, "between 0.5 and 2"),
+            ("presence_penalty", self.presence_penalty, -2.0, 2.0, "between -2 and 2"),
+            ("frequency_penalty", self.frequency_penalty, -2.0, 2.0, "between -2 and 2"),
+        ];
+        for (what, found, least, most, expected) in ranges {
+            if !(least..=most).contains(&found) {
+                return Err(GenerateError::Parameter { what, expected, found: found.to_string() });
+            }
         }
         Ok(())
     }
 }
 
-/// Chooses the tokens of one sequence. Its randomness is a function of the seed and the number of tokens chosen.
+/// Chooses the tokens of one answer. Its randomness is a function of the seed, the number of the choice and the number
+/// of tokens chosen. What it remembers of the answer is wiped when it goes.
 pub struct Sampler {
     sampling: Sampling,
+    /// Which of a request's answers this is: each has other random numbers.
+    choice: u32,
+    /// Added to the logits of some tokens.
+    bias: Vec<(u32, f32)>,
     /// Tokens that end an answer: the repetition penalty spares them, or answers would never end.
     spared: Vec<u32>,
     recent: Vec<u32>,
+    /// How often each token was chosen; kept only where a penalty asks for it.
+    counts: BTreeMap<u32, u32>,
     chosen: u64,
     logits: Vec<f32>,
     candidates: Vec<(f32, u32)>,
 }
 
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.recent.zeroize();
+        self.logits.zeroize();
+        self.candidates.zeroize();
+    }
+}
+
 impl Sampler {
     /// A sampler for one answer. `spared` are tokens that the repetition penalty leaves alone.
+    ///
+    /// # Errors
+    /// A parameter is out of range.
     pub fn new(sampling: Sampling, spared: &[u32]) -> Result<Self, GenerateError> {
         sampling.check()?;
         Ok(Self {
             sampling,
+            choice: 0,
+            bias: Vec::new(),
             spared: spared.to_vec(),
             recent: Vec::new(),
+            counts: BTreeMap::new(),
             chosen: 0,
             logits: Vec::new(),
             candidates: Vec::new(),
         })
+    }
+
+    /// Draws the numbers of another choice of the same request; 0 is the first.
+    pub fn for_choice(mut self, choice: u32) -> Self {
+        self.choice = choice;
+        self
+    }
+
+    /// Adds to the logits of these tokens, each time. Tokens outside the vocabulary have no logit.
+    pub fn with_bias(mut self, bias: &[(u32, f32)]) -> Self {
+        self.bias = bias.to_vec();
+        self
     }
 
     /// Tells the sampler of tokens that stand in the context, for the repetition penalty.
@@ -82,58 +140,70 @@ impl Sampler {
     }
 
     /// Chooses the next token from one logit per vocabulary entry, and remembers it.
+    ///
+    /// # Errors
+    /// A logit is not a number.
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32, GenerateError> {
+        self.choose_among(logits, None)
+    }
+
+    /// The same, among the tokens that a mask allows.
+    ///
+    /// # Errors
+    /// A logit is not a number, or nothing is allowed.
+    pub fn choose_among(&mut self, logits: &[f32], mask: Option<&TokenMask>) -> Result<u32, GenerateError> {
         self.logits.clear();
         self.logits.extend_from_slice(logits);
+        if let Some(mask) = mask {
+            if mask.is_empty() {
+                return Err(GenerateError::NothingAllowed);
+            }
+            mask.apply(&mut self.logits);
+        }
+        for (token, bias) in &self.bias {
+            if let Some(logit) = self.logits.get_mut(*token as usize) {
+                *logit += bias;
+            }
+        }
         self.penalise();
         let (best, highest) = argmax(&self.logits)?;
         let token = if self.sampling.temperature == 0.0 { best } else { self.draw(highest) };
         self.chosen += 1;
-        self.observe(&[token]);
+        self.remember(token);
         Ok(token)
     }
 
-    fn penalise(&mut self) {
-        let penalty = self.sampling.repetition_penalty;
-        if penalty == 1.0 {
-            return;
+    fn remember(&mut self, token: u32) {
+        self.observe(&[token]);
+        if self.sampling.presence_penalty != 0.0 || self.sampling.frequency_penalty != 0.0 {
+            *self.counts.entry(token).or_default() += 1;
         }
-        for (index, &token) in self.recent.iter().enumerate() {
-            if self.recent[..index].contains(&token) || self.spared.contains(&token) {
+    }
+
+    fn penalise(&mut self) {
+        let Sampling { repetition_penalty: repetition, presence_penalty, frequency_penalty, .. } =
+            self.sampling;
+        let recent = if repetition == 1.0 { &[] } else { self.recent.as_slice() };
+        for (index, &token) in recent.iter().enumerate() {
+            if recent[..index].contains(&token) || self.spared.contains(&token) {
                 continue;
             }
             if let Some(logit) = self.logits.get_mut(token as usize) {
-                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                *logit = if *logit > 0.0 { *logit / repetition } else { *logit * repetition };
+            }
+        }
+        for (token, count) in &self.counts {
+            if let Some(logit) = self.logits.get_mut(*token as usize) {
+                *logit -= (*count as f32).mul_add(frequency_penalty, presence_penalty);
             }
         }
     }
 
-    /// Draws among the smallest set of likeliest tokens whose probability reaches `top_p`.
+    /// Draws among the candidates, by their weights.
     fn draw(&mut self, highest: f32) -> u32 {
-        let inverse = 1.0 / self.sampling.temperature;
-        let sum = kernels::exponentials(&mut self.logits, highest, inverse);
-        let top_p = f64::from(self.sampling.top_p);
-        // Tokens below this weight are, all together, less than what top_p cuts off.
-        let floor = ((1.0 - top_p) * sum / self.logits.len() as f64) as f32;
-        self.candidates.clear();
-        self.candidates.extend(
-            self.logits
-                .iter()
-                .zip(0u32..)
-                .filter(|(weight, _)| **weight >= floor)
-                .map(|(weight, id)| (*weight, id)),
-        );
-        if top_p < 1.0 {
-            self.candidates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-            let mut mass = 0.0;
-            let reaches = self.candidates.iter().position(|(weight, _)| {
-                mass += f64::from(*weight);
-                mass >= top_p * sum
-            });
-            self.candidates.truncate(reaches.map_or(self.candidates.len(), |last| last + 1));
-        }
+        self.gather(highest);
         let kept: f64 = self.candidates.iter().map(|(weight, _)| f64::from(*weight)).sum();
-        let target = uniform(self.sampling.seed, self.chosen) * kept;
+        let target = uniform(self.sampling.seed, self.choice, self.chosen) * kept;
         let mut mass = 0.0;
         for (weight, id) in &self.candidates {
             mass += f64::from(*weight);
@@ -142,6 +212,43 @@ impl Sampler {
             }
         }
         self.candidates.last().expect("the likeliest token has weight 1, over every floor").1
+    }
+
+    /// Candidates with their weights: the likeliest has 1.
+    fn gather(&mut self, highest: f32) {
+        let Sampling { temperature, top_k, min_p, .. } = self.sampling;
+        let top_p = f64::from(self.sampling.top_p);
+        let mut sum = kernels::exponentials(&mut self.logits, highest, 1.0 / temperature);
+        let cut = top_k > 0 || min_p > 0.0;
+        // Tokens below this weight are, all together, less than what top_p cuts off.
+        let floor = if cut { min_p } else { ((1.0 - top_p) * sum / self.logits.len() as f64) as f32 };
+        self.candidates.clear();
+        self.candidates.extend(
+            self.logits
+                .iter()
+                .zip(0u32..)
+                .filter(|(weight, _)| **weight > 0.0 && **weight >= floor)
+                .map(|(weight, id)| (*weight, id)),
+        );
+        let likelier = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if top_k > 0 && self.candidates.len() > top_k as usize {
+            self.candidates.select_nth_unstable_by(top_k as usize - 1, likelier);
+            self.candidates.truncate(top_k as usize);
+        }
+        if cut || top_p < 1.0 {
+            self.candidates.sort_unstable_by(likelier);
+        }
+        if cut {
+            sum = self.candidates.iter().map(|(weight, _)| f64::from(*weight)).sum();
+        }
+        if top_p < 1.0 {
+            let mut mass = 0.0;
+            let reaches = self.candidates.iter().position(|(weight, _)| {
+                mass += f64::from(*weight);
+                mass >= top_p * sum
+            });
+            self.candidates.truncate(reaches.map_or(self.candidates.len(), |last| last + 1));
+        }
     }
 }
 
@@ -159,9 +266,10 @@ fn argmax(logits: &[f32]) -> Result<(u32, f32), GenerateError> {
     if best.1.is_finite() { Ok(best) } else { Err(GenerateError::NotANumber) }
 }
 
-/// A number in [0, 1): Philox4x32-10 keyed by the seed, with the position as counter (Salmon et al., 2011).
-fn uniform(seed: u64, position: u64) -> f64 {
-    let bits = philox([position as u32, (position >> 32) as u32, 0, 0], [seed as u32, (seed >> 32) as u32]);
+/// A number in [0, 1): Philox4x32-10 keyed by the seed, with position and choice as counter (Salmon et al., 2011).
+fn uniform(seed: u64, choice: u32, position: u64) -> f64 {
+    let counter = [position as u32, (position >> 32) as u32, choice, 0];
+    let bits = philox(counter, [seed as u32, (seed >> 32) as u32]);
     let word = u64::from(bits[0]) << 32 | u64::from(bits[1]);
     (word >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn sampler(temperature: f32, top_p: f32, seed: u64) -> Sampler {
-    Sampler::new(Sampling { temperature, top_p, repetition_penalty: 1.0, seed }, &[]).expect("in range")
+    Sampler::new(Sampling { temperature, top_p, seed, ..Sampling::greedy() }, &[]).expect("in range")
 }
 
 fn draws(temperature: f32, top_p: f32, seed: u64, logits: &[f32]) -> Vec<u32> {

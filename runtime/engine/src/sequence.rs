@@ -6,7 +6,8 @@ use crate::{
     cache::{Cache, Table},
     error::GenerateError,
     forward::{Forward, Place},
-    generate::Engine,
+    kernels::PAGE,
+    machine::Machine,
     sampling::Sampler,
 };
 
@@ -15,7 +16,7 @@ const CHUNK: usize = 64;
 
 /// One conversation in the making, with its own KV cache.
 pub struct Sequence<'e> {
-    engine: &'e Engine,
+    machine: &'e Machine,
     capacity: usize,
     cache: Cache,
     table: Table,
@@ -28,10 +29,10 @@ pub struct Sequence<'e> {
 }
 
 impl<'e> Sequence<'e> {
-    pub(crate) fn new(engine: &'e Engine, capacity: usize) -> Self {
-        let cache = Cache::new(engine.model().shape.page());
+    pub(crate) fn new(machine: &'e Machine, capacity: usize) -> Self {
+        let cache = Cache::new(machine.model.shape.page(), capacity.div_ceil(PAGE));
         let (table, work) = (Table::default(), Forward::default());
-        Self { engine, capacity, cache, table, length: 0, pending: None, logits: Vec::new(), work }
+        Self { machine, capacity, cache, table, length: 0, pending: None, logits: Vec::new(), work }
     }
 
     /// Tokens that it holds.
@@ -111,7 +112,7 @@ impl<'e> Sequence<'e> {
             self.forward(&[token], &mut |_| {}, false);
         }
         let token = sampler.choose(&self.logits)?;
-        if self.engine.model().tokenizer().end_tokens().contains(&token) {
+        if self.machine.model.tokenizer().end_tokens().contains(&token) {
             return Ok(None);
         }
         self.pending = Some(token);
@@ -131,7 +132,7 @@ impl<'e> Sequence<'e> {
         if all > self.capacity {
             return Err(GenerateError::ContextOverflow { tokens: all, context: self.capacity });
         }
-        let vocab_size = self.engine.model().vocab_size();
+        let vocab_size = self.machine.model.vocab_size();
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
             return Err(GenerateError::UnknownToken { token, vocab_size });
         }
@@ -143,7 +144,7 @@ impl<'e> Sequence<'e> {
 
     /// Runs up to [`CHUNK`] tokens, which are known to fit, when this sequence's turn has come.
     fn forward(&mut self, tokens: &[u32], visit: &mut dyn FnMut(&[f32]), every: bool) {
-        let (engine, start) = (self.engine, self.length);
+        let (machine, start) = (self.machine, self.length);
         let last = tokens.len() - 1;
         let place = |(index, token): (usize, &u32)| Place {
             token: *token,
@@ -152,8 +153,9 @@ impl<'e> Sequence<'e> {
             logits: every || index == last,
         };
         let places: Vec<Place> = tokens.iter().enumerate().map(place).collect();
-        engine.in_turn(|model, pool| {
-            self.cache.grow(&mut self.table, start + tokens.len());
+        machine.in_turn(|model, pool| {
+            let fits = self.cache.grow(&mut self.table, start + tokens.len());
+            assert!(fits, "the cache has pages for the capacity, which was checked");
             self.work.run(model, pool, &mut self.cache, &[&self.table], &places);
         });
         self.length += tokens.len();

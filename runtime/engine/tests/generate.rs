@@ -32,7 +32,7 @@ fn sampled(seed: u64, max_tokens: usize) -> Params {
     Params {
         sampling: Sampling { seed, temperature: 0.8, ..Sampling::default() },
         max_tokens,
-        stop: Vec::new(),
+        ..Params::default()
     }
 }
 
@@ -185,7 +185,7 @@ fn a_sequence_goes_on_from_token_to_token_as_generate_does() {
     let engine = engine();
     let prompt = chat(&engine, "Tell me about exceptions.");
     let mut expected = Vec::new();
-    let params = Params { sampling: Sampling::greedy(), max_tokens: 12, stop: Vec::new() };
+    let params = Params { sampling: Sampling::greedy(), max_tokens: 12, ..Params::default() };
     let _ = engine.generate(&prompt, &params, |step| {
         expected.extend(step.token);
         ControlFlow::Continue(())

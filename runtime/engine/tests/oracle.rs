@@ -78,7 +78,7 @@ fn equal_answers(model: &Arc<Model>, fixture: &Value) -> usize {
         let ends = |token: &u32| model.tokenizer().end_tokens().contains(token);
         let answer: Vec<u32> = expected.iter().copied().take_while(|t| !ends(t)).collect();
         let mut found = Vec::new();
-        let params = Params { sampling: Sampling::greedy(), max_tokens: expected.len(), stop: Vec::new() };
+        let params = Params { sampling: Sampling::greedy(), max_tokens: expected.len(), ..Params::default() };
         engine
             .generate(&prompt, &params, |step| {
                 found.extend(step.token);

@@ -7,9 +7,9 @@ use ring::digest::{Context, SHA256, SHA384, digest};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use thiserror::Error;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// The configuration, in the run folder.
 pub const CONFIG: &str = "config.toml";
@@ -114,10 +114,9 @@ pub struct Guest {
     pub(crate) fingerprint: String,
     /// One permit for each request that is here, running or waiting.
     pub(crate) admitted: Arc<Semaphore>,
-    /// One permit for each answer in progress.
-    pub(crate) running: Arc<Semaphore>,
     pub(crate) attested: AtomicBool,
-    pub(crate) draining: AtomicBool,
+    /// Whether nothing more is taken, and what is in progress ends.
+    pub(crate) draining: watch::Sender<bool>,
     /// Somebody asked over the API that this guest ends.
     pub(crate) ending: Notify,
 }
@@ -148,7 +147,6 @@ pub fn boot(
     Ok(Guest {
         fingerprint: fingerprint(&executable, &configuration, &config.model.weights),
         admitted: Arc::new(Semaphore::new(admitted)),
-        running: Arc::new(Semaphore::new(config.max_running)),
         config,
         engine,
         tee,
@@ -161,7 +159,7 @@ pub fn boot(
         executable,
         event_log: event_log(folder)?,
         attested: AtomicBool::new(false),
-        draining: AtomicBool::new(false),
+        draining: watch::Sender::new(false),
         ending: Notify::new(),
     })
 }
@@ -180,9 +178,28 @@ fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Engine, BootError
     measure(tee, &[WEIGHTS_DOMAIN, &weights])?;
     let model =
         Model::from_bytes(bytes).map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
+    let options = engine_options(config, &model);
+    Ok(Engine::new(Arc::new(model), options))
+}
+
+/// The engine keeps to the configuration's limits. How many requests are here is limited at the door, before they are
+/// opened; a single payer may have them all while nobody else asks.
+fn engine_options(config: &Config, model: &Model) -> EngineOptions {
     let mut options = EngineOptions::with_threads(config.threads);
     options.max_context = config.max_context;
-    Ok(Engine::new(Arc::new(model), options))
+    options.max_running = config.max_running;
+    options.max_waiting = config.max_running + config.max_queued;
+    options.max_waiting_of_payer = options.max_waiting;
+    options.cache_bytes = match config.cache_bytes {
+        Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+        None => {
+            let context = config.max_context.min(model.context_length());
+            config.max_running.saturating_mul(EngineOptions::bytes_of_context(model, context))
+        }
+    };
+    // A reader is given up on by the sink, which says so with a receipt.
+    options.reader_patience = 2 * crate::sink::STALL;
+    options
 }
 
 /// Whether PID 1 has extended the configuration already, which it does before it uses any of it. A lie here cannot help
@@ -291,10 +308,16 @@ impl Guest {
 
     /// Ends what is in progress, with receipts, and takes nothing more.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.send_replace(true);
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        *self.draining.borrow()
+    }
+
+    /// Resolves when this guest drains.
+    pub(crate) async fn drained(&self) {
+        // It fails when the sender is gone, which is a part of this guest.
+        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
     }
 }

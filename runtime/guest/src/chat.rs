@@ -1,9 +1,12 @@
 //! Chat requests in OpenAI's words: read, checked, with our defaults. No type here has `Debug`: they hold prompts.
 
-use cocoon_engine::{ChatMessage, Sampling};
+use cocoon_engine::{ChatMessage, GenerateError, Sampling};
 use cocoon_protocol::http::ApiError;
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use zeroize::Zeroizing;
 
 /// Most messages in a request.
 const MAX_MESSAGES: usize = 4096;
@@ -11,6 +14,10 @@ const MAX_MESSAGES: usize = 4096;
 const MAX_STOPS: usize = 4;
 /// Longest stop string in bytes, as the engine.
 const MAX_STOP_BYTES: usize = 256;
+/// Most tokens with a bias, as OpenAI and the engine.
+const MAX_BIASES: usize = 300;
+/// Bytes of a cache salt: 128 bits in base64 take 22.
+const CACHE_SALT_BYTES: RangeInclusive<usize> = 22..=256;
 
 /// A refusal, to be sealed: only the client may know why.
 pub(crate) struct Refusal {
@@ -45,6 +52,10 @@ pub(crate) struct ChatRequest {
     pub(crate) sampling: Sampling,
     pub(crate) max_tokens: Option<u32>,
     pub(crate) stop: Vec<String>,
+    /// Token ids with what is added to their logits.
+    pub(crate) logit_bias: Vec<(u32, f32)>,
+    /// A secret of the client: its requests with the same one share the beginnings of their prompts.
+    pub(crate) cache_salt: Option<Zeroizing<String>>,
 }
 
 /// The fields that mean something here. What OpenAI knows and we cannot do is refused; what nobody knows is ignored,
@@ -56,6 +67,8 @@ struct Raw {
     stream_options: Option<StreamOptions>,
     temperature: Option<f32>,
     top_p: Option<f32>,
+    top_k: Option<i64>,
+    min_p: Option<f32>,
     repetition_penalty: Option<f32>,
     seed: Option<serde_json::Number>,
     max_tokens: Option<u64>,
@@ -66,7 +79,8 @@ struct Raw {
     presence_penalty: Option<f32>,
     logprobs: Option<bool>,
     top_logprobs: Option<Value>,
-    logit_bias: Option<Value>,
+    logit_bias: Option<BTreeMap<String, f32>>,
+    cache_salt: Option<String>,
     tools: Option<Value>,
     tool_choice: Option<Value>,
     functions: Option<Value>,
@@ -129,6 +143,8 @@ pub(crate) fn parse(body: &[u8], seed: u64) -> Result<ChatRequest, Refusal> {
         stream: raw.stream.unwrap_or(false),
         include_usage: raw.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
         stop: stop(raw.stop)?,
+        logit_bias: logit_bias(raw.logit_bias.unwrap_or_default())?,
+        cache_salt: cache_salt(raw.cache_salt)?,
         messages: messages(raw.messages)?,
     })
 }
@@ -144,7 +160,6 @@ fn refuse_unsupported(raw: &Raw) -> Result<(), Refusal> {
         Some(_) => false,
     };
     let none = |value: &Option<Value>| empty(value) || value.as_ref().is_some_and(|value| value == "none");
-    let zero = |value: Option<f32>| value.unwrap_or(0.0) == 0.0;
     let text_only = |kinds: &Vec<String>| kinds.iter().all(|kind| kind == "text");
     let fields = [
         ("tools", empty(&raw.tools)),
@@ -153,9 +168,6 @@ fn refuse_unsupported(raw: &Raw) -> Result<(), Refusal> {
         ("function_call", none(&raw.function_call)),
         ("logprobs", !raw.logprobs.unwrap_or(false)),
         ("top_logprobs", empty(&raw.top_logprobs)),
-        ("logit_bias", empty(&raw.logit_bias)),
-        ("frequency_penalty", zero(raw.frequency_penalty)),
-        ("presence_penalty", zero(raw.presence_penalty)),
         ("response_format", raw.response_format.as_ref().is_none_or(|format| format.kind == "text")),
         ("modalities", raw.modalities.as_ref().is_none_or(text_only)),
         ("audio", empty(&raw.audio)),
@@ -180,19 +192,53 @@ fn sampling(raw: &Raw, seed: u64) -> Result<Sampling, Refusal> {
     let sampling = Sampling {
         temperature: raw.temperature.unwrap_or(default.temperature),
         top_p: raw.top_p.unwrap_or(default.top_p),
+        top_k: top_k(raw.top_k)?,
+        min_p: raw.min_p.unwrap_or(default.min_p),
         repetition_penalty: raw.repetition_penalty.unwrap_or(default.repetition_penalty),
+        presence_penalty: raw.presence_penalty.unwrap_or(default.presence_penalty),
+        frequency_penalty: raw.frequency_penalty.unwrap_or(default.frequency_penalty),
         seed,
     };
-    // One field at a time, so that a refusal names the field.
-    let alone = [
-        ("temperature", Sampling { temperature: sampling.temperature, ..default }),
-        ("top_p", Sampling { top_p: sampling.top_p, ..default }),
-        ("repetition_penalty", Sampling { repetition_penalty: sampling.repetition_penalty, ..default }),
-    ];
-    for (field, candidate) in alone {
-        candidate.check().map_err(|error| Refusal::field(field, error.to_string()))?;
+    match sampling.check() {
+        Ok(()) => Ok(sampling),
+        Err(error @ GenerateError::Parameter { what, .. }) => Err(Refusal::field(what, error.to_string())),
+        Err(error) => Err(Refusal::new(400, "invalid_value", error.to_string())),
     }
-    Ok(sampling)
+}
+
+/// As vLLM has it: 0 and -1 are off.
+fn top_k(given: Option<i64>) -> Result<u32, Refusal> {
+    match given {
+        None | Some(-1) => Ok(0),
+        Some(k) => u32::try_from(k).map_err(|_| Refusal::field("top_k", "top_k must be -1, 0 or a count")),
+    }
+}
+
+/// OpenAI's form: token ids as strings. The engine holds the values against its limits and its vocabulary.
+fn logit_bias(given: BTreeMap<String, f32>) -> Result<Vec<(u32, f32)>, Refusal> {
+    let refuse = || {
+        let message = format!("logit_bias must map up to {MAX_BIASES} token ids to numbers from -100 to 100");
+        Refusal::field("logit_bias", message)
+    };
+    if given.len() > MAX_BIASES {
+        return Err(refuse());
+    }
+    let read = |(token, bias): (String, f32)| match token.parse() {
+        Ok(token) if (-100.0..=100.0).contains(&bias) => Ok((token, bias)),
+        _ => Err(refuse()),
+    };
+    given.into_iter().map(read).collect()
+}
+
+/// vLLM's field. Who knows it can find out by timing what was asked under it, so a short one is refused: it would be guessed.
+fn cache_salt(given: Option<String>) -> Result<Option<Zeroizing<String>>, Refusal> {
+    let Some(salt) = given.map(Zeroizing::new) else { return Ok(None) };
+    if !CACHE_SALT_BYTES.contains(&salt.len()) {
+        let (least, most) = (CACHE_SALT_BYTES.start(), CACHE_SALT_BYTES.end());
+        let message = format!("cache_salt must be a random secret of {least} to {most} bytes");
+        return Err(Refusal::field("cache_salt", message));
+    }
+    Ok(Some(salt))
 }
 
 fn max_tokens(raw: &Raw) -> Result<Option<u32>, Refusal> {
@@ -282,14 +328,26 @@ mod tests {
         let Ok(request) = with(
             r#","model":"any","stream":true,"stream_options":{"include_usage":true},"temperature":0,"top_p":0.5,
             "seed":-1,"max_tokens":5,"max_completion_tokens":7,"stop":["a","b"],"repetition_penalty":1.2,
-            "n":1,"tools":[],"tool_choice":"none","logit_bias":{},"response_format":{"type":"text"},"user":"me",
-            "frequency_penalty":0,"presence_penalty":0.0,"logprobs":false,"a field of the future":{"x":[1]}"#,
+            "n":1,"tools":[],"tool_choice":"none","logit_bias":{"7":-100,"12":2.5},"response_format":{"type":"text"},
+            "user":"me","frequency_penalty":0.5,"presence_penalty":-2,"logprobs":false,"top_k":40,"min_p":0.05,
+            "cache_salt":"c2VjcmV0IHNlY3JldCBzZWNyZXQ","a field of the future":{"x":[1]}"#,
         ) else {
             panic!("all of these are fine")
         };
         assert!(request.stream && request.include_usage);
-        let expected = Sampling { temperature: 0.0, top_p: 0.5, repetition_penalty: 1.2, seed: u64::MAX };
+        let expected = Sampling {
+            temperature: 0.0,
+            top_p: 0.5,
+            top_k: 40,
+            min_p: 0.05,
+            repetition_penalty: 1.2,
+            presence_penalty: -2.0,
+            frequency_penalty: 0.5,
+            seed: u64::MAX,
+        };
         assert_eq!(request.sampling, expected);
+        assert_eq!(request.logit_bias, [(12, 2.5), (7, -100.0)]);
+        assert_eq!(request.cache_salt.as_ref().map(|salt| salt.len()), Some(27));
         assert_eq!((request.max_tokens, request.stop), (Some(7), vec!["a".to_owned(), "b".to_owned()]));
     }
 
@@ -319,8 +377,14 @@ mod tests {
             (r#","functions":[{}]"#, "unsupported_parameter", Some("functions")),
             (r#","logprobs":true"#, "unsupported_parameter", Some("logprobs")),
             (r#","top_logprobs":3"#, "unsupported_parameter", Some("top_logprobs")),
-            (r#","logit_bias":{"1":5}"#, "unsupported_parameter", Some("logit_bias")),
-            (r#","frequency_penalty":0.5"#, "unsupported_parameter", Some("frequency_penalty")),
+            (r#","logit_bias":{"1":101}"#, "invalid_value", Some("logit_bias")),
+            (r#","logit_bias":{"one":1}"#, "invalid_value", Some("logit_bias")),
+            (r#","logit_bias":[5]"#, "invalid_json", None),
+            (r#","frequency_penalty":2.5"#, "invalid_value", Some("frequency_penalty")),
+            (r#","presence_penalty":-2.5"#, "invalid_value", Some("presence_penalty")),
+            (r#","min_p":2"#, "invalid_value", Some("min_p")),
+            (r#","top_k":-2"#, "invalid_value", Some("top_k")),
+            (r#","cache_salt":"guessable""#, "invalid_value", Some("cache_salt")),
             (
                 r#","response_format":{"type":"json_object"}"#,
                 "unsupported_parameter",

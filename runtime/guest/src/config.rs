@@ -16,6 +16,7 @@ pub const MAX_CONFIG: usize = 64 * 1024;
 /// max_queued = 16         # requests that wait; beyond, the guest says busy
 /// threads = 0             # that compute; 0: one for each core
 /// tick_tokens = 16        # an answer shows its usage at least this often
+/// cache_bytes = 268435456 # for keys and values; without it, what max_running answers of max_context take
 ///
 /// [model]
 /// name = "SmolLM2-135M-Instruct"
@@ -40,6 +41,10 @@ pub struct Config {
     pub threads: usize,
     /// Tokens after which an answer shows its usage, if it has shown nothing else: 1 to 1024.
     pub tick_tokens: u32,
+    /// Bytes of keys and values that all answers share, 1 to 2^40. By default as many as `max_running` answers of
+    /// `max_context` tokens take. A context that they do not hold is cut to what they do.
+    #[serde(default)]
+    pub cache_bytes: Option<u64>,
     /// The one model.
     pub model: ModelConfig,
 }
@@ -94,7 +99,9 @@ impl Config {
             return Err(ConfigError::TooLong(bytes.len()));
         }
         let config: Self = toml::from_slice(bytes).map_err(|error| ConfigError::Toml(error.to_string()))?;
+        let cache = usize::try_from(config.cache_bytes.unwrap_or(1)).unwrap_or(usize::MAX);
         let ranges = [
+            ("cache_bytes", cache, 1, 1 << 40),
             ("max_context", config.max_context, 1, 1 << 20),
             ("max_running", config.max_running, 1, 256),
             ("max_queued", config.max_queued, 0, 4096),
@@ -152,6 +159,8 @@ mod tests {
             ("max_queued = 4", "max_queued = 4097"),
             ("threads = 1", "threads = 1025"),
             ("tick_tokens = 4", "tick_tokens = 0"),
+            ("tick_tokens = 4", "tick_tokens = 4\ncache_bytes = 0"),
+            ("tick_tokens = 4", "tick_tokens = 4\ncache_bytes = 1099511627777"),
             ("tick_tokens = 4", "tick_tokens = 4\ndebug = true"),
             ("name = \"tiny\"", "name = \"\""),
             ("name = \"tiny\"", "name = \"tiny\"\nurl = \"http://x\""),

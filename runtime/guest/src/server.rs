@@ -9,8 +9,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use cocoon_protocol::http::{ApiError, AttestRequest, BUNDLE, GuestHealth, GuestState, SEALED, code};
+use cocoon_engine::Payer;
+use cocoon_protocol::http::{
+    ApiError, AttestRequest, BUNDLE, GuestHealth, GuestState, LANE_HEADER, SEALED, code,
+};
 use cocoon_protocol::{Expected, MAX_REQUEST, Opened, open};
+use ring::digest::{SHA256, digest};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -84,7 +88,7 @@ fn failure(status: StatusCode, error: ApiError) -> Response {
 
 async fn health(State(guest): State<Arc<Guest>>) -> Json<GuestHealth> {
     let config = &guest.config;
-    let running = config.max_running - guest.running.available_permits();
+    let running = guest.engine.status().running;
     let here = config.max_running + config.max_queued - guest.admitted.available_permits();
     let state = match (guest.is_draining(), guest.attested.load(Ordering::Relaxed)) {
         (true, _) => GuestState::Draining,
@@ -155,6 +159,7 @@ async fn answers(State(guest): State<Arc<Guest>>, request: Request) -> Response 
         let error = ApiError::server("draining", "this guest ends; use another");
         return failure(StatusCode::SERVICE_UNAVAILABLE, error);
     }
+    let payer = payer(&request);
     // Before the body is read: what waits in memory is limited too.
     let Ok(admission) = guest.admitted.clone().try_acquire_owned() else {
         let error =
@@ -170,7 +175,7 @@ async fn answers(State(guest): State<Arc<Guest>>, request: Request) -> Response 
     match open(&guest.seal, &expected, &bytes) {
         Ok(opened) => {
             drop(bytes);
-            let stream = start(guest, opened, admission);
+            let stream = start(guest, opened, payer, admission);
             ([(header::CONTENT_TYPE, SEALED)], stream).into_response()
         }
         Err(error) => {
@@ -180,21 +185,20 @@ async fn answers(State(guest): State<Arc<Guest>>, request: Request) -> Response 
     }
 }
 
+/// Who shares this worker evenly with others: the host's word, which decides about turns and about nothing else. Requests
+/// without one share as one.
+fn payer(request: &Request) -> Payer {
+    let lane = request.headers().get(LANE_HEADER).map_or(&[][..], |value| value.as_bytes());
+    Payer(digest(&SHA256, lane).as_ref().try_into().expect("SHA-256 gives 32 bytes"))
+}
+
 /// Answers when the request's turn comes; the body of the response is the sealed stream.
-fn start(guest: Arc<Guest>, opened: Opened, admission: OwnedSemaphorePermit) -> Body {
-    let (sink, pieces) = sink::channel(tokio::runtime::Handle::current());
+fn start(guest: Arc<Guest>, opened: Opened, payer: Payer, admission: OwnedSemaphorePermit) -> Body {
+    let (sink, pieces) = sink::channel();
     let preamble = Bytes::from(answering::preamble(&opened));
     tokio::spawn(async move {
         let _admission = admission; // held until the answer ended
-        let permit = tokio::select! {
-            permit = guest.running.clone().acquire_owned() => permit,
-            () = sink.abandoned() => return,
-        };
-        let Ok(_running) = permit else { return }; // never closed
-        let answered = tokio::task::spawn_blocking(move || answering::answer(&guest, opened, sink)).await;
-        if answered.is_err() {
-            tracing::error!("an answer ended in a panic");
-        }
+        answering::answer(guest, opened, payer, sink).await;
     });
     Body::from_stream(futures_util::stream::unfold((Some(preamble), pieces), next_piece))
 }

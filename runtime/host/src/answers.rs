@@ -40,7 +40,8 @@ pub(crate) async fn answer(
     let worst = price.worst_case(&header.budget);
     let reservation = http::reserve(&shared.payee, &*shared.agent, &channel, worst).await?;
     let timing = shared.options.timing;
-    let asked = tokio::time::timeout(timing.silence, current.client.answer(sealed.into_bytes().into()));
+    let asked =
+        tokio::time::timeout(timing.silence, current.client.answer(sealed.into_bytes().into(), &channel));
     let gone = |why: String| ApiRefusal::unavailable("guest_unreachable", why);
     let late = || gone(format!("the guest did not answer within {:?}", timing.silence));
     let answer = asked.await.map_err(|_| late())?.map_err(|e| gone(e.to_string()))?;

@@ -4,9 +4,12 @@
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
+use cocoon_contracts::Address;
+use cocoon_protocol::http::{LANE_HEADER, SEALED};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, http::request::Builder};
 use hyper_util::rt::TokioIo;
+use ring::{hmac, rand::SystemRandom};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -68,9 +71,12 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A way to reach one guest.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct GuestClient {
     reach: Reach,
+    /// Makes of a channel the name that the guest knows its payer by: another with each guest, so that a guest, which sees
+    /// what is asked, does not learn who pays.
+    lanes: hmac::Key,
 }
 
 /// An answer as it comes from the guest. Dropping it ends the connection.
@@ -90,7 +96,8 @@ impl Drop for Connection {
 
 impl GuestClient {
     pub(crate) fn new(reach: Reach) -> Self {
-        Self { reach }
+        let lanes = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        Self { reach, lanes: lanes.expect("the system has a random generator") }
     }
 
     /// Whether the guest takes requests.
@@ -105,7 +112,7 @@ impl GuestClient {
 
     /// Asks the guest to end: answers in progress first, then the machine.
     pub(crate) async fn shutdown(&self) -> Result<(), GuestError> {
-        let sent = self.send(Method::POST, "/v1/shutdown", "application/json", Bytes::new());
+        let sent = self.send(request(Method::POST, "/v1/shutdown", "application/json"), Bytes::new());
         let late = |_| GuestError::Unreachable("no reply to /v1/shutdown".to_owned());
         let answer = tokio::time::timeout(SHUTDOWN_TIMEOUT, sent).await.map_err(late)??;
         match answer.response.status() {
@@ -114,14 +121,16 @@ impl GuestClient {
         }
     }
 
-    /// Hands a sealed request in; the head of the answer is there when this returns.
-    pub(crate) async fn answer(&self, sealed: Bytes) -> Result<GuestAnswer, GuestError> {
-        self.send(Method::POST, "/v1/answers", cocoon_protocol::http::SEALED, sealed).await
+    /// Hands in a sealed request that a channel pays for; the head of the answer is there when this returns.
+    pub(crate) async fn answer(&self, sealed: Bytes, channel: &Address) -> Result<GuestAnswer, GuestError> {
+        let lane = hex::encode(hmac::sign(&self.lanes, channel.to_string().as_bytes()));
+        let request = request(Method::POST, "/v1/answers", SEALED).header(LANE_HEADER, lane);
+        self.send(request, sealed).await
     }
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, GuestError> {
         let asked = async {
-            let answer = self.send(method, path, "application/json", body).await?;
+            let answer = self.send(request(method, path, "application/json"), body).await?;
             let status = answer.response.status();
             let body = collect(answer.response.into_body()).await?;
             if status == StatusCode::OK {
@@ -134,13 +143,7 @@ impl GuestClient {
         tokio::time::timeout(QUESTION_TIMEOUT, asked).await.map_err(|_| late())?
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        content_type: &str,
-        body: Bytes,
-    ) -> Result<GuestAnswer, GuestError> {
+    async fn send(&self, request: Builder, body: Bytes) -> Result<GuestAnswer, GuestError> {
         let unreachable = |e: &dyn std::fmt::Display| GuestError::Unreachable(e.to_string());
         let stream = self.reach.connect().await.map_err(|e| unreachable(&e))?;
         let (mut sender, connection) =
@@ -150,16 +153,14 @@ impl GuestClient {
                 tracing::debug!(%error, "a connection to the guest ended early");
             }
         }));
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "guest")
-            .header("content-type", content_type)
-            .body(Full::new(body))
-            .expect("fixed parts make a valid request");
+        let request = request.body(Full::new(body)).expect("fixed parts make a valid request");
         let response = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
         Ok(GuestAnswer { response, connection })
     }
+}
+
+fn request(method: Method, path: &str, content_type: &str) -> Builder {
+    Request::builder().method(method).uri(path).header("host", "guest").header("content-type", content_type)
 }
 
 /// A small body, whole.

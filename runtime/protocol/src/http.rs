@@ -14,6 +14,10 @@ pub const AUTHORIZATION_HEADER: &str = "cocoon-authorization";
 /// Header with the price that a gateway counts a request with, as [`Price::to_words`] writes it.
 pub const PRICE_HEADER: &str = "cocoon-price";
 
+/// Header by which a host tells its guest which requests are of one payer, so that payers share the guest evenly. Any bytes; a
+/// host makes them so that they say nothing else.
+pub const LANE_HEADER: &str = "cocoon-lane";
+
 /// An error in the shape that OpenAI's clients expect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {

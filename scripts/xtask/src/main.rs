@@ -22,6 +22,7 @@ usage: cargo run --release -p xtask -- COMMAND
   reproduce --unless-proven   the whole, unless target/reproduced says that it held for these very sources and compilers
   bench engine        tokens per second against llama.cpp's native build, in turns, on four models with one and two threads, and
                       the memory floor; with MODELS behind it, on these
+  bench batching      16 streams against one, and a running stream while a long prompt arrives (or on MODEL behind it)
   bench path          what sealing, gateway and host add to the same engine called in process
   bench verify        how long verification takes: TDX against dcap-qvl, SEV-SNP against sev, GPUs against their signatures
   bench ledger        transactions a second of the embedded ledger against npm's @ton/sandbox, in turns on the same messages
@@ -42,6 +43,8 @@ fn main() -> ExitCode {
         ["bench", "engine", models @ ..] => {
             bench_engine(&models.iter().map(PathBuf::from).collect::<Vec<_>>())
         }
+        ["bench", "batching"] => demo_model().and_then(|model| bench_batching(&model)),
+        ["bench", "batching", model] => bench_batching(Path::new(model)),
         ["bench", "path"] => bench_path(),
         ["bench", "verify"] => bench_verify(),
         ["bench", "ledger"] => bench_ledger(),
@@ -197,6 +200,11 @@ fn bench_engine(models: &[PathBuf]) -> Result<()> {
 /// Where cargo puts examples: xtask itself is not in that folder, but beside it.
 fn examples() -> Result<PathBuf> {
     Ok(std::env::current_exe()?.parent().context("this program has a folder")?.join("examples"))
+}
+
+fn bench_batching(model: &Path) -> Result<()> {
+    let model = model.to_str().context("the model's path is not UTF-8")?;
+    cargo(&["run", "--release", "--quiet", "-p", "cocoon-engine", "--example", "batching", "--", model])
 }
 
 /// With the `cocoon` beside this program. Built alone it would have other features of its dependencies than in a build of the

@@ -31,6 +31,11 @@ impl PageShape {
     fn halves(self) -> usize {
         self.layers * self.heads * 2 * self.part()
     }
+
+    /// Bytes of a page.
+    pub(crate) fn bytes(self) -> usize {
+        self.halves() * size_of::<u16>()
+    }
 }
 
 /// Keys and values of 16 tokens in all layers, as halves: for each layer and head the keys, dimension by dimension
@@ -40,13 +45,23 @@ pub(crate) struct Page(Box<[u16]>);
 
 impl Drop for Page {
     fn drop(&mut self) {
-        self.0.zeroize();
+        self.wipe();
     }
 }
 
 impl Page {
     pub(crate) fn new(shape: PageShape) -> Self {
         Self(vec![0; shape.halves()].into_boxed_slice())
+    }
+
+    /// Makes it as new, for another owner.
+    pub(crate) fn wipe(&mut self) {
+        self.0.zeroize();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_blank(&self) -> bool {
+        self.0.iter().all(|half| *half == 0)
     }
 
     /// Writes the keys and values of one token in one layer.

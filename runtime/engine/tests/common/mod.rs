@@ -71,3 +71,39 @@ impl Bits {
         }
     }
 }
+
+/// The tiny model with output weights of their own, equal to the embedding, of which the row of one token is not a
+/// number: so only what reads that token meets it.
+pub(crate) fn untied(poisoned: u32) -> Vec<u8> {
+    let bytes = tiny_bytes();
+    let find = |name: &[u8]| {
+        bytes.windows(name.len()).position(|it| it == name).expect("the model has it") + name.len()
+    };
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    let align = |at: usize| at.next_multiple_of(32);
+    // After a name: dimensions (u32), their lengths (u64 each), type (u32), offset (u64).
+    let embedding = find(b"token_embd.weight");
+    let (columns, rows, offset) = (word(embedding + 4), word(embedding + 12), word(embedding + 24) as usize);
+    let infos_end = find(b"output_norm.weight") + 4 + 8 + 4 + 8;
+    let data = &bytes[align(infos_end)..];
+    let row_bytes = columns as usize / 32 * 34; // Q8_0
+    let weights = data[offset..offset + rows as usize * row_bytes].to_vec();
+
+    let mut out = bytes[..infos_end].to_vec();
+    out[8..16].copy_from_slice(&(word(8) + 1).to_le_bytes()); // tensors
+    out.extend(13u64.to_le_bytes());
+    out.extend(b"output.weight");
+    out.extend(2u32.to_le_bytes());
+    out.extend(columns.to_le_bytes());
+    out.extend(rows.to_le_bytes());
+    out.extend(8u32.to_le_bytes());
+    out.extend((align(data.len()) as u64).to_le_bytes());
+    out.resize(align(out.len()), 0);
+    let start = out.len();
+    out.extend(data);
+    out.resize(start + align(data.len()), 0);
+    out.extend(weights);
+    let scale = start + offset + poisoned as usize * row_bytes;
+    out[scale..scale + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
+    out
+}

@@ -2,7 +2,7 @@
 
 use crate::common::{Setup, header, question};
 use cocoon_protocol::http::GuestState;
-use cocoon_protocol::{Budget, Outcome, RequestHeader};
+use cocoon_protocol::{Budget, Outcome, Price, RequestHeader};
 
 #[test]
 fn a_guest_attests_answers_and_signs() {
@@ -69,6 +69,41 @@ fn one_seed_gives_one_text_streamed_or_whole() {
     let sampling = ask(r#""stream":true,"temperature":0.7"#);
     let seed = sampling.receipt().opening().sampling.seed;
     assert_eq!(ask(&format!(r#""stream":true,"seed":{seed},"temperature":0.7"#)).text(), sampling.text());
+}
+
+#[test]
+fn a_prompt_that_begins_as_one_before_is_cheaper_for_who_asked_before() {
+    let guest = Setup::new().start();
+    let peer = guest.trusted();
+    let price = Price::new(4_000_000, 1_000_000, 9_000_000);
+    let ask = |more: &str| {
+        let text = "Write about the list, the tuple and the set, and about what their methods return.";
+        let body = question(text, &format!(r#","max_tokens":5,"seed":3{more}"#));
+        let heard = guest.ask(&peer, &RequestHeader { price, ..header(&peer) }, &body);
+        let receipt = heard.receipt().receipt().clone();
+        let [object] = heard.chunks.as_slice() else { panic!("one object") };
+        let told = &object["usage"]["prompt_tokens_details"]["cached_tokens"];
+        assert_eq!(told, receipt.usage.cached_tokens);
+        assert_eq!(
+            heard.ticks[0].cached_tokens, receipt.usage.cached_tokens,
+            "told before anything is computed"
+        );
+        (object["choices"].clone(), receipt.usage, receipt.bill())
+    };
+    let (mine, yours) =
+        (r#","cache_salt":"b25lIHNlY3JldCBvZiBtaW5l""#, r#","cache_salt":"YW5vdGhlciBvZiB5b3VycyE""#);
+    let (first, usage, bill) = ask(mine);
+    assert_eq!(usage.cached_tokens, 0);
+    let (again, usage_again, bill_again) = ask(mine);
+    let cached = (usage.prompt_tokens - 1) / 16 * 16;
+    assert!(cached >= 16, "{usage:?}");
+    assert_eq!((usage_again.cached_tokens, usage_again.prompt_tokens), (cached, usage.prompt_tokens));
+    assert_eq!(bill - bill_again, u64::from(cached) * 3, "four nanotons less one for each");
+    assert_eq!(first, again, "the same answer");
+    for other in [yours, "", ""] {
+        let (choices, usage, _) = ask(other);
+        assert_eq!((choices, usage.cached_tokens), (first.clone(), 0), "nobody else's cache is met");
+    }
 }
 
 #[test]

@@ -1,0 +1,178 @@
+//! Fairness between payers: whoever got least so far comes next.
+//!
+//! Each payer has a counter of the tokens that were computed for it (virtual time, as in weighted fair queueing and in
+//! "Fairness in Serving Large Language Models", OSDI 2024). One who was idle begins where the least served of the busy
+//! ones stands: idling saves nothing up, and a debt is not forgotten by pausing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::request::Payer;
+
+/// What one payer has here.
+#[derive(Default)]
+pub(crate) struct Lane {
+    /// Tokens computed for it, in virtual time.
+    served: u64,
+    /// Numbers of its answers that are not begun, or were put back.
+    pub(crate) waiting: BTreeSet<u64>,
+    /// Numbers of its answers in progress.
+    pub(crate) running: BTreeSet<u64>,
+}
+
+impl Lane {
+    fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || !self.running.is_empty()
+    }
+}
+
+/// All payers that have something here, or have it still to make good.
+#[derive(Default)]
+pub(crate) struct Lanes {
+    lanes: BTreeMap<Payer, Lane>,
+    /// Where the least served of the busy payers stood.
+    floor: u64,
+}
+
+impl Lanes {
+    /// A new answer waits.
+    pub(crate) fn enter(&mut self, payer: Payer, id: u64) {
+        let floor = self.floor;
+        let lane = self.lanes.entry(payer).or_default();
+        if !lane.is_busy() {
+            lane.served = lane.served.max(floor);
+        }
+        lane.waiting.insert(id);
+    }
+
+    /// An answer is begun, or gone on with.
+    pub(crate) fn start(&mut self, payer: Payer, id: u64) {
+        let lane = self.lane(payer);
+        lane.waiting.remove(&id);
+        lane.running.insert(id);
+    }
+
+    /// An answer is put back.
+    pub(crate) fn put_back(&mut self, payer: Payer, id: u64) {
+        let lane = self.lane(payer);
+        lane.running.remove(&id);
+        lane.waiting.insert(id);
+    }
+
+    /// An answer ended.
+    pub(crate) fn leave(&mut self, payer: Payer, id: u64) {
+        let lane = self.lane(payer);
+        lane.running.remove(&id);
+        lane.waiting.remove(&id);
+        self.settle();
+    }
+
+    /// Tokens were computed for a payer.
+    pub(crate) fn charge(&mut self, payer: Payer, tokens: usize) {
+        self.lane(payer).served += tokens as u64;
+        self.settle();
+    }
+
+    /// Tokens that were charged are not computed after all.
+    pub(crate) fn refund(&mut self, payer: Payer, tokens: usize) {
+        let lane = self.lane(payer);
+        lane.served = lane.served.saturating_sub(tokens as u64);
+    }
+
+    fn lane(&mut self, payer: Payer) -> &mut Lane {
+        self.lanes.get_mut(&payer).expect("a payer stays while it has an answer here")
+    }
+
+    /// Raises the floor to the least served busy payer, and forgets idle ones that have nothing to make good.
+    fn settle(&mut self) {
+        if let Some(least) = self.lanes.values().filter(|lane| lane.is_busy()).map(|lane| lane.served).min() {
+            self.floor = self.floor.max(least);
+        } else {
+            self.floor =
+                self.lanes.values().map(|lane| lane.served).max().unwrap_or(self.floor).max(self.floor);
+        }
+        let floor = self.floor;
+        self.lanes.retain(|_, lane| lane.is_busy() || lane.served > floor);
+    }
+
+    /// The least served payer of whose lane `wanted` says something, and what it says.
+    pub(crate) fn least<T>(&self, mut wanted: impl FnMut(Payer, &Lane) -> Option<T>) -> Option<(Payer, T)> {
+        let said =
+            self.lanes.iter().filter_map(|(payer, lane)| Some((lane.served, *payer, wanted(*payer, lane)?)));
+        said.min_by_key(|(served, payer, _)| (*served, *payer)).map(|(_, payer, said)| (payer, said))
+    }
+
+    /// All lanes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Payer, &Lane)> {
+        self.lanes.iter().map(|(payer, lane)| (*payer, lane))
+    }
+
+    /// Whether an answer is in progress.
+    pub(crate) fn is_running(&self, payer: Payer, id: u64) -> bool {
+        self.lanes.get(&payer).is_some_and(|lane| lane.running.contains(&id))
+    }
+
+    /// Answers in progress of a payer.
+    pub(crate) fn running(&self, payer: Payer) -> usize {
+        self.lanes.get(&payer).map_or(0, |lane| lane.running.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Payer = Payer([1; 32]);
+    const B: Payer = Payer([2; 32]);
+
+    fn next(lanes: &Lanes) -> Payer {
+        lanes.least(|_, lane| lane.is_busy().then_some(())).expect("somebody is busy").0
+    }
+
+    #[test]
+    fn the_least_served_comes_next() {
+        let mut lanes = Lanes::default();
+        lanes.enter(A, 1);
+        lanes.enter(B, 2);
+        assert_eq!(next(&lanes), A);
+        lanes.charge(A, 10);
+        assert_eq!(next(&lanes), B);
+        lanes.charge(B, 11);
+        assert_eq!(next(&lanes), A);
+        lanes.refund(B, 2);
+        assert_eq!(next(&lanes), B);
+    }
+
+    #[test]
+    fn a_newcomer_has_no_more_claim_than_the_least_served() {
+        let mut lanes = Lanes::default();
+        lanes.enter(A, 1);
+        lanes.charge(A, 1000);
+        lanes.enter(B, 2);
+        assert_eq!(next(&lanes), A, "they stand equal");
+        lanes.charge(A, 1);
+        assert_eq!(next(&lanes), B);
+    }
+
+    #[test]
+    fn leaving_and_coming_back_clears_no_debt() {
+        let mut lanes = Lanes::default();
+        lanes.enter(A, 1);
+        lanes.enter(B, 2);
+        lanes.charge(A, 500);
+        lanes.leave(A, 1);
+        lanes.enter(A, 3);
+        lanes.charge(B, 499);
+        assert_eq!(next(&lanes), B);
+    }
+
+    #[test]
+    fn who_owes_nothing_is_forgotten() {
+        let mut lanes = Lanes::default();
+        for payer in 0..100 {
+            lanes.enter(Payer([payer; 32]), u64::from(payer));
+            lanes.charge(Payer([payer; 32]), 7);
+            lanes.leave(Payer([payer; 32]), u64::from(payer));
+        }
+        assert_eq!(lanes.lanes.len(), 0);
+    }
+}

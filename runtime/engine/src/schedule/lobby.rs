@@ -1,0 +1,187 @@
+//! Where requests come in, from any thread: limits on what waits, and the bell that wakes the scheduler.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use super::answer::{self, Answer, Outlet};
+use crate::{
+    error::{Busy, SubmitError},
+    request::{Payer, Request},
+};
+
+/// The most that may wait to be begun.
+#[derive(Clone, Copy)]
+pub(crate) struct WaitingLimits {
+    /// Answers of all payers.
+    pub(crate) answers: usize,
+    /// Answers of one payer.
+    pub(crate) of_payer: usize,
+    /// Tokens of prompts.
+    pub(crate) tokens: usize,
+}
+
+/// What an engine does at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineStatus {
+    /// Answers in progress.
+    pub running: usize,
+    /// Answers that wait to be begun, or to be gone on with.
+    pub waiting: usize,
+    /// Blocks of 16 tokens that answers hold.
+    pub held_blocks: usize,
+    /// Blocks that are kept for requests that begin like earlier ones.
+    pub cached_blocks: usize,
+    /// Most blocks.
+    pub limit_blocks: usize,
+    /// Steps made since the start.
+    pub steps: u64,
+    /// Answers that were put back to make room, since the start.
+    pub preemptions: u64,
+}
+
+/// A request that came in.
+pub(crate) struct Arrival {
+    pub(crate) id: u64,
+    pub(crate) request: Request,
+    pub(crate) outlet: Outlet,
+    pub(crate) ticket: Ticket,
+}
+
+/// Counts as waiting for as long as it exists.
+pub(crate) struct Ticket {
+    lobby: Arc<Lobby>,
+    payer: Payer,
+    answers: usize,
+    tokens: usize,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut inner = self.lobby.lock();
+        inner.answers -= self.answers;
+        inner.tokens -= self.tokens;
+        let rest = inner.payers.get_mut(&self.payer).expect("counted when the ticket was made");
+        *rest -= self.answers;
+        if *rest == 0 {
+            inner.payers.remove(&self.payer);
+        }
+    }
+}
+
+pub(crate) struct Lobby {
+    limits: WaitingLimits,
+    inner: Mutex<Inner>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    newcomers: Vec<Arrival>,
+    answers: usize,
+    tokens: usize,
+    payers: BTreeMap<Payer, usize>,
+    next_id: u64,
+    /// Grows with whatever may give the scheduler something to do.
+    rings: u64,
+    closed: bool,
+    status: EngineStatus,
+}
+
+impl Lobby {
+    pub(crate) fn new(limits: WaitingLimits) -> Arc<Self> {
+        Arc::new(Self { limits, inner: Mutex::default(), bell: Condvar::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// Takes a request in, which was checked.
+    pub(crate) fn enter(self: &Arc<Self>, request: Request) -> Result<Answer, SubmitError> {
+        let (answers, tokens, payer) = (request.choices as usize, request.prompt.len(), request.payer);
+        let (outlet, answer) = answer::channel(self, request.choices);
+        let mut inner = self.lock();
+        if inner.closed {
+            drop(inner);
+            return Err(SubmitError::Stopped);
+        }
+        let of_payer = inner.payers.get(&payer).copied().unwrap_or(0);
+        let limits = [
+            ("answers", inner.answers + answers, self.limits.answers),
+            ("answers of one payer", of_payer + answers, self.limits.of_payer),
+            ("tokens of prompts", inner.tokens + tokens, self.limits.tokens),
+        ];
+        if let Some((what, _, limit)) = limits.into_iter().find(|(_, wanted, limit)| wanted > limit) {
+            drop(inner);
+            return Err(Busy { what, limit }.into());
+        }
+        inner.answers += answers;
+        inner.tokens += tokens;
+        inner.payers.insert(payer, of_payer + answers);
+        let id = inner.next_id;
+        inner.next_id += u64::from(request.choices);
+        let ticket = Ticket { lobby: Arc::clone(self), payer, answers, tokens };
+        inner.newcomers.push(Arrival { id, request, outlet, ticket });
+        inner.rings += 1;
+        drop(inner);
+        self.bell.notify_all();
+        Ok(answer)
+    }
+
+    /// Who came since the last call.
+    pub(crate) fn newcomers(&self) -> Vec<Arrival> {
+        std::mem::take(&mut self.lock().newcomers)
+    }
+
+    /// Something changed that the scheduler should look at.
+    pub(crate) fn notify(&self) {
+        self.lock().rings += 1;
+        self.bell.notify_all();
+    }
+
+    /// Nobody is let in any more, and the scheduler's thread ends after its step.
+    pub(crate) fn close(&self) {
+        let newcomers = {
+            let mut inner = self.lock();
+            inner.closed = true;
+            std::mem::take(&mut inner.newcomers)
+        };
+        drop(newcomers); // their readers are told
+        self.bell.notify_all();
+    }
+
+    /// How often the bell rang until now; `None` when closed.
+    pub(crate) fn rings(&self) -> Option<u64> {
+        let inner = self.lock();
+        (!inner.closed).then_some(inner.rings)
+    }
+
+    /// Waits until the bell rang more often than `heard`, or for so long at most.
+    pub(crate) fn wait(&self, heard: u64, most: Option<Duration>) {
+        let quiet = |inner: &mut Inner| inner.rings == heard && !inner.closed;
+        let inner = self.lock();
+        match most {
+            None => {
+                drop(self.bell.wait_while(inner, quiet).expect("no code panics while it holds this lock"))
+            }
+            Some(most) => {
+                let waited = self.bell.wait_timeout_while(inner, most, quiet);
+                drop(waited.expect("no code panics while it holds this lock"));
+            }
+        }
+    }
+
+    pub(crate) fn report(&self, status: EngineStatus) {
+        self.lock().status = status;
+    }
+
+    /// As of the end of the last step; with who came since.
+    pub(crate) fn status(&self) -> EngineStatus {
+        let inner = self.lock();
+        let came: usize = inner.newcomers.iter().map(|arrival| arrival.request.choices as usize).sum();
+        EngineStatus { waiting: inner.status.waiting + came, ..inner.status }
+    }
+}

@@ -1,0 +1,134 @@
+//! Payers share the budget: in virtual steps, so that the machine does not matter.
+
+use super::*;
+use crate::request::Payer;
+
+const MANY: Payer = Payer([1; 32]);
+const ONE: Payer = Payer([2; 32]);
+
+fn request(payer: Payer, prompt_tokens: usize, max_tokens: usize) -> Request {
+    let prompt = (0..prompt_tokens as u32).map(|n| 300 + n * 7 % 600).collect();
+    let params = Params { ignore_eos: true, ..sampled(prompt_tokens as u64, max_tokens) };
+    Request::new(prompt, params).with_payer(payer)
+}
+
+/// Steps from now until an answer has its first token, and until it ends. All answers are read on.
+fn steps(world: &mut World, mut watched: Answer, others: &mut [Answer]) -> (usize, usize) {
+    let (mut reading, mut first) = (Reading::default(), None);
+    for step in 1..50_000 {
+        world.step();
+        others.iter_mut().for_each(|answer| Reading::default().take(answer));
+        reading.take(&mut watched);
+        if let Some(read) = reading.choices.get(&0) {
+            first.get_or_insert(step);
+            if read.outcome.is_some() {
+                return (first.expect("just set"), step);
+            }
+        }
+    }
+    panic!("it never ends");
+}
+
+fn submit(world: &mut World, count: usize, request: impl Fn() -> Request) -> Vec<Answer> {
+    (0..count).map(|_| world.submit(request()).expect("taken").1).collect()
+}
+
+#[test]
+fn a_hundred_requests_of_one_payer_do_not_starve_the_one_of_another() {
+    let limits = SchedulerLimits { blocks: 80, ..limits() };
+    let mut world = World::new(limits);
+    let (_, watched) = world.submit(request(ONE, 100, 40)).expect("taken");
+    let (first_alone, all_alone) = steps(&mut world, watched, &mut []);
+
+    let mut world = World::new(limits);
+    let mut crowd = submit(&mut world, 100, || request(MANY, 100, 40));
+    for _ in 0..20 {
+        world.step();
+        crowd.iter_mut().for_each(|answer| Reading::default().take(answer));
+    }
+    assert_eq!(world.scheduler.status().running, limits.running, "every place is taken");
+    let (_, watched) = world.submit(request(ONE, 100, 40)).expect("taken");
+    let (first, all) = steps(&mut world, watched, &mut crowd);
+    println!("alone {first_alone} and {all_alone} steps, in the crowd {first} and {all}");
+    assert!(first <= 2 * first_alone + 2, "the first token after {first} steps, {first_alone} alone");
+    assert!(all <= 2 * all_alone, "all after {all} steps, {all_alone} alone");
+    assert!(world.scheduler.status().waiting > 80, "the crowd still waits");
+}
+
+#[test]
+fn a_payer_alone_has_the_whole_machine() {
+    let mut world = World::new(limits());
+    let _crowd = submit(&mut world, 20, || request(MANY, 100, 40));
+    world.step();
+    world.step();
+    assert!(matches!(world.step(), Progress::Ran(64)), "a step is full");
+}
+
+#[test]
+fn prompts_of_two_payers_are_read_at_the_same_pace() {
+    let mut world = World::new(SchedulerLimits { step_tokens: 32, ..limits() });
+    let _crowd = submit(&mut world, 5, || request(MANY, 480, 1));
+    world.step();
+    let (_, _watched) = world.submit(request(ONE, 480, 1)).expect("taken");
+    for _ in 0..20 {
+        world.step();
+    }
+    let read = |payer| {
+        let jobs = world.scheduler.jobs.values().filter(move |job| job.payer == payer);
+        jobs.map(|job| job.computed).sum::<usize>()
+    };
+    let (many, one) = (read(MANY), read(ONE));
+    assert!(one.abs_diff(many) <= 64, "{one} and {many} tokens");
+}
+
+#[test]
+fn what_is_computed_again_is_not_charged_again() {
+    // The cache holds one of two long answers, so the younger is put back again and again.
+    let mut world = World::new(SchedulerLimits { context: 320, blocks: 21, ..limits() });
+    let mut answers = submit(&mut world, 2, || request(MANY, 100, 150));
+    let mut readings = [Reading::default(), Reading::default()];
+    while world.step() != Progress::Idle(None) {
+        answers.iter_mut().zip(&mut readings).for_each(|(answer, reading)| reading.take(answer));
+    }
+    assert!(world.scheduler.preemptions > 0);
+    answers.iter_mut().zip(&mut readings).for_each(|(answer, reading)| reading.take(answer));
+    let (tokens, _, _) = alone(&request(MANY, 100, 150).prompt, &request(MANY, 100, 150).params, 0, 320);
+    assert!(readings.iter().all(|reading| reading.choices[&0].tokens == tokens));
+}
+
+#[test]
+fn a_prompt_gets_its_piece_of_every_step_however_many_write() {
+    let limits = SchedulerLimits { running: 30, step_tokens: 46, ..limits() };
+    let mut world = World::new(limits);
+    let mut crowd = submit(&mut world, 29, || request(MANY, 17, 400));
+    for _ in 0..30 {
+        world.step();
+        crowd.iter_mut().for_each(|answer| Reading::default().take(answer));
+    }
+    let (_, watched) = world.submit(request(MANY, 161, 5)).expect("taken");
+    let (first, _) = steps(&mut world, watched, &mut crowd);
+    assert!(first <= 161usize.div_ceil(46 - 29) + 1, "{first} steps");
+}
+
+/// The gap between a stream's tokens is one step, and a step is no longer than its budget.
+#[test]
+fn a_running_stream_gets_a_token_in_every_step_while_a_long_prompt_arrives() {
+    let mut world = World::new(limits());
+    let (_, mut stream) = world.submit(request(ONE, 20, 100)).expect("taken");
+    let mut reading = Reading::default();
+    while reading.choices.is_empty() {
+        world.step();
+        reading.take(&mut stream);
+    }
+    let (_, mut arriving) = world.submit(request(MANY, 500, 1)).expect("taken");
+    let mut there = Reading::default();
+    while there.choices.is_empty() {
+        let before = reading.choices[&0].tokens.len();
+        let Progress::Ran(rows) = world.step() else { panic!("there is work") };
+        assert!(rows <= world.limits.step_tokens);
+        reading.take(&mut stream);
+        there.take(&mut arriving);
+        assert_eq!(reading.choices[&0].tokens.len(), before + 1);
+    }
+    assert!(there.read.len() >= 500 / world.limits.step_tokens, "it came in pieces: {:?}", there.read);
+}
