@@ -13,7 +13,7 @@ fn request(payer: Payer, prompt_tokens: usize, max_tokens: usize) -> Request {
 }
 
 /// Steps from now until an answer has its first token, and until it ends. All answers are read on.
-fn steps(world: &mut World, mut watched: Answer, others: &mut [Answer]) -> (usize, usize) {
+fn steps(world: &mut World<'_>, mut watched: Answer, others: &mut [Answer]) -> (usize, usize) {
     let (mut reading, mut first) = (Reading::default(), None);
     for step in 1..50_000 {
         world.step();
@@ -29,7 +29,7 @@ fn steps(world: &mut World, mut watched: Answer, others: &mut [Answer]) -> (usiz
     panic!("it never ends");
 }
 
-fn submit(world: &mut World, count: usize, request: impl Fn() -> Request) -> Vec<Answer> {
+fn submit(world: &mut World<'_>, count: usize, request: impl Fn() -> Request) -> Vec<Answer> {
     (0..count).map(|_| world.submit(request()).expect("taken").1).collect()
 }
 
