@@ -139,6 +139,11 @@ impl<'m> Job<'m> {
         (self.tokens.len() + 1).div_ceil(PAGE)
     }
 
+    /// Blocks of these that it does not have yet.
+    pub(crate) fn blocks_promised(&self) -> usize {
+        self.blocks_needed().saturating_sub(self.table.pages().len())
+    }
+
     /// Begins, or goes on after a preemption, with so many tokens out of the cache.
     pub(crate) fn begin(&mut self, cached: usize) {
         self.computed = cached;

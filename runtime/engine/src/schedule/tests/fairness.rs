@@ -110,6 +110,41 @@ fn a_prompt_gets_its_piece_of_every_step_however_many_write() {
     assert!(first <= 161usize.div_ceil(46 - 29) + 1, "{first} steps");
 }
 
+/// Both places are taken, and a claim to one of them is there; but what would be freed is not room enough.
+#[test]
+fn nobody_is_put_back_in_vain() {
+    let mut world = World::new(SchedulerLimits { running: 2, blocks: 32, ..limits() });
+    let mut crowd = submit(&mut world, 2, || request(MANY, 200, 38));
+    while world.scheduler.status().held_blocks < 26 {
+        world.step();
+    }
+    let (_, mut watched) = world.submit(request(ONE, 400, 5)).expect("taken");
+    let mut readings = [Reading::default(), Reading::default()];
+    while readings.iter().any(|reading| reading.choices.get(&0).is_none_or(|read| read.outcome.is_none())) {
+        world.step();
+        crowd.iter_mut().zip(&mut readings).for_each(|(answer, reading)| reading.take(answer));
+        assert_eq!(world.scheduler.preemptions, 0);
+    }
+    world.run_dry();
+    let mut reading = Reading::default();
+    reading.take(&mut watched);
+    assert_eq!(reading.choices[&0].outcome, Some(Ok(Finish::Length)), "its turn came afterwards");
+}
+
+/// Who holds more than his share gives a whole answer up for another payer, and only so much.
+#[test]
+fn a_payer_with_most_of_the_blocks_gives_some_up_for_another() {
+    let mut world = World::new(SchedulerLimits { running: 8, blocks: 40, ..limits() });
+    let mut crowd = submit(&mut world, 4, || request(MANY, 120, 100));
+    while world.scheduler.status().running < 4 || world.scheduler.status().held_blocks < 32 {
+        world.step();
+    }
+    let (_, watched) = world.submit(request(ONE, 150, 5)).expect("taken");
+    let (first, _) = steps(&mut world, watched, &mut crowd);
+    assert!(first <= 4, "{first} steps");
+    assert_eq!(world.scheduler.preemptions, 1);
+}
+
 /// The gap between a stream's tokens is one step, and a step is no longer than its budget.
 #[test]
 fn a_running_stream_gets_a_token_in_every_step_while_a_long_prompt_arrives() {
