@@ -45,6 +45,85 @@ fn top_p_cuts_exactly_at_its_mass() {
     assert_eq!(kinds(f32::MIN_POSITIVE), [0]);
 }
 
+/// The tokens that 300 draws at temperature 1 find.
+fn kinds(sampling: Sampling, logits: &[f32]) -> Vec<u32> {
+    let mut sampler = Sampler::new(Sampling { temperature: 1.0, ..sampling }, &[]).expect("in range");
+    let mut seen: Vec<u32> = (0..300).map(|_| sampler.choose(logits).expect("finite")).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    seen
+}
+
+#[test]
+fn top_k_keeps_the_likeliest_and_the_lowest_ids_among_equals() {
+    let logits = [0.0f32, 0.5, 0.0, 0.5, 0.0];
+    let top_k = |top_k| kinds(Sampling { top_k, ..Sampling::greedy() }, &logits);
+    assert_eq!(top_k(1), [1]);
+    assert_eq!(top_k(2), [1, 3]);
+    assert_eq!(top_k(3), [0, 1, 3]);
+    assert_eq!(top_k(5), [0, 1, 2, 3, 4]);
+    assert_eq!(top_k(1000), [0, 1, 2, 3, 4]);
+    assert_eq!(top_k(0), [0, 1, 2, 3, 4], "off");
+}
+
+#[test]
+fn min_p_cuts_at_its_share_of_the_likeliest() {
+    // Half as likely, each.
+    let logits: Vec<f32> = (0..4).map(|n| -std::f32::consts::LN_2 * n as f32).collect();
+    let min_p = |min_p| kinds(Sampling { min_p, ..Sampling::greedy() }, &logits);
+    assert_eq!(min_p(0.6), [0]);
+    assert_eq!(min_p(0.49), [0, 1]);
+    assert_eq!(min_p(0.2), [0, 1, 2]);
+    assert_eq!(min_p(0.0), [0, 1, 2, 3]);
+    // Of what top_k leaves, top_p takes its share: 2/3 of the two.
+    let both = Sampling { top_k: 2, top_p: 0.6, ..Sampling::greedy() };
+    assert_eq!(kinds(both, &logits), [0]);
+    assert_eq!(kinds(Sampling { top_p: 0.7, ..both }, &logits), [0, 1]);
+}
+
+#[test]
+fn penalties_of_the_answer_count_what_was_chosen() {
+    let logits = [1.0f32, 0.9, 0.0];
+    let chosen = |sampling: Sampling| {
+        let mut sampler = Sampler::new(sampling, &[]).expect("in range");
+        sampler.observe(&[0, 0, 0]); // a prompt, which does not count
+        (0..5).map(|_| sampler.choose(&logits).expect("finite")).collect::<Vec<_>>()
+    };
+    let present = Sampling { presence_penalty: 0.5, ..Sampling::greedy() };
+    assert_eq!(chosen(present), [0, 1, 0, 0, 0], "once for each token");
+    let frequent = Sampling { frequency_penalty: 0.5, ..Sampling::greedy() };
+    assert_eq!(chosen(frequent), [0, 1, 0, 1, 0], "each time; then both stand at zero and below");
+}
+
+#[test]
+fn choices_of_one_seed_draw_other_numbers_and_the_first_those_of_the_seed() {
+    let logits: Vec<f32> = (0..50).map(|i| (i % 7) as f32 * 0.3).collect();
+    let draws_of = |choice| {
+        let mut sampler = sampler(1.0, 1.0, 7).for_choice(choice);
+        (0..200).map(|_| sampler.choose(&logits).expect("finite")).collect::<Vec<_>>()
+    };
+    assert_eq!(draws_of(0), draws(1.0, 1.0, 7, &logits));
+    assert_ne!(draws_of(1), draws_of(0));
+    assert_ne!(draws_of(1), draws_of(2));
+    assert_eq!(draws_of(2), draws_of(2));
+}
+
+#[test]
+fn what_a_mask_forbids_is_never_drawn() {
+    let mut mask = TokenMask::all(3);
+    mask.forbid(1);
+    for temperature in [0.0, 2.0] {
+        let mut sampler = sampler(temperature, 1.0, 3).with_bias(&[(1, 100.0)]);
+        assert!((0..200).all(|_| sampler.choose_among(&[0.0, 5.0, 1.0], Some(&mask)) != Ok(1)));
+        mask.allow(1);
+        assert!((0..200).any(|_| sampler.choose_among(&[0.0, 5.0, 1.0], Some(&mask)) == Ok(1)));
+        mask.forbid(1);
+    }
+    mask.forbid_all();
+    let nothing = sampler(1.0, 1.0, 3).choose_among(&[0.0; 3], Some(&mask));
+    assert_eq!(nothing, Err(GenerateError::NothingAllowed));
+}
+
 #[test]
 fn draws_follow_the_probabilities() {
     let logits = [0.0f32, -std::f32::consts::LN_2];
@@ -106,4 +185,7 @@ fn parameters_out_of_range_are_refused_by_name() {
     assert_eq!(with(|s| s.top_p = 0.0), "top_p");
     assert_eq!(with(|s| s.top_p = 1.1), "top_p");
     assert_eq!(with(|s| s.repetition_penalty = 0.0), "repetition_penalty");
+    assert_eq!(with(|s| s.min_p = -0.1), "min_p");
+    assert_eq!(with(|s| s.presence_penalty = 2.1), "presence_penalty");
+    assert_eq!(with(|s| s.frequency_penalty = f32::NAN), "frequency_penalty");
 }

@@ -4,6 +4,9 @@ use zeroize::Zeroizing;
 
 use crate::tokenizer::TextStream;
 
+/// Bytes that are held back at most, as a rule: a stop string and a token. Text that grows leaves copies behind.
+const USUAL: usize = 1024;
+
 /// Holds text back for as long as it may still become a stop string.
 pub(crate) struct StopFilter<'a> {
     stream: TextStream<'a>,
@@ -16,7 +19,7 @@ pub(crate) struct StopFilter<'a> {
 impl<'a> StopFilter<'a> {
     /// At the start of an answer. No stop string is empty.
     pub(crate) fn new(stream: TextStream<'a>, stops: Vec<String>) -> Self {
-        Self { stream, stops, held: Zeroizing::default(), ready: 0 }
+        Self { stream, stops, held: Zeroizing::new(String::with_capacity(USUAL)), ready: 0 }
     }
 
     /// Takes a token; true if a stop string is complete.

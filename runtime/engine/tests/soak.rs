@@ -9,7 +9,7 @@ use std::{
 
 use cocoon_engine::{Answer, Engine, EngineOptions, Event, Finish, Params, Payer, Request, Salt, Sampling};
 
-/// Requests of the soak; a multiple of the clients.
+/// Requests of the soak, unless `COCOON_SOAK_REQUESTS` says otherwise.
 const REQUESTS: usize = 4_000;
 const CLIENTS: usize = 8;
 /// What may be resident more after the second half than after the first: allocators round.
@@ -92,15 +92,17 @@ fn settle(engine: &Engine) {
 
 #[test]
 fn thousands_of_requests_leave_no_block_and_no_memory_behind() {
+    let given = std::env::var("COCOON_SOAK_REQUESTS").ok().and_then(|text| text.parse().ok());
+    let requests: usize = given.unwrap_or(REQUESTS);
     let engine = engine();
-    let whole = soak(&engine, 0..REQUESTS / 2);
+    let whole = soak(&engine, 0..requests / 2);
     settle(&engine);
     let (half, first) = (resident(), engine.status());
-    let whole = whole + soak(&engine, REQUESTS / 2..REQUESTS);
+    let whole = whole + soak(&engine, requests / 2..requests);
     settle(&engine);
     let (end, last) = (resident(), engine.status());
     println!("{whole} whole answers; {half} bytes at half time, {end} at the end; {last:?}");
-    assert!(whole >= REQUESTS * 8 / 10);
+    assert!(whole >= requests * 8 / 10);
     assert!(last.preemptions > first.preemptions && first.preemptions > 0, "{last:?}");
     assert!(end < half + SLACK, "{half} bytes at half time, {end} at the end");
 }

@@ -72,6 +72,11 @@ impl Blocks {
         true
     }
 
+    /// Blocks that nobody holds but this sequence.
+    pub(crate) fn held_alone(&self, table: &Table) -> usize {
+        table.pages().iter().filter(|block| self.blocks[**block as usize].holders == 1).count()
+    }
+
     /// How many blocks of a beginning are here, and how many of these are idle.
     pub(crate) fn find(&self, names: &[Name]) -> (usize, usize) {
         let found: Vec<u32> = names.iter().map_while(|name| self.named.get(name).copied()).collect();
@@ -177,8 +182,10 @@ mod tests {
         blocks.share(&names(1, 2), &mut second);
         assert_eq!(second.pages(), first.pages());
         assert_eq!((blocks.held(), blocks.available()), (2, 2));
+        assert_eq!(blocks.held_alone(&first), 0);
         blocks.release(&mut first, false);
         assert_eq!((blocks.held(), blocks.idle()), (2, 0), "the other holds them");
+        assert_eq!(blocks.held_alone(&second), 2);
         let pages = second.pages().to_vec();
         blocks.release(&mut second, false);
         assert_eq!((blocks.held(), blocks.idle(), blocks.find(&names(1, 2))), (0, 0, (0, 0)));

@@ -26,6 +26,8 @@ pub(crate) struct Job<'m> {
     /// Prompt and answer.
     pub(crate) tokens: Zeroizing<Vec<u32>>,
     prompt: usize,
+    /// The most tokens that it can come to.
+    most: usize,
     /// Tokens whose keys and values are in the table.
     pub(crate) computed: usize,
     /// The most that ever were: what is computed again after a preemption is not charged again.
@@ -53,8 +55,9 @@ struct Fork {
 }
 
 impl<'m> Job<'m> {
-    /// The first choice of a request; the others wait inside it.
-    pub(crate) fn new(model: &'m Model, arrival: Arrival) -> Self {
+    /// The first choice of a request; the others wait inside it. A context of so many tokens was checked to hold more than
+    /// its prompt.
+    pub(crate) fn new(model: &'m Model, arrival: Arrival, context: usize) -> Self {
         let Arrival { id, request, outlet, ticket } = arrival;
         let Request { prompt, params, choices, payer, salt, constraints } = request;
         let params = Arc::new(params);
@@ -66,6 +69,7 @@ impl<'m> Job<'m> {
             id,
             payer,
             prompt: prompt.len(),
+            most: context.min(prompt.len().saturating_add(params.max_tokens)),
             tokens: prompt,
             computed: 0,
             charged: 0,
@@ -91,6 +95,7 @@ impl<'m> Job<'m> {
             payer: self.payer,
             tokens: prompt.to_vec().into(),
             prompt: self.prompt,
+            most: self.most,
             computed: 0,
             charged: 0,
             table: Table::default(),
@@ -134,11 +139,22 @@ impl<'m> Job<'m> {
         (self.tokens.len() + 1).div_ceil(PAGE)
     }
 
+    /// Blocks of these that it does not have yet.
+    pub(crate) fn blocks_promised(&self) -> usize {
+        self.blocks_needed().saturating_sub(self.table.pages().len())
+    }
+
     /// Begins, or goes on after a preemption, with so many tokens out of the cache.
     pub(crate) fn begin(&mut self, cached: usize) {
         self.computed = cached;
         self.charged = self.charged.max(cached);
         self.ticket = None;
+        if self.tokens.capacity() < self.most {
+            // Room for all of it now: a list that grows leaves copies of itself behind.
+            let mut tokens = Zeroizing::new(Vec::with_capacity(self.most));
+            tokens.extend_from_slice(&self.tokens);
+            self.tokens = tokens;
+        }
         if !self.started {
             self.started = true;
             self.outlet.push(Event::Started { cached_tokens: cached });

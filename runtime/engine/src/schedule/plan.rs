@@ -126,7 +126,8 @@ impl Scheduler<'_> {
 
     /// Begins with an answer that waits, if there is a place and room for all its tokens.
     fn admit(&mut self, id: u64, plan: &mut Plan) -> bool {
-        if !self.make_place(id, plan) || !self.make_room(id, plan) {
+        // Room first: whoever gives his blocks up for it gives his place up as well, so that nobody is put back in vain.
+        if !self.make_room(id, plan) || !self.make_place(id, plan) {
             return false;
         }
         let job = self.jobs.get_mut(&id).expect("it waits");
@@ -153,30 +154,39 @@ impl Scheduler<'_> {
     }
 
     /// Room for all tokens of an answer that waits. Where there is not enough, paused answers give way, and a payer who
-    /// still has no less than this one when he gave a whole answer's blocks.
+    /// still has no less than this one when he gave a whole answer's blocks; but only if that makes room enough.
     fn make_room(&mut self, id: u64, plan: &mut Plan) -> bool {
-        let payer = self.jobs[&id].payer;
-        loop {
-            let job = self.jobs.get_mut(&id).expect("it waits");
-            let all = job.blocks_needed();
-            let (shared, idle) = self.blocks.find(job.shareable());
-            let needed = all - shared;
-            if self.blocks.available() - idle >= needed {
-                return true;
-            }
-            let own = self.blocks_of(payer) + needed;
+        let mut victims = Vec::new();
+        let mut lacking = self.blocks_lacking(id);
+        let own = self.blocks_of(self.jobs[&id].payer, &[]) + self.jobs[&id].blocks_needed();
+        while lacking > 0 {
+            let share = |job: &Job<'_>| self.blocks_of(job.payer, &victims);
             let gives_way = |job: &&Job<'_>| {
-                job.is_paused()
-                    || (job.payer != payer && self.blocks_of(job.payer) >= own + job.table.pages().len())
+                let can_spare = || share(job) >= own + job.table.pages().len();
+                !victims.contains(&job.id) && (job.is_paused() || can_spare())
             };
-            let Some(victim) = self.last_of(gives_way, |job| self.blocks_of(job.payer)) else { return false };
-            self.put_back(victim, plan);
+            let Some(victim) = self.last_of(gives_way, share) else { return false };
+            let job = &self.jobs[&victim];
+            lacking = lacking.saturating_sub(self.blocks.held_alone(&job.table) + job.blocks_promised());
+            victims.push(victim);
         }
+        victims.into_iter().for_each(|victim| self.put_back(victim, plan));
+        self.blocks_lacking(id) == 0
+    }
+
+    /// Blocks that are missing before an answer that waits has room for all its tokens.
+    fn blocks_lacking(&mut self, id: u64) -> usize {
+        let job = self.jobs.get_mut(&id).expect("it waits");
+        let all = job.blocks_needed();
+        let (shared, idle) = self.blocks.find(job.shareable());
+        // What those in progress have still to read is theirs.
+        let promised: usize = self.running().map(Job::blocks_promised).sum();
+        (all - shared + promised).saturating_sub(self.blocks.available() - idle)
     }
 
     /// Who is put back when an answer in progress needs a block: a paused one, or the youngest of the payer with most.
     fn who_gives_way(&self) -> Option<u64> {
-        self.last_of(|_| true, |job| self.blocks_of(job.payer))
+        self.last_of(|_| true, |job| self.blocks_of(job.payer, &[]))
     }
 
     /// Of the answers in progress that `may` be put back: a paused one first, then of the payer with the largest
@@ -206,8 +216,9 @@ impl Scheduler<'_> {
         self.lanes.iter().flat_map(|(_, lane)| &lane.running).map(|id| &self.jobs[id])
     }
 
-    /// Blocks that a payer's answers hold.
-    fn blocks_of(&self, payer: Payer) -> usize {
-        self.running().filter(|job| job.payer == payer).map(|job| job.table.pages().len()).sum()
+    /// Blocks that a payer's answers hold, but for some of them.
+    fn blocks_of(&self, payer: Payer, but_for: &[u64]) -> usize {
+        let answers = self.running().filter(|job| job.payer == payer && !but_for.contains(&job.id));
+        answers.map(|job| job.table.pages().len()).sum()
     }
 }

@@ -76,7 +76,7 @@ impl<'m> Scheduler<'m> {
     /// Makes one step. `now` is time since any fixed moment.
     pub(crate) fn step(&mut self, now: Duration, observer: Observer<'_>) -> Progress {
         for arrival in self.lobby.newcomers() {
-            let job = Job::new(&self.machine.model, arrival);
+            let job = Job::new(&self.machine.model, arrival, self.limits.context);
             self.lanes.enter(job.payer, job.id);
             self.jobs.insert(job.id, job);
         }

@@ -83,24 +83,6 @@ fn a_client_that_leaves_cancels_its_answer() {
     assert!(log.contains("outcome=Cancelled"), "{log}");
 }
 
-/// Two places, taken by readers that do not read: whoever reads is answered all the same.
-#[test]
-fn readers_that_do_not_read_keep_nobody_out() {
-    let setup = Setup::new();
-    let config = config(2, 40, &setup.weights());
-    let guest = Setup { config, ..setup }.start();
-    let peer = guest.trusted();
-    let deaf: Vec<_> = (0..4).map(|seed| guest.send(&sealed(&peer, &header(&peer), &long(seed)).0)).collect();
-    for seed in 0..6 {
-        let body =
-            question("Write about lists.", &format!(r#","stream":true,"max_tokens":50,"seed":{seed}"#));
-        let heard = guest.ask(&peer, &header(&peer), &body);
-        assert!(matches!(heard.receipt().receipt().outcome, Outcome::Stop | Outcome::Length));
-    }
-    drop(deaf);
-    guest.wait_for("idle", |health| (health.running, health.queued) == (0, 0));
-}
-
 #[test]
 fn usage_grows_frame_by_frame_for_who_is_blind() {
     let guest = Setup::new().start();

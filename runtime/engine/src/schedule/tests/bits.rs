@@ -84,6 +84,10 @@ fn request(dice: &mut Dice) -> (Client, Request) {
 
 /// A random history. Every answer that was not cancelled is what it would be alone, to the last bit of each logit.
 fn history(seed: u64) -> Tally {
+    history_on(machine(), seed)
+}
+
+fn history_on(machine: &Machine, seed: u64) -> Tally {
     let mut dice = Dice(seed);
     let limits = SchedulerLimits {
         context: 200,
@@ -92,7 +96,7 @@ fn history(seed: u64) -> Tally {
         blocks: 13 + dice.below(30),
         patience: Duration::from_millis(400),
     };
-    let mut world = World::new(limits);
+    let mut world = World::on(machine, limits, waiting());
     let mut clients: Vec<Client> = Vec::new();
     for step in 0.. {
         if step < 150 && dice.one_in(6) {
@@ -129,7 +133,7 @@ fn history(seed: u64) -> Tally {
     tally
 }
 
-fn judge(client: &mut Client, world: &World, tally: &mut Tally) {
+fn judge(client: &mut Client, world: &World<'_>, tally: &mut Tally) {
     let Client { id, prompt, params, choices, answer, reading, deaf, .. } = client;
     if let Some(answer) = answer {
         reading.take(answer);
@@ -187,6 +191,22 @@ fn every_answer_has_the_bits_that_it_has_alone() {
     println!("{all:?}");
     assert!(all.whole > 200 && all.cancelled > 30 && all.deaf > 3, "{all:?}");
     assert!(all.cached > 1_000 && all.preemptions > 100, "it was tried under pressure: {all:?}");
+}
+
+/// What runs alone runs on the best set that the machine has.
+#[test]
+fn a_batch_has_the_same_bits_on_every_instruction_set_and_any_number_of_threads() {
+    let tally = history(5);
+    for set in InstructionSet::ALL.into_iter().filter(|set| set.is_supported()) {
+        for threads in [1, 3] {
+            assert_eq!(
+                history_on(&Machine::new(model(), Pool::new(threads, set)), 5),
+                tally,
+                "{}",
+                set.name()
+            );
+        }
+    }
 }
 
 #[test]

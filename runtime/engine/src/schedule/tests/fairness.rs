@@ -13,7 +13,7 @@ fn request(payer: Payer, prompt_tokens: usize, max_tokens: usize) -> Request {
 }
 
 /// Steps from now until an answer has its first token, and until it ends. All answers are read on.
-fn steps(world: &mut World, mut watched: Answer, others: &mut [Answer]) -> (usize, usize) {
+fn steps(world: &mut World<'_>, mut watched: Answer, others: &mut [Answer]) -> (usize, usize) {
     let (mut reading, mut first) = (Reading::default(), None);
     for step in 1..50_000 {
         world.step();
@@ -29,7 +29,7 @@ fn steps(world: &mut World, mut watched: Answer, others: &mut [Answer]) -> (usiz
     panic!("it never ends");
 }
 
-fn submit(world: &mut World, count: usize, request: impl Fn() -> Request) -> Vec<Answer> {
+fn submit(world: &mut World<'_>, count: usize, request: impl Fn() -> Request) -> Vec<Answer> {
     (0..count).map(|_| world.submit(request()).expect("taken").1).collect()
 }
 
@@ -108,6 +108,41 @@ fn a_prompt_gets_its_piece_of_every_step_however_many_write() {
     let (_, watched) = world.submit(request(MANY, 161, 5)).expect("taken");
     let (first, _) = steps(&mut world, watched, &mut crowd);
     assert!(first <= 161usize.div_ceil(46 - 29) + 1, "{first} steps");
+}
+
+/// Both places are taken, and a claim to one of them is there; but what would be freed is not room enough.
+#[test]
+fn nobody_is_put_back_in_vain() {
+    let mut world = World::new(SchedulerLimits { running: 2, blocks: 32, ..limits() });
+    let mut crowd = submit(&mut world, 2, || request(MANY, 200, 38));
+    while world.scheduler.status().held_blocks < 26 {
+        world.step();
+    }
+    let (_, mut watched) = world.submit(request(ONE, 400, 5)).expect("taken");
+    let mut readings = [Reading::default(), Reading::default()];
+    while readings.iter().any(|reading| reading.choices.get(&0).is_none_or(|read| read.outcome.is_none())) {
+        world.step();
+        crowd.iter_mut().zip(&mut readings).for_each(|(answer, reading)| reading.take(answer));
+        assert_eq!(world.scheduler.preemptions, 0);
+    }
+    world.run_dry();
+    let mut reading = Reading::default();
+    reading.take(&mut watched);
+    assert_eq!(reading.choices[&0].outcome, Some(Ok(Finish::Length)), "its turn came afterwards");
+}
+
+/// Who holds more than his share gives a whole answer up for another payer, and only so much.
+#[test]
+fn a_payer_with_most_of_the_blocks_gives_some_up_for_another() {
+    let mut world = World::new(SchedulerLimits { running: 8, blocks: 40, ..limits() });
+    let mut crowd = submit(&mut world, 4, || request(MANY, 120, 100));
+    while world.scheduler.status().running < 4 || world.scheduler.status().held_blocks < 32 {
+        world.step();
+    }
+    let (_, watched) = world.submit(request(ONE, 150, 5)).expect("taken");
+    let (first, _) = steps(&mut world, watched, &mut crowd);
+    assert!(first <= 4, "{first} steps");
+    assert_eq!(world.scheduler.preemptions, 1);
 }
 
 /// The gap between a stream's tokens is one step, and a step is no longer than its budget.

@@ -114,7 +114,7 @@ fn paused_answers_give_their_places_and_blocks_up_to_those_who_read() {
 fn as_much_waits_as_may_and_no_more() {
     let payer = |n: u8, request: Request| request.with_payer(Payer([n; 32]));
     let waiting = WaitingLimits { answers: 7, of_payer: 3, tokens: 200 };
-    let mut world = World::waiting_at_most(SchedulerLimits { running: 1, ..limits() }, waiting);
+    let mut world = World::on(machine(), SchedulerLimits { running: 1, ..limits() }, waiting);
     let busy = |result: Result<(u64, Answer), SubmitError>| match result {
         Err(SubmitError::Busy(Busy { what, limit })) => (what, limit),
         Err(other) => panic!("{other}"),

@@ -23,13 +23,18 @@ use crate::{
     sequence::Sequence,
 };
 
+fn model() -> Arc<Model> {
+    static MODEL: LazyLock<Arc<Model>> = LazyLock::new(|| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/tiny.gguf");
+        Arc::new(Model::open(&path).expect("the tiny model lies in the repository"))
+    });
+    Arc::clone(&MODEL)
+}
+
 /// The tiny model of the repository on two threads.
 fn machine() -> &'static Machine {
-    static MACHINE: LazyLock<Machine> = LazyLock::new(|| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/tiny.gguf");
-        let model = Arc::new(Model::open(&path).expect("the tiny model lies in the repository"));
-        Machine::new(model, Pool::new(2, InstructionSet::detect()))
-    });
+    static MACHINE: LazyLock<Machine> =
+        LazyLock::new(|| Machine::new(model(), Pool::new(2, InstructionSet::detect())));
     &MACHINE
 }
 
@@ -65,8 +70,8 @@ impl Bits {
 }
 
 /// A scheduler with a clock of its own and a note of all logits.
-struct World {
-    scheduler: Scheduler<'static>,
+struct World<'m> {
+    scheduler: Scheduler<'m>,
     lobby: Arc<Lobby>,
     limits: SchedulerLimits,
     now: Duration,
@@ -74,14 +79,16 @@ struct World {
     seen: BTreeMap<u64, Bits>,
 }
 
-impl World {
+impl World<'static> {
     fn new(limits: SchedulerLimits) -> Self {
-        Self::waiting_at_most(limits, waiting())
+        Self::on(machine(), limits, waiting())
     }
+}
 
-    fn waiting_at_most(limits: SchedulerLimits, waiting: WaitingLimits) -> Self {
+impl<'m> World<'m> {
+    fn on(machine: &'m Machine, limits: SchedulerLimits, waiting: WaitingLimits) -> Self {
         let lobby = Lobby::new(waiting);
-        let scheduler = Scheduler::new(machine(), Arc::clone(&lobby), limits);
+        let scheduler = Scheduler::new(machine, Arc::clone(&lobby), limits);
         Self { scheduler, lobby, limits, now: Duration::ZERO, next_id: 0, seen: BTreeMap::new() }
     }
 

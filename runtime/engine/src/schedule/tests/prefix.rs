@@ -8,7 +8,7 @@ fn text() -> Vec<u32> {
 }
 
 /// Tokens from the cache of a request that runs alone now.
-fn cached(world: &mut World, prompt: &[u32], salt: Option<&str>) -> usize {
+fn cached(world: &mut World<'_>, prompt: &[u32], salt: Option<&str>) -> usize {
     let mut request = Request::new(prompt.to_vec(), sampled(1, 4));
     if let Some(salt) = salt {
         request = request.with_salt(Salt::new(salt.as_bytes()));
@@ -53,7 +53,7 @@ fn nobody_meets_the_blocks_of_another_salt_or_of_none() {
 /// What another can see of a cache is time: the steps that a prompt takes.
 #[test]
 fn under_another_salt_a_prompt_takes_as_long_as_if_nobody_had_asked() {
-    let steps = |world: &mut World, salt: &str| {
+    let steps = |world: &mut World<'_>, salt: &str| {
         let before = world.scheduler.status().steps;
         cached(world, &text(), Some(salt));
         world.scheduler.status().steps - before
