@@ -31,15 +31,14 @@ extern "C" __global__ void __launch_bounds__(256) likeliest(
         if (logit > best) best = logit, token = t;
     }
     values[threadIdx.x] = best, tokens[threadIdx.x] = token, strange[threadIdx.x] = odd;
-    __syncthreads();
     for (u32 half = THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
         if (threadIdx.x < half) {
             const u32 a = threadIdx.x, b = threadIdx.x + half;
             strange[a] |= strange[b];
             if (values[b] > values[a] || (values[b] == values[a] && tokens[b] < tokens[a]))
                 values[a] = values[b], tokens[a] = tokens[b];
         }
-        __syncthreads();
     }
     if (threadIdx.x == 0) {
         const bool infinite = (__float_as_uint(values[0]) & 0x7fffffff) == 0x7f800000;

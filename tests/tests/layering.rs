@@ -17,6 +17,8 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("cocoon-image", "guest-image", &["cocoon-attestation"]),
     ("cocoon-image-build", "guest-image/build", &["cocoon-attestation", "cocoon-image"]),
     ("cocoon-init", "guest-image/init", &[]),
+    ("cocoon-kernels", "kernels", &[]),
+    ("cocoon-ptx-check", "kernels/ptx-check", &[]),
     ("cocoon-protocol", "runtime/protocol", &["cocoon-attestation"]),
     ("cocoon-reference", "runtime/reference", &["cocoon-attestation", "cocoon-contracts"]),
     ("cocoon-engine", "runtime/engine", &["cocoon-kernels"]),

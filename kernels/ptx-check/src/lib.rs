@@ -1,0 +1,31 @@
+//! Runs PTX without a GPU, and finds what a GPU would hide.
+//!
+//! A [`Module`] is parsed from the text that ships; [`Device`] holds memory; [`Device::launch`] runs a grid, thread by
+//! thread, in an [`Order`] of choice. Reads outside of a buffer, misaligned ones, reads of what nobody wrote, barriers
+//! that not all threads reach, and two threads that touch the same byte without a barrier between them are a
+//! [`Fault`] that names file and line of the CUDA source.
+//!
+//! What it holds a kernel to is stricter than what a GPU does: threads of a warp are not in step, each of them is on
+//! its own between barriers; a thread that has ended does not count as one that reached a barrier; floats must name
+//! their rounding, because what does not may be fused by the next driver.
+//!
+//! The subset is what `kernels/cuda` compiles to. Anything else is a [`ParseError`], never a guess: no local memory,
+//! no textures, no calls, no tensor cores, no asynchronous copies.
+//!
+//! After *Parallel Thread Execution ISA*, version 9; names of chapters stand where a rule comes from.
+
+mod arith;
+mod convert;
+mod decode;
+mod error;
+mod instruction;
+mod machine;
+mod memory;
+mod parse;
+mod shadow;
+mod thread;
+
+pub use error::{Fault, FaultKind, LaunchError, ParseError, Place, Space};
+pub use machine::{Grid, Limits, Order, Statistics};
+pub use memory::{Arg, Buffer, Device};
+pub use parse::{Entry, Module};

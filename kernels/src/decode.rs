@@ -1,0 +1,547 @@
+//! A decode step of a Llama: which kernels, in which order, on which memory.
+
+use crate::{
+    BLOCK, MAX_HEAD, PAGE,
+    backend::{Arg, Backend},
+    kernel::{Grid, Kernel},
+    layout::{Format, Packed},
+    step::{self, Choice, Offsets, Row},
+};
+
+/// Bytes of 32 quantised activations: `Quants` in `cuda/common.cuh`.
+const QUANTS_BYTES: usize = 48;
+/// Bytes of a `Chosen` of `cuda/sampling.cuh`.
+const CHOSEN_BYTES: usize = 12;
+
+/// Sizes of a model, and of what runs at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Numbers that a token carries from layer to layer.
+    pub width: usize,
+    /// Width of the feed-forward layer.
+    pub feed_width: usize,
+    /// Heads of attention.
+    pub heads: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Numbers of a head.
+    pub head_len: usize,
+    /// Of the norms.
+    pub epsilon: f32,
+    /// Tokens that there are.
+    pub vocabulary: usize,
+    /// Pages of keys and values on the device.
+    pub pages: usize,
+    /// Most pages of a sequence.
+    pub table_width: usize,
+    /// Most rows of a step.
+    pub rows: usize,
+}
+
+/// A layer's weights: packed on the host, or in memory of a device.
+pub struct Layer<M, V> {
+    /// Before attention.
+    pub attention_norm: V,
+    /// Queries.
+    pub query: M,
+    /// Keys.
+    pub key: M,
+    /// Values.
+    pub value: M,
+    /// After attention.
+    pub attention_out: M,
+    /// Before the feed-forward layer.
+    pub feed_norm: V,
+    /// Gate.
+    pub gate: M,
+    /// Up.
+    pub up: M,
+    /// Down.
+    pub down: M,
+}
+
+/// A model's weights.
+pub struct Weights {
+    /// One row a token.
+    pub embedding: Packed,
+    /// Where the embedding does not serve as the output too.
+    pub output: Option<Packed>,
+    /// Before the output.
+    pub output_norm: Vec<f32>,
+    /// From the first to the last.
+    pub layers: Vec<Layer<Packed, Vec<f32>>>,
+    /// Radians that one position turns each pair of a head by.
+    pub frequencies: Vec<f64>,
+}
+
+/// Why a step was not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The model's sizes do not fit together, or the kernels.
+    #[error("the model's {what}: {found}, where {expected} is needed")]
+    Shape {
+        /// Which size.
+        what: &'static str,
+        /// What it is.
+        found: usize,
+        /// What it has to be.
+        expected: String,
+    },
+    /// A step names something that is not there.
+    #[error("{what}: {found}, where the limit is {limit}")]
+    Step {
+        /// Of what.
+        what: &'static str,
+        /// The number.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Temperature, top_p or penalty out of range.
+    #[error("temperature has to be 0 to 2, top_p over 0 and at most 1, the penalty 0.5 to 2")]
+    Sampling,
+    /// A page that is to be handed out holds something: the tenant before is not wiped.
+    #[error("page {page} holds {words} words that are not zero: it must not change its tenant")]
+    Dirty {
+        /// Which.
+        page: u32,
+        /// How many words.
+        words: u32,
+    },
+    /// The device answers with another length than it was asked for.
+    #[error("the device gave {found} bytes, where {expected} were asked for")]
+    Answer {
+        /// Given.
+        found: usize,
+        /// Asked for.
+        expected: usize,
+    },
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(String),
+}
+
+struct Matrix<B> {
+    format: Format,
+    rows: usize,
+    columns: usize,
+    quants: B,
+    scales: B,
+}
+
+/// A model on a device.
+pub struct Decoder<B: Backend> {
+    shape: Shape,
+    frequencies: Vec<f64>,
+    offsets: Offsets,
+    embedding: Matrix<B::Buffer>,
+    output: Option<Matrix<B::Buffer>>,
+    output_norm: B::Buffer,
+    layers: Vec<Layer<Matrix<B::Buffer>, B::Buffer>>,
+    work: Work<B::Buffer>,
+}
+
+/// Memory that is used again in each step.
+struct Work<B> {
+    input: B,
+    x: B,
+    /// Quantised input of a product.
+    quants: B,
+    query: B,
+    key: B,
+    value: B,
+    attended: B,
+    gate: B,
+    up: B,
+    product: B,
+    logits: B,
+    /// Room to sort in.
+    keys: B,
+    chosen: B,
+    pages: B,
+    list: B,
+    dirty: B,
+}
+
+fn device<E: std::error::Error>(error: E) -> DecodeError {
+    DecodeError::Device(error.to_string())
+}
+
+impl<B: Backend> Decoder<B> {
+    /// Moves a model to a device, and wipes its pages.
+    ///
+    /// # Errors
+    /// The sizes do not fit together, or the device has no room.
+    pub fn new(backend: &mut B, shape: Shape, weights: &Weights) -> Result<Self, DecodeError> {
+        check_shape(&shape, weights)?;
+        let mut floats = |values: &[f32]| {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            backend.upload(&bytes).map_err(device)
+        };
+        let output_norm = floats(&weights.output_norm)?;
+        let norms: Result<Vec<_>, _> = weights
+            .layers
+            .iter()
+            .map(|layer| Ok((floats(&layer.attention_norm)?, floats(&layer.feed_norm)?)))
+            .collect();
+        let mut layers = Vec::with_capacity(weights.layers.len());
+        for (layer, (attention_norm, feed_norm)) in weights.layers.iter().zip(norms?) {
+            layers.push(Layer {
+                attention_norm,
+                query: upload(backend, &layer.query)?,
+                key: upload(backend, &layer.key)?,
+                value: upload(backend, &layer.value)?,
+                attention_out: upload(backend, &layer.attention_out)?,
+                feed_norm,
+                gate: upload(backend, &layer.gate)?,
+                up: upload(backend, &layer.up)?,
+                down: upload(backend, &layer.down)?,
+            });
+        }
+        let offsets = Offsets::new(&shape, weights.frequencies.len());
+        let mut decoder = Self {
+            frequencies: weights.frequencies.clone(),
+            embedding: upload(backend, &weights.embedding)?,
+            output: weights.output.as_ref().map(|output| upload(backend, output)).transpose()?,
+            output_norm,
+            work: work(backend, &shape, layers.len(), offsets.end as usize)?,
+            layers,
+            offsets,
+            shape,
+        };
+        let pages: Vec<u32> = (0..shape.pages as u32).collect();
+        decoder.scrub(backend, &pages)?;
+        Ok(decoder)
+    }
+
+    /// Runs `rows` through the model, and chooses a token after each of the last of them, as many as `choices` are.
+    /// `None` where its logits are not numbers. `tables[s]` are the pages of sequence `s`.
+    ///
+    /// # Errors
+    /// A row, table or choice names something that is not there, or the device fails.
+    pub fn step(
+        &mut self,
+        backend: &mut B,
+        rows: &[Row],
+        tables: &[&[u32]],
+        choices: &[Choice],
+    ) -> Result<Vec<Option<u32>>, DecodeError> {
+        step::check(&self.shape, rows, tables, choices)?;
+        let input = step::pack(&self.shape, &self.offsets, &self.frequencies, rows, tables, choices);
+        backend.write(&self.work.input, &input).map_err(device)?;
+        self.forward(backend, rows.len()).map_err(device)?;
+        if choices.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.choose(backend, rows.len(), choices.len()).map_err(device)?;
+        let answer = backend.read(&self.work.chosen).map_err(device)?;
+        let expected = self.shape.rows * CHOSEN_BYTES;
+        if answer.len() != expected {
+            return Err(DecodeError::Answer { found: answer.len(), expected });
+        }
+        let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let chosen = answer.chunks_exact(CHOSEN_BYTES).take(choices.len());
+        // A token that is not in the vocabulary would be a device that lies.
+        let known = |token: &u32| (*token as usize) < self.shape.vocabulary;
+        Ok(chosen.map(|one| Some(word(one)).filter(|token| word(&one[8..]) == 0 && known(token))).collect())
+    }
+
+    /// The logits of the last step's choices, one after the other: for tests. After a draw they are weights.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn logits(&self, backend: &mut B) -> Result<Vec<f32>, DecodeError> {
+        let bytes = backend.read(&self.work.logits).map_err(device)?;
+        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    /// Wipes pages, and makes sure of it.
+    ///
+    /// # Errors
+    /// There is no such page, or the device fails.
+    pub fn scrub(&mut self, backend: &mut B, pages: &[u32]) -> Result<(), DecodeError> {
+        for pages in pages.chunks(self.shape.pages) {
+            self.list(backend, pages)?;
+            let vectors = self.page_vectors();
+            let args = [Arg::Out(&self.work.pages, 0), Arg::In(&self.work.list, 0), Arg::U32(vectors)];
+            backend.launch(Kernel::Scrub, Grid::each(pages.len()), &args).map_err(device)?;
+            self.prove_clean(backend, pages)?;
+        }
+        Ok(())
+    }
+
+    /// Proves that pages hold nothing, before another tenant gets them.
+    ///
+    /// # Errors
+    /// [`DecodeError::Dirty`] for the first that does; there is no such page, or the device fails.
+    pub fn prove_clean(&mut self, backend: &mut B, pages: &[u32]) -> Result<(), DecodeError> {
+        for pages in pages.chunks(self.shape.pages) {
+            self.list(backend, pages)?;
+            backend.write(&self.work.dirty, &vec![0; pages.len() * 4]).map_err(device)?;
+            let args = [
+                Arg::In(&self.work.pages, 0),
+                Arg::In(&self.work.list, 0),
+                Arg::Out(&self.work.dirty, 0),
+                Arg::U32(self.page_vectors()),
+            ];
+            backend.launch(Kernel::ScrubCheck, Grid::each(pages.len()), &args).map_err(device)?;
+            let counts = backend.read(&self.work.dirty).map_err(device)?;
+            for (page, count) in pages.iter().zip(counts.chunks_exact(4)) {
+                let words = u32::from_le_bytes([count[0], count[1], count[2], count[3]]);
+                if words != 0 {
+                    return Err(DecodeError::Dirty { page: *page, words });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&self, backend: &mut B, pages: &[u32]) -> Result<(), DecodeError> {
+        if let Some(page) = pages.iter().find(|page| **page as usize >= self.shape.pages) {
+            let (found, limit) = (u64::from(*page), self.shape.pages as u64);
+            return Err(DecodeError::Step { what: "page", found, limit });
+        }
+        let bytes: Vec<u8> = pages.iter().flat_map(|page| page.to_le_bytes()).collect();
+        backend.write(&self.work.list, &bytes).map_err(device)
+    }
+
+    /// Vectors of 16 bytes in a page.
+    fn page_vectors(&self) -> u32 {
+        (page_bytes(&self.shape, self.layers.len()) / 16) as u32
+    }
+
+    /// All layers, for all rows of the step.
+    fn forward(&self, backend: &mut B, rows: usize) -> Result<(), B::Error> {
+        let (shape, work, at) = (&self.shape, &self.work, &self.offsets);
+        let embed = [
+            Arg::In(&self.embedding.quants, 0),
+            Arg::In(&self.embedding.scales, 0),
+            Arg::In(&work.input, at.tokens),
+            Arg::Out(&work.x, 0),
+            Arg::U32(shape.width as u32),
+        ];
+        backend.launch(Kernel::Embed(self.embedding.format), Grid::each(rows), &embed)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            self.norm(backend, &layer.attention_norm, 0, rows)?;
+            self.multiply(backend, &layer.query, &work.query, rows)?;
+            self.multiply(backend, &layer.key, &work.key, rows)?;
+            self.multiply(backend, &layer.value, &work.value, rows)?;
+            self.attend(backend, index, rows)?;
+            self.multiply(backend, &layer.attention_out, &work.product, rows)?;
+            self.add(backend, rows)?;
+            self.norm(backend, &layer.feed_norm, 0, rows)?;
+            self.multiply(backend, &layer.gate, &work.gate, rows)?;
+            self.multiply(backend, &layer.up, &work.up, rows)?;
+            let blocks = rows * shape.feed_width / BLOCK;
+            let (gate, up, out) = (Arg::In(&work.gate, 0), Arg::In(&work.up, 0), Arg::Out(&work.quants, 0));
+            backend.launch(
+                Kernel::Swiglu,
+                Grid::blocks(blocks),
+                &[gate, up, out, Arg::U32(blocks as u32)],
+            )?;
+            self.multiply(backend, &layer.down, &work.product, rows)?;
+            self.add(backend, rows)?;
+        }
+        Ok(())
+    }
+
+    /// Norms of the rows from `first` on.
+    fn norm(&self, backend: &mut B, weight: &B::Buffer, first: usize, rows: usize) -> Result<(), B::Error> {
+        let args = [
+            Arg::In(&self.work.x, (first * self.shape.width * 4) as u64),
+            Arg::In(weight, 0),
+            Arg::Out(&self.work.quants, 0),
+            Arg::U32(self.shape.width as u32),
+            Arg::F32(self.shape.epsilon),
+        ];
+        backend.launch(Kernel::RmsNorm, Grid::each(rows), &args)
+    }
+
+    fn multiply(
+        &self,
+        backend: &mut B,
+        matrix: &Matrix<B::Buffer>,
+        out: &B::Buffer,
+        rows: usize,
+    ) -> Result<(), B::Error> {
+        let args = [
+            Arg::In(&matrix.quants, 0),
+            Arg::In(&matrix.scales, 0),
+            Arg::In(&self.work.quants, 0),
+            Arg::Out(out, 0),
+            Arg::U32(matrix.rows as u32),
+            Arg::U32(matrix.columns as u32),
+            Arg::U32(rows as u32),
+        ];
+        backend.launch(Kernel::Matmul(matrix.format), Grid::matmul(matrix.rows, rows), &args)
+    }
+
+    fn add(&self, backend: &mut B, rows: usize) -> Result<(), B::Error> {
+        let count = rows * self.shape.width;
+        let args = [Arg::Out(&self.work.x, 0), Arg::In(&self.work.product, 0), Arg::U32(count as u32)];
+        backend.launch(Kernel::Residual, Grid::numbers(count), &args)
+    }
+
+    /// Rotates, writes into pages, attends, and quantises what came out.
+    fn attend(&self, backend: &mut B, layer: usize, rows: usize) -> Result<(), B::Error> {
+        let (shape, work, at) = (&self.shape, &self.work, &self.offsets);
+        let sizes = [
+            self.layers.len(),
+            shape.heads,
+            shape.kv_heads,
+            shape.head_len,
+            self.frequencies.len(),
+            shape.table_width,
+        ];
+        let sizes: Vec<u8> = sizes.into_iter().flat_map(|size| (size as u32).to_le_bytes()).collect();
+        let rope = [
+            Arg::Out(&work.query, 0),
+            Arg::In(&work.key, 0),
+            Arg::In(&work.value, 0),
+            Arg::In(&work.input, at.angles),
+            Arg::In(&work.input, at.sequences),
+            Arg::In(&work.input, at.positions),
+            Arg::In(&work.input, at.tables),
+            Arg::Out(&work.pages, 0),
+            Arg::Bytes(&sizes),
+            Arg::U32(layer as u32),
+            Arg::F32(1.0 / (shape.head_len as f32).sqrt()),
+        ];
+        backend.launch(Kernel::RopeKv, Grid::each(rows), &rope)?;
+        let attention = [
+            Arg::In(&work.query, 0),
+            Arg::In(&work.pages, 0),
+            Arg::In(&work.input, at.sequences),
+            Arg::In(&work.input, at.positions),
+            Arg::In(&work.input, at.tables),
+            Arg::Out(&work.attended, 0),
+            Arg::Bytes(&sizes),
+            Arg::U32(layer as u32),
+        ];
+        backend.launch(Kernel::Attention, Grid::attention(shape.heads, rows), &attention)?;
+        let blocks = rows * shape.heads * shape.head_len / BLOCK;
+        let args = [Arg::In(&work.attended, 0), Arg::Out(&work.quants, 0), Arg::U32(blocks as u32)];
+        backend.launch(Kernel::Quantise, Grid::blocks(blocks), &args)
+    }
+
+    /// Logits of the last `count` rows, and a token for each.
+    fn choose(&self, backend: &mut B, rows: usize, count: usize) -> Result<(), B::Error> {
+        let (work, at) = (&self.work, &self.offsets);
+        self.norm(backend, &self.output_norm, rows - count, count)?;
+        self.multiply(backend, self.output.as_ref().unwrap_or(&self.embedding), &work.logits, count)?;
+        let vocabulary = Arg::U32(self.shape.vocabulary as u32);
+        let likeliest = [
+            Arg::Out(&work.logits, 0),
+            Arg::In(&work.input, at.recent),
+            Arg::In(&work.input, at.choices),
+            Arg::Out(&work.chosen, 0),
+            vocabulary,
+        ];
+        backend.launch(Kernel::Likeliest, Grid::each(count), &likeliest)?;
+        let draw = [
+            Arg::Out(&work.logits, 0),
+            Arg::Out(&work.keys, 0),
+            Arg::In(&work.input, at.choices),
+            Arg::Out(&work.chosen, 0),
+            Arg::U32(self.shape.vocabulary as u32),
+            Arg::U32(self.shape.vocabulary.next_power_of_two() as u32),
+        ];
+        backend.launch(Kernel::Draw, Grid::each(count), &draw)
+    }
+}
+
+fn page_bytes(shape: &Shape, layers: usize) -> usize {
+    layers * shape.kv_heads * 2 * shape.head_len * PAGE * 2
+}
+
+fn upload<B: Backend>(backend: &mut B, packed: &Packed) -> Result<Matrix<B::Buffer>, DecodeError> {
+    Ok(Matrix {
+        format: packed.format,
+        rows: packed.rows,
+        columns: packed.columns,
+        quants: backend.upload(&packed.quants).map_err(device)?,
+        scales: backend.upload(&packed.scales).map_err(device)?,
+    })
+}
+
+fn work<B: Backend>(
+    backend: &mut B,
+    shape: &Shape,
+    layers: usize,
+    input: usize,
+) -> Result<Work<B::Buffer>, DecodeError> {
+    let queries = shape.heads * shape.head_len;
+    let keys = shape.kv_heads * shape.head_len;
+    let widest = shape.width.max(shape.feed_width).max(queries);
+    let mut room = |bytes: usize| backend.allocate(bytes).map_err(device);
+    Ok(Work {
+        input: room(input)?,
+        x: room(shape.rows * shape.width * 4)?,
+        quants: room(shape.rows * widest / BLOCK * QUANTS_BYTES)?,
+        query: room(shape.rows * queries * 4)?,
+        key: room(shape.rows * keys * 4)?,
+        value: room(shape.rows * keys * 4)?,
+        attended: room(shape.rows * queries * 4)?,
+        gate: room(shape.rows * shape.feed_width * 4)?,
+        up: room(shape.rows * shape.feed_width * 4)?,
+        product: room(shape.rows * shape.width * 4)?,
+        logits: room(shape.rows * shape.vocabulary * 4)?,
+        keys: room(shape.rows * shape.vocabulary.next_power_of_two() * 8)?,
+        chosen: room(shape.rows * CHOSEN_BYTES)?,
+        pages: room(shape.pages * page_bytes(shape, layers))?,
+        list: room(shape.pages * 4)?,
+        dirty: room(shape.pages * 4)?,
+    })
+}
+
+fn check_shape(shape: &Shape, weights: &Weights) -> Result<(), DecodeError> {
+    let fail = |what, found: usize, expected: String| Err(DecodeError::Shape { what, found, expected });
+    let (queries, keys) = (shape.heads * shape.head_len, shape.kv_heads * shape.head_len);
+    for (what, found) in
+        [("width", shape.width), ("feed-forward width", shape.feed_width), ("width of all heads", queries)]
+    {
+        if found == 0 || !found.is_multiple_of(BLOCK) {
+            return fail(what, found, format!("a multiple of {BLOCK}"));
+        }
+    }
+    if shape.head_len == 0 || shape.head_len > MAX_HEAD || !shape.head_len.is_multiple_of(16) {
+        return fail("head length", shape.head_len, format!("a multiple of 16 up to {MAX_HEAD}"));
+    }
+    if shape.kv_heads == 0 || !shape.heads.is_multiple_of(shape.kv_heads) {
+        return fail("heads", shape.heads, format!("a multiple of its {} KV heads", shape.kv_heads));
+    }
+    if weights.frequencies.len() > shape.head_len / 2 {
+        return fail("rotated pairs", weights.frequencies.len(), format!("{} or less", shape.head_len / 2));
+    }
+    for (what, found) in
+        [("pages", shape.pages), ("rows", shape.rows), ("pages of a sequence", shape.table_width)]
+    {
+        if found == 0 {
+            return fail(what, found, "1 or more".to_owned());
+        }
+    }
+    let mut matrices = vec![("embedding", &weights.embedding, shape.vocabulary, shape.width)];
+    matrices.extend(weights.output.as_ref().map(|output| ("output", output, shape.vocabulary, shape.width)));
+    let mut norms = vec![("output norm", &weights.output_norm)];
+    for layer in &weights.layers {
+        norms.extend([("attention norm", &layer.attention_norm), ("feed-forward norm", &layer.feed_norm)]);
+        matrices.extend([
+            ("query", &layer.query, queries, shape.width),
+            ("key", &layer.key, keys, shape.width),
+            ("value", &layer.value, keys, shape.width),
+            ("attention output", &layer.attention_out, shape.width, queries),
+            ("gate", &layer.gate, shape.feed_width, shape.width),
+            ("up", &layer.up, shape.feed_width, shape.width),
+            ("down", &layer.down, shape.width, shape.feed_width),
+        ]);
+    }
+    for (what, matrix, rows, columns) in matrices {
+        if matrix.rows != rows || matrix.columns != columns {
+            return fail(what, matrix.rows, format!("{rows} rows of {columns} columns"));
+        }
+    }
+    match norms.into_iter().find(|(_, norm)| norm.len() != shape.width) {
+        Some((what, norm)) => fail(what, norm.len(), shape.width.to_string()),
+        None => Ok(()),
+    }
+}
