@@ -55,7 +55,9 @@ impl Reader<'_> {
             }
             9 => {
                 let (kind, count) = (self.u32(), self.u64());
-                (0..count).for_each(|_| drop(self.value(kind)));
+                for _ in 0..count {
+                    self.value(kind);
+                }
                 Value::Other
             }
             10 | 11 => Value::Number(self.u64() as f64),
@@ -100,6 +102,11 @@ impl Gguf {
     }
 
     fn matrix(&self, name: &str) -> Option<Packed> {
+        self.rows(name, usize::MAX)
+    }
+
+    /// The first rows of a matrix.
+    fn rows(&self, name: &str, most: usize) -> Option<Packed> {
         let (sizes, kind, start) = self.tensors.get(name)?;
         let format = match kind {
             2 => Format::Q4_0,
@@ -107,7 +114,7 @@ impl Gguf {
             8 => Format::Q8_0,
             other => panic!("{name} is of type {other}"),
         };
-        let (columns, rows) = (sizes[0], sizes[1]);
+        let (columns, rows) = (sizes[0], sizes[1].min(most));
         let length = rows * columns / 32 * format.block_bytes();
         Some(Packed::new(format, rows, columns, &self.bytes[*start..*start + length]).expect("fits"))
     }
@@ -148,6 +155,16 @@ impl Gguf {
                 .map(|pair| libm::pow(base, -2.0 * pair as f64 / rotated as f64))
                 .collect(),
         }
+    }
+
+    /// A smaller model of the same weights: its first layer, and its first tokens.
+    pub(crate) fn part(&self, tokens: usize, rows: usize, pages: usize) -> (Shape, Weights) {
+        let (mut shape, mut weights) = (self.shape(rows, pages), self.weights());
+        shape.vocabulary = tokens;
+        weights.embedding = self.rows("token_embd.weight", tokens).expect("an embedding");
+        weights.output = self.rows("output.weight", tokens);
+        weights.layers.truncate(1);
+        (shape, weights)
     }
 
     /// Its sizes, with room for some sequences.
