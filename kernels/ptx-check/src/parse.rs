@@ -255,6 +255,9 @@ impl Body {
     }
 
     fn statement(&mut self, line: &str, number: usize) -> Result<(), String> {
+        if let Some(inner) = line.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            return self.scope(inner, number);
+        }
         if let Some(label) = line.strip_suffix(':') {
             self.labels.insert(label.to_owned(), self.entry.code.len() as u32);
             return Ok(());
@@ -276,6 +279,20 @@ impl Body {
             word if word.starts_with('.') => Err(format!("{word} is not of the subset")),
             _ => self.instruction(text, number),
         }
+    }
+
+    /// `{ .reg .b32 tmp; mov.b64 {tmp, %r1}, %rd1; }`: names of its own, in one line.
+    fn scope(&mut self, inner: &str, number: usize) -> Result<(), String> {
+        let outer = self.names.clone();
+        let statements = inner.split_inclusive(';').map(str::trim).filter(|statement| !statement.is_empty());
+        for statement in statements {
+            if statement.starts_with('{') {
+                return Err("a scope in a scope is not of the subset".to_owned());
+            }
+            self.statement(statement, number)?;
+        }
+        self.names = outer;
+        Ok(())
     }
 
     /// `.reg .f32 %f<10>` or `.reg .b64 %SP`.

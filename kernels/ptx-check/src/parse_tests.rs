@@ -28,6 +28,21 @@ fn an_entry_knows_its_parameters_shared_memory_and_lines() {
 }
 
 #[test]
+fn a_scope_of_one_line_has_names_of_its_own() {
+    let scope = "{ .reg .b32 tmp; mov.b64 {tmp, %r1}, %rd1; }\n";
+    let module = parse(&format!("{scope}{scope}ret;")).expect("PTX");
+    let entry = module.entry("k").expect("there");
+    let lows = entry.code.iter().filter_map(|instruction| match instruction.op {
+        Op::Unpack { low, high, .. } => Some((low, high)),
+        _ => None,
+    });
+    let lows: Vec<_> = lows.collect();
+    assert!(lows[0].0 != lows[1].0 && lows[0].1 == lows[1].1);
+    assert!(parse(&format!("{scope}mov.u32 tmp, 1;")).is_err(), "outside of it the name is not known");
+    assert!(parse("{ mov.u32 %r1, 1; { } }").is_err());
+}
+
+#[test]
 fn immediates_are_numbers_of_every_kind() {
     assert_eq!(immediate("-1"), Some(u64::MAX));
     assert_eq!(immediate("18446744073709551615"), Some(u64::MAX));
