@@ -135,7 +135,8 @@ mod tests {
         let packed = Packed::new(Format::Q8_0, 18, 64, &data).expect("fits");
         assert_eq!((packed.quants.len(), packed.scales.len()), (2 * 2 * 2 * 256, 2 * 2 * 32));
         // Row 17 is lane 1 of tile 1; block 1; columns 16 to 31 are its second vector.
-        let at = ((1 * 2 + 1) * 2 + 1) * 256 + 16;
+        let (block, second) = (2 + 1, 1);
+        let at = (block * 2 + second) * 256 + 16;
         assert_eq!(packed.quants[at], (17usize * 100 + 40 + 18) as u8);
         assert_eq!(packed.scales[(3 * 16 + 1) * 2], (17usize * 100 + 40) as u8);
         assert!(packed.quants[at + 16..].iter().all(|byte| *byte == 0), "rows 18 to 31 are not there");

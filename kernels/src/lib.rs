@@ -8,6 +8,8 @@
 mod arithmetic;
 mod backend;
 pub mod canary;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod decode;
 mod kernel;
 mod layout;
@@ -18,7 +20,7 @@ pub use backend::{Arg, Backend};
 pub use decode::{DecodeError, Decoder, Layer, Shape, Weights};
 pub use kernel::{Grid, Kernel};
 pub use layout::{Format, LayoutError, Packed};
-pub use ptx::{MODULES, TARGETS, Target, ptx};
+pub use ptx::{MODULES, TARGETS, Target, params, ptx};
 pub use step::{Choice, MAX_RECENT, Row};
 
 /// Tokens in a page of keys and values.

@@ -60,6 +60,22 @@ modules!(
     "swiglu",
 );
 
+/// Bytes of each parameter of an entry, as its PTX declares them; `None` where there is no such entry.
+pub fn params(module: &str, entry: &str, target: Target) -> Option<Vec<usize>> {
+    let (_, rest) = ptx(module, target)?.split_once(&format!(".visible .entry {entry}("))?;
+    let (list, _) = rest.split_once("\n)")?;
+    let lines = list.lines().map(str::trim).filter(|line| line.starts_with(".param"));
+    lines
+        .map(|line| {
+            if let Some((_, bytes)) = line.split_once('[') {
+                return bytes.trim_end_matches([',', ']']).parse().ok();
+            }
+            let wide = line.split_whitespace().any(|word| word == ".u64" || word == ".b64");
+            Some(if wide { 8 } else { 4 })
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,8 @@
 
 use std::{fs, path::Path};
 
-use cocoon_kernels::{MODULES, TARGETS, ptx};
+use cocoon_kernels::{Kernel, MODULES, TARGETS, params, ptx};
+use cocoon_ptx_check::Module;
 
 fn sha256(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
@@ -76,6 +77,18 @@ fn no_float_leaves_its_rounding_to_the_next_compiler() {
                     );
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn parameters_are_read_as_the_interpreter_reads_them() {
+    for kernel in Kernel::ALL {
+        for target in TARGETS {
+            let module = Module::parse(ptx(kernel.module(), target).expect("listed")).expect("PTX");
+            let entry = module.entry(kernel.entry()).expect("there");
+            let sizes: Vec<usize> = entry.params().map(|size| size as usize).collect();
+            assert_eq!(params(kernel.module(), kernel.entry(), target), Some(sizes), "{kernel:?}");
         }
     }
 }

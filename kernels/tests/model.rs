@@ -138,7 +138,7 @@ fn a_page_that_was_used_is_dirty_until_it_is_scrubbed() {
     };
     // Keys of two tokens share words; values of two tokens do not. Some of them may be zero by chance.
     let most = 4 * 2 * 32 * 2;
-    assert!((most / 2..=most as u32).contains(&words), "{words} words");
+    assert!((most / 2..=most).contains(&words), "{words} words");
     decoder.scrub(&mut device, &[1]).expect("a page");
     decoder.prove_clean(&mut device, &[0, 1, 2]).expect("scrubbed");
     assert!(matches!(
