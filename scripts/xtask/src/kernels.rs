@@ -115,15 +115,21 @@ impl Compiler {
             eprintln!("installing NVIDIA's compiler from PyPI into {}", place.display());
             fs::create_dir_all(cache)?;
             let fresh = tempfile::tempdir_in(cache)?;
-            let site = fresh.path().join("site");
-            let status = Command::new("python3")
-                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"])
+            let (site, venv) = (fresh.path().join("site"), fresh.path().join("venv"));
+            // A system's own Python may have no pip, or forbid it.
+            let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).status();
+            ensure!(
+                made.context("python3 does not start")?.success(),
+                "python3 -m venv failed: install python3-venv"
+            );
+            let status = Command::new(venv.join("bin/pip"))
+                .args(["install", "--quiet", "--disable-pip-version-check", "--no-deps"])
                 .args(["--require-hashes", "--only-binary", ":all:", "--target"])
                 .arg(&site)
                 .arg("-r")
                 .arg(list)
                 .status()
-                .context("python3 does not start: pip installs the compiler")?;
+                .context("pip does not start: it installs the compiler")?;
             ensure!(status.success(), "pip could not install what {} lists", list.display());
             // In one step: what is there is whole. Who came second leaves the first one's.
             if let Err(error) = fs::rename(&site, &place)
