@@ -13,13 +13,16 @@ pub mod cuda;
 mod decode;
 mod kernel;
 mod layout;
+mod memory;
+mod model;
 mod ptx;
 mod step;
 
 pub use backend::{Arg, Backend};
-pub use decode::{DecodeError, Decoder, Layer, Shape, Weights};
+pub use decode::{DecodeError, Decoder};
 pub use kernel::{Grid, Kernel};
 pub use layout::{Format, LayoutError, Packed};
+pub use model::{Layer, Shape, Weights};
 pub use ptx::{MODULES, TARGETS, Target, params, ptx};
 pub use step::{Choice, MAX_RECENT, Row};
 

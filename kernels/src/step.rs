@@ -3,10 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::{
-    PAGE,
-    decode::{DecodeError, Shape},
-};
+use crate::{PAGE, decode::DecodeError, model::Shape};
 
 /// Most tokens that the repetition penalty looks at: `RECENT` in `cuda/sampling.cuh`.
 pub const MAX_RECENT: usize = 256;

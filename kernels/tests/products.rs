@@ -226,7 +226,7 @@ fn gated_activations_have_the_bits_of_the_cpu_engine_and_are_near_double_precisi
         let out = device.device.allocate(9 * 48);
         let args = [Arg::In(&gate, 0), Arg::In(&up, 0), Arg::Out(&out, 0), Arg::U32(9)];
         device.go(Kernel::Swiglu, Grid::blocks(9), &args);
-        assert_eq!(device.device.read(out), Some(quants_bytes(&[expected.clone()]).as_slice()));
+        assert_eq!(device.device.read(out), Some(quants_bytes(std::slice::from_ref(&expected)).as_slice()));
     }
 }
 

@@ -2,10 +2,10 @@
 
 use crate::{
     arith,
+    body::Body,
     convert::Conversion,
     error::Space,
     instruction::{Access, Op, SINK, Slot, Warp},
-    parse::Body,
 };
 
 /// Decodes one instruction without its guard and semicolon. `line` is where it stands, for branches.

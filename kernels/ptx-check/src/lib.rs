@@ -15,17 +15,21 @@
 //! After *Parallel Thread Execution ISA*, version 9; names of chapters stand where a rule comes from.
 
 mod arith;
+mod body;
 mod convert;
 mod decode;
 mod error;
+mod exchange;
 mod instruction;
 mod machine;
 mod memory;
+mod order;
 mod parse;
 mod shadow;
 mod thread;
 
 pub use error::{Fault, FaultKind, LaunchError, ParseError, Place, Space};
-pub use machine::{Grid, Limits, Order, Statistics};
+pub use machine::{Grid, Limits, Statistics};
 pub use memory::{Arg, Buffer, Device};
+pub use order::Order;
 pub use parse::{Entry, Module};

@@ -2,8 +2,10 @@
 
 use crate::{
     error::{Fault, FaultKind, LaunchError},
+    exchange::{Inputs, exchange},
     instruction::{Op, Warp},
     memory::{Arg, Device, Memory, Mode, Problem},
+    order::{Chooser, Order},
     parse::{Entry, Module},
     shadow::Segment,
     thread::{Position, Start, State, Surroundings, Thread},
@@ -44,17 +46,6 @@ impl Grid {
     pub fn new(x: u32, y: u32, threads: u32) -> Self {
         Self { blocks: [x, y, 1], threads: [threads, 1, 1] }
     }
-}
-
-/// The order in which blocks run, and threads between barriers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// From the first to the last.
-    Forward,
-    /// From the last to the first.
-    Reversed,
-    /// In another order at each turn, with threads broken off after a few instructions; the same for the same seed.
-    Seeded(u64),
 }
 
 /// What a launch took.
@@ -326,7 +317,7 @@ impl Launch<'_> {
         let Op::Warp { what, d, p, a, b, c, mask } = self.entry.code[pc as usize].op else {
             unreachable!("a thread waits in its warp at an instruction of the warp alone");
         };
-        let mut inputs = [None; 32];
+        let mut inputs: Inputs = [None; 32];
         let wanted = self.value(block, first + lane, mask)? as u32;
         if wanted >> lane & 1 == 0 || (count < 32 && wanted >> count != 0 && wanted != u32::MAX) {
             return Err(self.fault(block, first + lane, FaultKind::Mask { mask: wanted }));
@@ -367,76 +358,6 @@ impl Launch<'_> {
     fn value(&self, block: u32, index: usize, slot: u16) -> Result<u64, LaunchError> {
         let value = self.threads[index].read(self.entry, slot);
         value.map_err(|problem| self.problem(block, index, problem))
-    }
-}
-
-/// What `lane` gets (*shfl.sync*, *vote.sync*): a value, and whether the lane it asked was in range. `None` when it
-/// asked a lane that takes no part.
-fn exchange(what: Warp, inputs: &[Option<(u64, u32, u32)>; 32], lane: u32) -> Option<(u64, bool)> {
-    let votes =
-        || inputs.iter().enumerate().filter_map(|(lane, input)| input.map(|(a, ..)| (lane, a & 1 == 1)));
-    let (own, b, c) = inputs[lane as usize]?;
-    let (segment, clamp, b) = (c >> 8 & 31, c & 31, b & 31);
-    let most = lane & segment | clamp & !segment;
-    let (source, inside) = match what {
-        Warp::VoteAll => return Some((votes().all(|(_, vote)| vote).into(), true)),
-        Warp::VoteAny => return Some((votes().any(|(_, vote)| vote).into(), true)),
-        Warp::VoteBallot => {
-            let ballot = votes().fold(0, |all, (lane, vote)| all | u64::from(vote) << lane);
-            return Some((ballot, true));
-        }
-        Warp::Sync => return Some((own, true)),
-        Warp::ShuffleUp => (lane.wrapping_sub(b), lane as i32 - b as i32 >= most as i32),
-        Warp::ShuffleDown => (lane + b, lane + b <= most),
-        Warp::ShuffleXor => (lane ^ b, lane ^ b <= most),
-        Warp::ShuffleIndex => {
-            let source = lane & segment | b & !segment;
-            (source, source <= most)
-        }
-    };
-    let source = if inside { source } else { lane };
-    inputs[source as usize & 31].map(|(value, ..)| (value & 0xffff_ffff, inside))
-}
-
-/// Orders and lengths of turns.
-struct Chooser {
-    order: Order,
-    state: u64,
-}
-
-impl Chooser {
-    fn new(order: Order) -> Self {
-        let state = if let Order::Seeded(seed) = order { seed } else { 0 };
-        Self { order, state }
-    }
-
-    /// SplitMix64 (Steele et al., 2014).
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.state ^ self.state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn order(&mut self, count: u32) -> Vec<u32> {
-        let mut numbers: Vec<u32> = (0..count).collect();
-        match self.order {
-            Order::Forward => {}
-            Order::Reversed => numbers.reverse(),
-            Order::Seeded(_) => {
-                for last in (1..numbers.len()).rev() {
-                    numbers.swap(last, (self.next() % (last as u64 + 1)) as usize);
-                }
-            }
-        }
-        numbers
-    }
-
-    fn quantum(&mut self) -> u64 {
-        match self.order {
-            Order::Forward | Order::Reversed => u64::MAX,
-            Order::Seeded(_) => 1 + self.next() % 200,
-        }
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{body::immediate, instruction::Op};
 
 const HEAD: &str = ".version 9.5\n.target sm_90\n.address_size 64\n";
 
