@@ -42,6 +42,12 @@ pub trait Backend {
     /// A kernel before it failed, or the copy does.
     fn read(&mut self, buffer: &Self::Buffer) -> Result<Vec<u8>, Self::Error>;
 
+    /// Overwrites all of a buffer with zeros, after what was launched is done.
+    ///
+    /// # Errors
+    /// A kernel before it failed, or the device does.
+    fn wipe(&mut self, buffer: &Self::Buffer) -> Result<(), Self::Error>;
+
     /// Runs a kernel after those that were launched before.
     ///
     /// # Errors

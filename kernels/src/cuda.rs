@@ -1,7 +1,7 @@
 //! A GPU through NVIDIA's driver, which is loaded at run time: programs with this start where there is none.
 //!
 //! **Never tried on hardware.** What is launched, on what and in which order is what the interpreter runs in tests; this
-//! file alone is not. Ask the canary ([`crate::canary::ask`]) before anything else.
+//! file alone is not. [`crate::Decoder::new`] asks the canary before anything else.
 
 use std::{collections::HashMap, ffi::c_void, sync::Arc};
 
@@ -159,6 +159,14 @@ impl Backend for Cuda {
             self.stream.synchronize().map_err(at("running kernels"))?;
             Ok(bytes)
         })
+    }
+
+    fn wipe(&mut self, buffer: &CudaSlice<u8>) -> Result<(), CudaError> {
+        #[expect(unsafe_code, reason = "the driver's calls are")]
+        // SAFETY: the buffer is alive, and this is its length.
+        unsafe { result::memset_d8_async(self.address(buffer), 0, buffer.len(), self.stream.cu_stream()) }
+            .map_err(at("wiping"))?;
+        self.stream.synchronize().map_err(at("wiping"))
     }
 
     fn launch(

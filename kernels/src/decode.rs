@@ -1,8 +1,11 @@
 //! A decode step of a Llama: which kernels, in which order, on which memory.
 
+use zeroize::Zeroizing;
+
 use crate::{
     BLOCK,
     backend::{Arg, Backend},
+    canary::{self, CanaryError},
     kernel::{Grid, Kernel},
     memory::{Matrix, Work, device, page_bytes, upload, work},
     model::{Layer, Shape, Weights, check_shape},
@@ -46,6 +49,12 @@ pub enum DecodeError {
         /// How many words.
         words: u32,
     },
+    /// The device does not compute as it has to: see [`crate::canary`].
+    #[error("the GPU gives wrong answers ({wrong} words of the canary's are wrong): do not serve from it")]
+    Canary {
+        /// How many words.
+        wrong: usize,
+    },
     /// The device answers with another length than it was asked for.
     #[error("the device gave {found} bytes, where {expected} were asked for")]
     Answer {
@@ -72,12 +81,16 @@ pub struct Decoder<B: Backend> {
 }
 
 impl<B: Backend> Decoder<B> {
-    /// Moves a model to a device, and wipes its pages.
+    /// Asks the device's canary, moves a model to it, and wipes its pages.
     ///
     /// # Errors
-    /// The sizes do not fit together, or the device has no room.
+    /// The canary's answer is wrong, the sizes do not fit together, or the device has no room.
     pub fn new(backend: &mut B, shape: Shape, weights: &Weights) -> Result<Self, DecodeError> {
         check_shape(&shape, weights)?;
+        canary::ask(backend).map_err(|error| match error {
+            CanaryError::Wrong { wrong } => DecodeError::Canary { wrong },
+            CanaryError::Backend(error) => device(error),
+        })?;
         let mut floats = |values: &[f32]| {
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             backend.upload(&bytes).map_err(device)
@@ -131,14 +144,15 @@ impl<B: Backend> Decoder<B> {
         choices: &[Choice],
     ) -> Result<Vec<Option<u32>>, DecodeError> {
         step::check(&self.shape, rows, tables, choices)?;
-        let input = step::pack(&self.shape, &self.offsets, &self.frequencies, rows, tables, choices);
+        let input =
+            Zeroizing::new(step::pack(&self.shape, &self.offsets, &self.frequencies, rows, tables, choices));
         backend.write(&self.work.input, &input).map_err(device)?;
         self.forward(backend, rows.len()).map_err(device)?;
         if choices.is_empty() {
             return Ok(Vec::new());
         }
         self.choose(backend, rows.len(), choices.len()).map_err(device)?;
-        let answer = backend.read(&self.work.chosen).map_err(device)?;
+        let answer = Zeroizing::new(backend.read(&self.work.chosen).map_err(device)?);
         let expected = self.shape.rows * CHOSEN_BYTES;
         if answer.len() != expected {
             return Err(DecodeError::Answer { found: answer.len(), expected });
@@ -198,6 +212,14 @@ impl<B: Backend> Decoder<B> {
             }
         }
         Ok(())
+    }
+
+    /// Wipes everything on the device that conversations left there. Call it before the device is given back.
+    ///
+    /// # Errors
+    /// The device fails: then reset it before anybody else gets it.
+    pub fn retire(self, backend: &mut B) -> Result<(), DecodeError> {
+        self.work.all().into_iter().try_for_each(|buffer| backend.wipe(buffer)).map_err(device)
     }
 
     fn list(&self, backend: &mut B, pages: &[u32]) -> Result<(), DecodeError> {

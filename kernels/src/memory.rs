@@ -42,6 +42,30 @@ pub(crate) struct Work<B> {
     pub(crate) dirty: B,
 }
 
+impl<B> Work<B> {
+    /// All of it.
+    pub(crate) fn all(&self) -> [&B; 16] {
+        [
+            &self.input,
+            &self.x,
+            &self.quants,
+            &self.query,
+            &self.key,
+            &self.value,
+            &self.attended,
+            &self.gate,
+            &self.up,
+            &self.product,
+            &self.logits,
+            &self.keys,
+            &self.chosen,
+            &self.pages,
+            &self.list,
+            &self.dirty,
+        ]
+    }
+}
+
 /// A device's error in our words.
 pub(crate) fn device<E: std::error::Error>(error: E) -> DecodeError {
     DecodeError::Device(error.to_string())

@@ -148,6 +148,23 @@ fn a_page_that_was_used_is_dirty_until_it_is_scrubbed() {
 }
 
 #[test]
+fn a_decoder_that_retires_leaves_nothing_of_a_conversation() {
+    let (mut device, mut decoder) = decoder(Target::Sm100, Order::Forward, 2, 3);
+    // Before them: the canary's two, the output norm, for each layer two norms and seven matrices, the embedding.
+    let before = 2 + 1 + 4 * (2 + 7 * 2) + 2;
+    let written = |device: &Interpreter| {
+        let buffers = device.device.buffers().skip(before);
+        buffers.filter(|buffer| device.device.read_any(*buffer).iter().any(|byte| *byte != 0)).count()
+    };
+    let rows = [0, 1].map(|position| Row { token: 7, sequence: 0, position });
+    let warm = Choice { temperature: 1.0, top_p: 0.9, ..Choice::greedy() };
+    decoder.step(&mut device, &rows, &[&[1]], &[warm]).expect("a step");
+    assert!(written(&device) >= 14, "{} buffers hold something", written(&device));
+    decoder.retire(&mut device).expect("wiped");
+    assert_eq!(written(&device), 0);
+}
+
+#[test]
 fn models_whose_sizes_do_not_fit_are_refused_by_name() {
     let model = Gguf::new(tiny());
     let refused = |edit: &dyn Fn(&mut cocoon_kernels::Shape, &mut cocoon_kernels::Weights)| {

@@ -3,10 +3,10 @@
 mod common;
 
 use cocoon_kernels::{
-    Arg, Backend, Grid, Kernel,
+    Arg, Backend, DecodeError, Decoder, Grid, Kernel,
     canary::{self, CanaryError},
 };
-use common::{Interpreter, Random};
+use common::{Interpreter, Random, gguf::Gguf};
 
 #[test]
 fn scrubbing_wipes_the_pages_of_its_list_and_no_others() {
@@ -91,6 +91,10 @@ impl Backend for Broken {
         Ok(bytes)
     }
 
+    fn wipe(&mut self, buffer: &Self::Buffer) -> Result<(), Self::Error> {
+        self.inner.wipe(buffer)
+    }
+
     fn launch(
         &mut self,
         kernel: Kernel,
@@ -115,4 +119,7 @@ fn the_canary_refuses_one_wrong_bit_and_a_write_that_was_lost() {
         panic!("a lost write goes unnoticed")
     };
     assert!(wrong > 250, "{wrong} words of the first question's answer differ");
+    let file = Gguf::new(std::fs::read("../tests/models/tiny.gguf").expect("the repository's tiny model"));
+    let made = Decoder::new(&mut device(Some(70), false), file.shape(1, 1), &file.weights());
+    assert_eq!(made.map(drop), Err(DecodeError::Canary { wrong: 1 }), "no model goes to such a device");
 }

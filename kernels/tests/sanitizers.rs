@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use cocoon_kernels::{Arg, Backend, Choice, Decoder, Grid, Kernel, Row, Target, canary};
+use cocoon_kernels::{Arg, Backend, Choice, Decoder, Grid, Kernel, Row, Target};
 use cocoon_ptx_check::Order;
 use common::{Interpreter, bits, gguf::Gguf};
 
@@ -113,6 +113,11 @@ impl Backend for Native {
         Ok(self.buffers[*buffer].clone())
     }
 
+    fn wipe(&mut self, buffer: &usize) -> Result<(), Finding> {
+        self.buffers[*buffer].fill(0);
+        Ok(())
+    }
+
     fn launch(&mut self, kernel: Kernel, grid: Grid, args: &[Arg<'_, usize>]) -> Result<(), Finding> {
         let mut child = Command::new(&self.program)
             .stdin(Stdio::piped())
@@ -144,7 +149,7 @@ impl Backend for Native {
     }
 }
 
-/// The canary, and a step of a part of the tiny model with everything that there is: rows of two sequences, a greedy
+/// The canary (`Decoder::new` asks it), and a step of a part of the tiny model with everything that there is: rows of two sequences, a greedy
 /// token and a drawn one, scrubs. Under the sanitizers it gives what the interpreter gives of the PTX.
 fn run_everything(sanitizer: &str) {
     let place = tempfile::tempdir().expect("a folder");
@@ -153,7 +158,6 @@ fn run_everything(sanitizer: &str) {
         return;
     }
     let mut device = Native::new(&program);
-    canary::ask(&mut device).unwrap_or_else(|error| panic!("{error}"));
     let mut interpreter = Interpreter::new(Target::Sm90, Order::Forward);
     let (tokens, logits) = step(&mut device);
     let (expected_tokens, expected) = step(&mut interpreter);

@@ -89,6 +89,11 @@ impl Device {
         memory.written.iter().all(|written| *written).then_some(memory.bytes.as_slice())
     }
 
+    /// All buffers, in the order in which they were allocated.
+    pub fn buffers(&self) -> impl Iterator<Item = Buffer> {
+        (0..self.buffers.len()).map(Buffer)
+    }
+
     /// What was written of a buffer, and 0 for what was not.
     pub fn read_any(&self, buffer: Buffer) -> &[u8] {
         &self.buffers[buffer.0].bytes

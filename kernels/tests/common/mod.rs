@@ -85,6 +85,12 @@ impl Backend for Interpreter {
         Ok(self.device.read_any(*buffer).to_vec())
     }
 
+    fn wipe(&mut self, buffer: &check::Buffer) -> Result<(), check::LaunchError> {
+        let length = self.device.read_any(*buffer).len();
+        self.device.write(*buffer, 0, &vec![0; length]);
+        Ok(())
+    }
+
     fn launch(
         &mut self,
         kernel: Kernel,
