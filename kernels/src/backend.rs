@@ -23,6 +23,8 @@ pub trait Backend {
     type Buffer;
     /// What goes wrong there.
     type Error: std::error::Error;
+    /// Launches that are kept to be made again at once: on a GPU, a graph.
+    type Recording;
 
     /// Memory of this many bytes, whatever they are.
     ///
@@ -58,6 +60,22 @@ pub trait Backend {
         grid: Grid,
         args: &[Arg<'_, Self::Buffer>],
     ) -> Result<(), Self::Error>;
+
+    /// Makes all launches of `body`, which does nothing else with the device, and keeps them.
+    ///
+    /// # Errors
+    /// As [`Self::launch`]: then nothing is kept.
+    fn record(
+        &mut self,
+        body: &mut dyn FnMut(&mut Self) -> Result<(), Self::Error>,
+    ) -> Result<Self::Recording, Self::Error>;
+
+    /// Makes the same launches again: the same kernels on the same memory, whatever it holds by now. The buffers must
+    /// still be there.
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    fn replay(&mut self, recording: &Self::Recording) -> Result<(), Self::Error>;
 
     /// Memory with this content.
     ///

@@ -6,7 +6,9 @@
 use std::{collections::HashMap, ffi::c_void, sync::Arc};
 
 use cudarc::{
-    driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr as _, DriverError, result, sys},
+    driver::{
+        CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr as _, DriverError, result, sys,
+    },
     nvrtc::Ptx,
 };
 
@@ -53,6 +55,9 @@ pub enum CudaError {
         /// Bytes of each argument.
         found: Vec<usize>,
     },
+    /// The driver captured no launch.
+    #[error("the driver captured nothing of a step")]
+    EmptyGraph,
     /// The driver refused something.
     #[error("{what}: the driver says {error:?}")]
     Driver {
@@ -100,6 +105,12 @@ impl Cuda {
             return Err(CudaError::NoDevice(number));
         }
         let context = CudaContext::new(number).map_err(at("opening the GPU"))?;
+        #[expect(unsafe_code, reason = "the driver's calls are")]
+        // SAFETY: one stream runs everything, in order, so there is no other that it would have to wait for. Events that
+        // are recorded between launches must not get into a graph.
+        unsafe {
+            context.disable_event_tracking();
+        }
         let (major, minor) = context.compute_capability().map_err(at("asking for the GPU's kind"))?;
         let parts = u32::try_from(major).ok().zip(u32::try_from(minor).ok());
         let target = parts.and_then(|(major, minor)| Target::of(major, minor));
@@ -136,6 +147,7 @@ impl Cuda {
 impl Backend for Cuda {
     type Buffer = CudaSlice<u8>;
     type Error = CudaError;
+    type Recording = CudaGraph;
 
     fn allocate(&mut self, bytes: usize) -> Result<CudaSlice<u8>, CudaError> {
         // Wiped: what another process left there is nobody's here.
@@ -159,6 +171,25 @@ impl Backend for Cuda {
             self.stream.synchronize().map_err(at("running kernels"))?;
             Ok(bytes)
         })
+    }
+
+    fn record(
+        &mut self,
+        body: &mut dyn FnMut(&mut Self) -> Result<(), CudaError>,
+    ) -> Result<CudaGraph, CudaError> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream.begin_capture(mode).map_err(at("beginning a graph"))?;
+        let result = body(self);
+        // Ended in any case, or the stream would capture for ever.
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(at("ending a graph"));
+        result?;
+        let graph = graph?.ok_or(CudaError::EmptyGraph)?;
+        self.replay(&graph)?;
+        Ok(graph)
+    }
+
+    fn replay(&mut self, graph: &CudaGraph) -> Result<(), CudaError> {
+        graph.launch().map_err(at("launching a graph"))
     }
 
     fn wipe(&mut self, buffer: &CudaSlice<u8>) -> Result<(), CudaError> {

@@ -1,5 +1,7 @@
 //! A decode step of a Llama: which kernels, in which order, on which memory.
 
+use std::collections::HashMap;
+
 use zeroize::Zeroizing;
 
 use crate::{
@@ -14,6 +16,8 @@ use crate::{
 
 /// Bytes of a `Chosen` of `cuda/sampling.cuh`.
 pub(crate) const CHOSEN_BYTES: usize = 12;
+/// Most recordings that are kept.
+const MAX_RECORDINGS: usize = 64;
 
 /// Why a step was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +81,8 @@ pub struct Decoder<B: Backend> {
     output: Option<Matrix<B::Buffer>>,
     output_norm: B::Buffer,
     layers: Vec<Layer<Matrix<B::Buffer>, B::Buffer>>,
+    /// By rows and choices: nothing else changes what is launched. Before `work`, whose memory they use.
+    recordings: HashMap<(usize, usize), B::Recording>,
     work: Work<B::Buffer>,
 }
 
@@ -125,6 +131,7 @@ impl<B: Backend> Decoder<B> {
             layers,
             offsets,
             shape,
+            recordings: HashMap::new(),
         };
         let pages: Vec<u32> = (0..shape.pages as u32).collect();
         decoder.scrub(backend, &pages)?;
@@ -147,11 +154,10 @@ impl<B: Backend> Decoder<B> {
         let input =
             Zeroizing::new(step::pack(&self.shape, &self.offsets, &self.frequencies, rows, tables, choices));
         backend.write(&self.work.input, &input).map_err(device)?;
-        self.forward(backend, rows.len()).map_err(device)?;
+        self.launch(backend, rows.len(), choices.len()).map_err(device)?;
         if choices.is_empty() {
             return Ok(Vec::new());
         }
-        self.choose(backend, rows.len(), choices.len()).map_err(device)?;
         let answer = Zeroizing::new(backend.read(&self.work.chosen).map_err(device)?);
         let expected = self.shape.rows * CHOSEN_BYTES;
         if answer.len() != expected {
@@ -234,6 +240,22 @@ impl<B: Backend> Decoder<B> {
     /// Vectors of 16 bytes in a page.
     fn page_vectors(&self) -> u32 {
         (page_bytes(&self.shape, self.layers.len()) / 16) as u32
+    }
+
+    /// Everything of a step. What is launched depends on these two numbers alone, so it is recorded once for each pair.
+    fn launch(&mut self, backend: &mut B, rows: usize, choices: usize) -> Result<(), B::Error> {
+        if let Some(recording) = self.recordings.get(&(rows, choices)) {
+            return backend.replay(recording);
+        }
+        let recording = backend.record(&mut |backend| {
+            self.forward(backend, rows)?;
+            if choices > 0 { self.choose(backend, rows, choices) } else { Ok(()) }
+        })?;
+        if self.recordings.len() >= MAX_RECORDINGS {
+            self.recordings.clear();
+        }
+        self.recordings.insert((rows, choices), recording);
+        Ok(())
     }
 
     /// All layers, for all rows of the step.

@@ -73,6 +73,7 @@ struct Broken {
 impl Backend for Broken {
     type Buffer = cocoon_ptx_check::Buffer;
     type Error = cocoon_ptx_check::LaunchError;
+    type Recording = ();
 
     fn allocate(&mut self, bytes: usize) -> Result<Self::Buffer, Self::Error> {
         self.inner.allocate(bytes)
@@ -89,6 +90,17 @@ impl Backend for Broken {
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
         Ok(bytes)
+    }
+
+    fn record(
+        &mut self,
+        body: &mut dyn FnMut(&mut Self) -> Result<(), Self::Error>,
+    ) -> Result<(), Self::Error> {
+        body(self)
+    }
+
+    fn replay(&mut self, (): &()) -> Result<(), Self::Error> {
+        Ok(())
     }
 
     fn wipe(&mut self, buffer: &Self::Buffer) -> Result<(), Self::Error> {

@@ -35,11 +35,58 @@ pub(crate) struct Interpreter {
     pub(crate) target: Target,
     pub(crate) order: check::Order,
     pub(crate) instructions: u64,
+    /// What is launched while a recording is made.
+    recording: Option<Vec<Recorded>>,
+}
+
+/// A launch that is kept, with its arguments as they were.
+#[derive(Clone)]
+pub(crate) struct Recorded {
+    kernel: Kernel,
+    grid: Grid,
+    args: Vec<Kept>,
+}
+
+#[derive(Clone)]
+enum Kept {
+    In(check::Buffer, u64),
+    Out(check::Buffer, u64),
+    U32(u32),
+    F32(f32),
+    Bytes(Vec<u8>),
+}
+
+impl Kept {
+    fn new(arg: &Arg<'_, check::Buffer>) -> Self {
+        match arg {
+            Arg::In(buffer, at) => Self::In(**buffer, *at),
+            Arg::Out(buffer, at) => Self::Out(**buffer, *at),
+            Arg::U32(value) => Self::U32(*value),
+            Arg::F32(value) => Self::F32(*value),
+            Arg::Bytes(bytes) => Self::Bytes(bytes.to_vec()),
+        }
+    }
+
+    fn arg(&self) -> Arg<'_, check::Buffer> {
+        match self {
+            Self::In(buffer, at) => Arg::In(buffer, *at),
+            Self::Out(buffer, at) => Arg::Out(buffer, *at),
+            Self::U32(value) => Arg::U32(*value),
+            Self::F32(value) => Arg::F32(*value),
+            Self::Bytes(bytes) => Arg::Bytes(bytes),
+        }
+    }
 }
 
 impl Interpreter {
     pub(crate) fn new(target: Target, order: check::Order) -> Self {
-        Self { device: check::Device::new(check::Limits::default()), target, order, instructions: 0 }
+        Self {
+            device: check::Device::new(check::Limits::default()),
+            target,
+            order,
+            instructions: 0,
+            recording: None,
+        }
     }
 
     /// Every target in every order.
@@ -71,6 +118,7 @@ impl Interpreter {
 impl Backend for Interpreter {
     type Buffer = check::Buffer;
     type Error = check::LaunchError;
+    type Recording = Vec<Recorded>;
 
     fn allocate(&mut self, bytes: usize) -> Result<check::Buffer, check::LaunchError> {
         Ok(self.device.allocate(bytes))
@@ -97,12 +145,32 @@ impl Backend for Interpreter {
         grid: Grid,
         args: &[Arg<'_, check::Buffer>],
     ) -> Result<(), check::LaunchError> {
+        if let Some(recording) = &mut self.recording {
+            recording.push(Recorded { kernel, grid, args: args.iter().map(Kept::new).collect() });
+        }
         let args: Vec<check::Arg<'_>> = args.iter().map(translate).collect();
         let module = module(kernel.module(), self.target);
         let grid = check::Grid::new(grid.x, grid.y, grid.threads);
         let done = self.device.launch(module, kernel.entry(), grid, &args, self.order)?;
         self.instructions += done.instructions;
         Ok(())
+    }
+
+    fn record(
+        &mut self,
+        body: &mut dyn FnMut(&mut Self) -> Result<(), check::LaunchError>,
+    ) -> Result<Vec<Recorded>, check::LaunchError> {
+        self.recording = Some(Vec::new());
+        let result = body(self);
+        let recording = self.recording.take().unwrap_or_default();
+        result.map(|()| recording)
+    }
+
+    fn replay(&mut self, recording: &Vec<Recorded>) -> Result<(), check::LaunchError> {
+        recording.iter().try_for_each(|launch| {
+            let args: Vec<_> = launch.args.iter().map(Kept::arg).collect();
+            self.launch(launch.kernel, launch.grid, &args)
+        })
     }
 }
 
