@@ -2,6 +2,17 @@
 
 use crate::{BLOCK, MAX_HEAD, decode::DecodeError, layout::Packed};
 
+/// Widest layer.
+const MAX_WIDTH: usize = 1 << 17;
+/// Most heads, and most layers.
+const MAX_HEADS: usize = 1 << 10;
+/// Most tokens of a vocabulary, and most pages of a sequence.
+const MAX_TOKENS: usize = 1 << 20;
+/// Most rows of a step: with [`MAX_WIDTH`] it keeps every count of a kernel in 32 bits.
+const MAX_ROWS: usize = 1 << 12;
+/// Most pages.
+const MAX_PAGES: usize = 1 << 24;
+
 /// Sizes of a model, and of what runs at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {
@@ -66,29 +77,36 @@ pub struct Weights {
 /// Whether the sizes are those of the weights, and of what kernels can do.
 pub(crate) fn check_shape(shape: &Shape, weights: &Weights) -> Result<(), DecodeError> {
     let fail = |what, found: usize, expected: String| Err(DecodeError::Shape { what, found, expected });
-    let (queries, keys) = (shape.heads * shape.head_len, shape.kv_heads * shape.head_len);
-    for (what, found) in
-        [("width", shape.width), ("feed-forward width", shape.feed_width), ("width of all heads", queries)]
-    {
-        if found == 0 || !found.is_multiple_of(BLOCK) {
-            return fail(what, found, format!("a multiple of {BLOCK}"));
+    for (what, found, most) in [
+        ("width", shape.width, MAX_WIDTH),
+        ("feed-forward width", shape.feed_width, MAX_WIDTH),
+        ("heads", shape.heads, MAX_HEADS),
+        ("KV heads", shape.kv_heads, MAX_HEADS),
+        ("head length", shape.head_len, MAX_HEAD),
+        ("vocabulary", shape.vocabulary, MAX_TOKENS),
+        ("layers", weights.layers.len(), MAX_HEADS),
+        ("rows", shape.rows, MAX_ROWS),
+        ("pages", shape.pages, MAX_PAGES),
+        ("pages of a sequence", shape.table_width, MAX_TOKENS),
+    ] {
+        if found == 0 || found > most {
+            return fail(what, found, format!("1 to {most}"));
         }
     }
-    if shape.head_len == 0 || shape.head_len > MAX_HEAD || !shape.head_len.is_multiple_of(16) {
-        return fail("head length", shape.head_len, format!("a multiple of 16 up to {MAX_HEAD}"));
-    }
-    if shape.kv_heads == 0 || !shape.heads.is_multiple_of(shape.kv_heads) {
-        return fail("heads", shape.heads, format!("a multiple of its {} KV heads", shape.kv_heads));
+    let (queries, keys) = (shape.heads * shape.head_len, shape.kv_heads * shape.head_len);
+    for (what, found, block) in [
+        ("width", shape.width, BLOCK),
+        ("feed-forward width", shape.feed_width, BLOCK),
+        ("width of all heads", queries, BLOCK),
+        ("head length", shape.head_len, 16),
+        ("heads", shape.heads, shape.kv_heads),
+    ] {
+        if !found.is_multiple_of(block) {
+            return fail(what, found, format!("a multiple of {block}"));
+        }
     }
     if weights.frequencies.len() > shape.head_len / 2 {
         return fail("rotated pairs", weights.frequencies.len(), format!("{} or less", shape.head_len / 2));
-    }
-    for (what, found) in
-        [("pages", shape.pages), ("rows", shape.rows), ("pages of a sequence", shape.table_width)]
-    {
-        if found == 0 {
-            return fail(what, found, "1 or more".to_owned());
-        }
     }
     let mut matrices = vec![("embedding", &weights.embedding, shape.vocabulary, shape.width)];
     matrices.extend(weights.output.as_ref().map(|output| ("output", output, shape.vocabulary, shape.width)));

@@ -181,6 +181,12 @@ fn models_whose_sizes_do_not_fit_are_refused_by_name() {
     assert_eq!(refused(&|shape, _| shape.kv_heads = 3), "heads");
     assert_eq!(refused(&|shape, _| (shape.heads, shape.head_len) = (16, 8)), "head length");
     assert_eq!(refused(&|shape, _| shape.pages = 0), "pages");
+    assert_eq!(refused(&|shape, _| shape.pages = usize::MAX), "pages");
+    assert_eq!(refused(&|shape, _| shape.rows = 4097), "rows");
+    assert_eq!(refused(&|shape, _| shape.table_width = usize::MAX / 2), "pages of a sequence");
+    assert_eq!(refused(&|shape, _| shape.width = 1 << 40), "width");
+    assert_eq!(refused(&|shape, _| (shape.heads, shape.head_len) = (4, 512)), "head length");
+    assert_eq!(refused(&|_, weights| weights.layers.clear()), "layers");
     assert_eq!(refused(&|_, weights| weights.frequencies.push(1.0)), "rotated pairs");
     assert_eq!(refused(&|_, weights| weights.output_norm.push(1.0)), "output norm");
     assert_eq!(refused(&|_, weights| weights.layers[3].down = weights.layers[3].query.clone()), "down");

@@ -14,15 +14,15 @@ use cocoon_kernels::{Arg, Backend, Choice, Decoder, Grid, Kernel, Row, Target};
 use cocoon_ptx_check::Order;
 use common::{Interpreter, bits, gguf::Gguf};
 
-const ADDRESSES: &str = "-fsanitize=address,undefined";
-const THREADS: &str = "-fsanitize=thread";
+const ADDRESSES: &[&str] = &["-O1", "-fsanitize=address,undefined"];
+const THREADS: &[&str] = &["-O1", "-fsanitize=thread"];
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The shim with the kernels of this folder, or `None` where there is no g++.
-fn compile(sources: &Path, out: &Path, sanitizer: &str) -> Option<()> {
+fn compile(sources: &Path, out: &Path, sanitizer: &[&str]) -> Option<()> {
     let mut compiler = Command::new("g++");
     compiler.args([
         "-std=c++20",
@@ -34,8 +34,8 @@ fn compile(sources: &Path, out: &Path, sanitizer: &str) -> Option<()> {
         "-Werror",
         "-Wno-unknown-pragmas",
     ]);
-    compiler.args(["-ffp-contract=off", "-fno-sanitize-recover=all", sanitizer, "-x", "c++", "-include"]);
-    compiler.arg(folder().join("shim/cuda.h")).arg(format!("-I{}", sources.display()));
+    compiler.args(["-ffp-contract=off", "-fno-sanitize-recover=all", "-x", "c++", "-include"]);
+    compiler.arg(folder().join("shim/cuda.h")).args(sanitizer).arg(format!("-I{}", sources.display()));
     compiler.arg(format!("-I{}", folder().join("shim").display()));
     match compiler.arg(folder().join("shim/main.cpp")).arg("-o").arg(out).output() {
         Ok(output) => {
@@ -161,7 +161,7 @@ impl Backend for Native {
 
 /// The canary (`Decoder::new` asks it), and a step of a part of the tiny model with everything that there is: rows of two sequences, a greedy
 /// token and a drawn one, scrubs. Under the sanitizers it gives what the interpreter gives of the PTX.
-fn run_everything(sanitizer: &str) {
+fn run_everything(sanitizer: &[&str]) {
     let place = tempfile::tempdir().expect("a folder");
     let program = place.path().join("shim");
     if compile(&folder().join("cuda"), &program, sanitizer).is_none() {
@@ -214,7 +214,7 @@ fn planted(place: &Path, file: &str, from: &str, to: &str) {
 }
 
 fn finding(
-    sanitizer: &str,
+    sanitizer: &[&str],
     file: &str,
     from: &str,
     to: &str,
@@ -246,10 +246,10 @@ fn norm(device: &mut Native) -> Result<(), Finding> {
 
 #[test]
 fn a_bound_that_is_off_by_one_is_found() {
-    finding(ADDRESSES, "residual.cu", "if (i < count)", "if (i <= count)", residual);
+    finding(&["-fsanitize=address"], "residual.cu", "if (i < count)", "if (i <= count)", residual);
 }
 
 #[test]
 fn a_removed_barrier_is_found() {
-    finding(THREADS, "rms_norm.cu", "    __syncthreads();\n", "", norm);
+    finding(&["-fsanitize=thread"], "rms_norm.cu", "    __syncthreads();\n", "", norm);
 }
