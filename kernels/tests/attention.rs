@@ -111,6 +111,7 @@ fn expected(case: &Case, given: &Prepared) -> (Vec<f32>, Kept, Vec<f32>) {
         }
     }
     query.iter_mut().for_each(|value| *value *= factor);
+    assert_near(&bits(&query), &exact_turn(case, given), 1e-5, 1e-6, "the law's rotation");
     let mut kept = given.before.clone();
     let mut out = Vec::new();
     for (row, kept) in kept.iter_mut().enumerate() {
@@ -133,6 +134,22 @@ fn expected(case: &Case, given: &Prepared) -> (Vec<f32>, Kept, Vec<f32>) {
         }
     }
     (query, kept, out)
+}
+
+/// Queries turned and multiplied in double precision.
+fn exact_turn(case: &Case, given: &Prepared) -> Vec<f64> {
+    let factor = 1.0 / (case.head_len as f64).sqrt();
+    let each = given.query.chunks_exact(2).enumerate().flat_map(|(index, pair)| {
+        let (row, at) = (index / (case.heads * case.head_len / 2), index % (case.head_len / 2));
+        let (a, b) = (f64::from(pair[0]), f64::from(pair[1]));
+        let angle = (row * case.pairs + at) * 2;
+        if at >= case.pairs {
+            return [a * factor, b * factor];
+        }
+        let (cos, sin) = (f64::from(given.angles[angle]), f64::from(given.angles[angle + 1]));
+        [(a * cos - b * sin) * factor, (a * sin + b * cos) * factor]
+    });
+    each.collect()
 }
 
 fn exact(query: &[f32], keys: &[Vec<f32>], values: &[Vec<f32>]) -> Vec<f64> {

@@ -198,7 +198,7 @@ fn the_guest_holds_neither_chain_nor_simulated_root() {
 #[test]
 fn no_source_file_names_an_unfinished_part() {
     let mut files = Vec::new();
-    for top in ["attestation", "contracts", "guest-image", "runtime", "scripts"] {
+    for top in ["attestation", "contracts", "guest-image", "kernels", "runtime", "scripts"] {
         sources(&root().join(top), &mut files);
     }
     for file in files {

@@ -9,6 +9,34 @@
 //! its own between barriers; a thread that has ended does not count as one that reached a barrier; floats must name
 //! their rounding, because what does not may be fused by the next driver.
 //!
+//! ```
+//! use cocoon_ptx_check::{Arg, Device, Grid, Limits, Module, Order};
+//!
+//! // Both threads write the first word of `out`, with nothing between them.
+//! let module = Module::parse(
+//!     ".visible .entry both(
+//!         .param .u64 both_param_0
+//!     )
+//!     {
+//!         .reg .b64 %rd<2>;
+//!         .loc 1 3 5
+//!         ld.param.u64 %rd1, [both_param_0];
+//!         st.global.u32 [%rd1], 1;
+//!         ret;
+//!     }
+//!     .file 1 \"both.cu\"",
+//! )?;
+//! let mut device = Device::new(Limits::default());
+//! let out = device.allocate(4);
+//! let error = device.launch(&module, "both", Grid::new(1, 1, 2), &[Arg::Out(out, 0)], Order::Forward);
+//! assert_eq!(
+//!     error.expect_err("a race").to_string(),
+//!     "both: both.cu:3: block 0, thread 1: global memory at offset 0 is a race with thread 0 of block 0 at \
+//!      both.cu:3, which wrote it"
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! The subset is what `kernels/cuda` compiles to. Anything else is a [`ParseError`], never a guess: no local memory,
 //! no textures, no calls, no tensor cores, no asynchronous copies.
 //!
