@@ -1,13 +1,14 @@
 // The proof that pages are clean before they go to another tenant: how many of their 32-bit words are not zero.
 //
-//   dirty[i] += number of words w of page list[i] with w != 0
+//   dirty[i] += 1 + number of words w of page list[i] with w != 0
 //
+// The 1 says that the page was looked at: a proof that did not run must not look like a clean page.
 // `dirty` is zero before. One block of threads, of whole warps, for each page; a page is `vectors` times 16 bytes.
 #include "common.cuh"
 
 extern "C" __global__ void scrub_check(const uint4 *pages, const u32 *list, u32 *dirty, u32 vectors) {
     pages += (u64)list[blockIdx.x] * vectors;
-    u32 count = 0;
+    u32 count = threadIdx.x == 0 ? 1 : 0;
     for (u32 i = threadIdx.x; i < vectors; i += blockDim.x) {
         const uint4 words = pages[i];
         count += (words.x != 0) + (words.y != 0) + (words.z != 0) + (words.w != 0);

@@ -59,6 +59,12 @@ pub enum DecodeError {
         /// How many words.
         wrong: usize,
     },
+    /// The device did not look at a page that it should prove to be clean.
+    #[error("page {page} was not looked at: it must not change its tenant")]
+    NotProven {
+        /// Which.
+        page: u32,
+    },
     /// The device answers with another length than it was asked for.
     #[error("the device gave {found} bytes, where {expected} were asked for")]
     Answer {
@@ -182,8 +188,12 @@ impl<B: Backend> Decoder<B> {
     /// Wipes pages, and makes sure of it.
     ///
     /// # Errors
-    /// There is no such page, or the device fails.
+    /// As [`Self::prove_clean`].
     pub fn scrub(&mut self, backend: &mut B, pages: &[u32]) -> Result<(), DecodeError> {
+        // Each once: two blocks that wipe one page would be a race, if a harmless one.
+        let mut pages = pages.to_vec();
+        pages.sort_unstable();
+        pages.dedup();
         for pages in pages.chunks(self.shape.pages) {
             self.list(backend, pages)?;
             let vectors = self.page_vectors();
@@ -197,7 +207,8 @@ impl<B: Backend> Decoder<B> {
     /// Proves that pages hold nothing, before another tenant gets them.
     ///
     /// # Errors
-    /// [`DecodeError::Dirty`] for the first that does; there is no such page, or the device fails.
+    /// [`DecodeError::Dirty`] for the first that does, [`DecodeError::NotProven`] for one that was not looked at; there is no
+    /// such page, or the device fails.
     pub fn prove_clean(&mut self, backend: &mut B, pages: &[u32]) -> Result<(), DecodeError> {
         for pages in pages.chunks(self.shape.pages) {
             self.list(backend, pages)?;
@@ -210,10 +221,15 @@ impl<B: Backend> Decoder<B> {
             ];
             backend.launch(Kernel::ScrubCheck, Grid::each(pages.len()), &args).map_err(device)?;
             let counts = backend.read(&self.work.dirty).map_err(device)?;
-            for (page, count) in pages.iter().zip(counts.chunks_exact(4)) {
-                let words = u32::from_le_bytes([count[0], count[1], count[2], count[3]]);
-                if words != 0 {
-                    return Err(DecodeError::Dirty { page: *page, words });
+            let mut counts = counts.chunks_exact(4);
+            for page in pages {
+                let count = counts
+                    .next()
+                    .map_or(0, |count| u32::from_le_bytes([count[0], count[1], count[2], count[3]]));
+                match count {
+                    0 => return Err(DecodeError::NotProven { page: *page }),
+                    1 => {}
+                    more => return Err(DecodeError::Dirty { page: *page, words: more - 1 }),
                 }
             }
         }

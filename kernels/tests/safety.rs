@@ -49,7 +49,7 @@ fn the_proof_counts_every_word_that_is_not_zero() {
         let dirty = device.words(&[0; 4]);
         let args = [Arg::In(&pages, 0), Arg::In(&list, 0), Arg::Out(&dirty, 0), Arg::U32(vectors as u32)];
         device.go(Kernel::ScrubCheck, Grid::each(4), &args);
-        assert_eq!(device.bits(dirty), [0, 4 * vectors as u32, 3, 0]);
+        assert_eq!(device.bits(dirty), [1, 1 + 4 * vectors as u32, 4, 1]);
     }
 }
 
@@ -60,6 +60,25 @@ fn the_canary_sings_on_every_target_and_in_every_order() {
     }
 }
 
+#[test]
+fn a_proof_that_did_not_run_proves_nothing() {
+    let inner = Interpreter::all().next().expect("one");
+    let mut device = Broken { inner, flip: None, loses_writes: false, writes: 0, idle: None };
+    let file = Gguf::new(std::fs::read("../tests/models/tiny.gguf").expect("the repository's tiny model"));
+    let mut decoder = Decoder::new(&mut device, file.shape(1, 2), &file.weights()).expect("it works");
+    decoder.prove_clean(&mut device, &[1, 0]).expect("new pages are clean");
+    device.idle = Some(Kernel::ScrubCheck);
+    assert_eq!(decoder.prove_clean(&mut device, &[1, 0]), Err(DecodeError::NotProven { page: 1 }));
+    device.idle = Some(Kernel::Scrub);
+    decoder.scrub(&mut device, &[0, 0, 1]).expect("there was nothing to wipe, and a page may be named twice");
+    device.idle = None;
+    let row = cocoon_kernels::Row { token: 1, sequence: 0, position: 0 };
+    decoder.step(&mut device, &[row], &[&[0]], &[]).expect("a step");
+    device.idle = Some(Kernel::Scrub);
+    let result = decoder.scrub(&mut device, &[0]);
+    assert!(matches!(result, Err(DecodeError::Dirty { page: 0, .. })), "{result:?}");
+}
+
 /// A device whose copies or answers are not what they should be.
 struct Broken {
     inner: Interpreter,
@@ -68,6 +87,8 @@ struct Broken {
     /// Writes after the first to a buffer are lost.
     loses_writes: bool,
     writes: usize,
+    /// A kernel that is never run.
+    idle: Option<Kernel>,
 }
 
 impl Backend for Broken {
@@ -113,7 +134,7 @@ impl Backend for Broken {
         grid: Grid,
         args: &[Arg<'_, Self::Buffer>],
     ) -> Result<(), Self::Error> {
-        self.inner.launch(kernel, grid, args)
+        if self.idle == Some(kernel) { Ok(()) } else { self.inner.launch(kernel, grid, args) }
     }
 }
 
@@ -121,7 +142,7 @@ impl Backend for Broken {
 fn the_canary_refuses_one_wrong_bit_and_a_write_that_was_lost() {
     let device = |flip, loses_writes| {
         let inner = Interpreter::all().next().expect("one");
-        Broken { inner, flip, loses_writes, writes: 0 }
+        Broken { inner, flip, loses_writes, writes: 0, idle: None }
     };
     assert_eq!(canary::ask(&mut device(None, false)), Ok(()));
     for bit in [0, 4095, 256 * 32 - 1] {
