@@ -45,5 +45,6 @@ extern "C" __global__ void __launch_bounds__(256) likeliest(
         chosen[blockIdx.x].token = tokens[0];
         chosen[blockIdx.x].highest = values[0];
         chosen[blockIdx.x].failed = strange[0] | infinite;
+        chosen[blockIdx.x].step = choice.step;
     }
 }

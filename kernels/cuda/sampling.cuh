@@ -12,6 +12,8 @@ struct __align__(8) Choice {
     u32 recent;         // tokens in this sequence's list: different ones, and none that is spared
     u64 seed;
     u64 position;       // tokens chosen so far
+    u32 step;           // number of this step
+    u32 zero;
 };
 
 // One for each sequence of the step.
@@ -19,4 +21,5 @@ struct Chosen {
     u32 token;
     float highest; // logit of the likeliest, after the penalty
     u32 failed;    // 1 where a logit is not a number, or the highest is not finite: the token means nothing then
+    u32 step;      // the choice's: an answer that was left there by another step is told from this one's
 };

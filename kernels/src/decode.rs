@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Bytes of a `Chosen` of `cuda/sampling.cuh`.
-pub(crate) const CHOSEN_BYTES: usize = 12;
+pub(crate) const CHOSEN_BYTES: usize = 16;
 /// Most recordings that are kept.
 const MAX_RECORDINGS: usize = 64;
 
@@ -73,6 +73,9 @@ pub enum DecodeError {
         /// Asked for.
         expected: usize,
     },
+    /// What the device answers is of another step: this one did not run.
+    #[error("the device's answer is that of another step")]
+    Stale,
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
@@ -90,6 +93,8 @@ pub struct Decoder<B: Backend> {
     /// By rows and choices: nothing else changes what is launched. Before `work`, whose memory they use.
     recordings: HashMap<(usize, usize), B::Recording>,
     work: Work<B::Buffer>,
+    /// Steps so far: each answer names its own.
+    steps: u32,
 }
 
 impl<B: Backend> Decoder<B> {
@@ -138,6 +143,7 @@ impl<B: Backend> Decoder<B> {
             offsets,
             shape,
             recordings: HashMap::new(),
+            steps: 0,
         };
         let pages: Vec<u32> = (0..shape.pages as u32).collect();
         decoder.scrub(backend, &pages)?;
@@ -157,8 +163,16 @@ impl<B: Backend> Decoder<B> {
         choices: &[Choice],
     ) -> Result<Vec<Option<u32>>, DecodeError> {
         step::check(&self.shape, rows, tables, choices)?;
-        let input =
-            Zeroizing::new(step::pack(&self.shape, &self.offsets, &self.frequencies, rows, tables, choices));
+        self.steps = self.steps.wrapping_add(1);
+        let input = Zeroizing::new(step::pack(
+            &self.shape,
+            &self.offsets,
+            &self.frequencies,
+            rows,
+            tables,
+            choices,
+            self.steps,
+        ));
         backend.write(&self.work.input, &input).map_err(device)?;
         self.launch(backend, rows.len(), choices.len()).map_err(device)?;
         if choices.is_empty() {
@@ -171,6 +185,9 @@ impl<B: Backend> Decoder<B> {
         }
         let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         let chosen = answer.chunks_exact(CHOSEN_BYTES).take(choices.len());
+        if chosen.clone().any(|one| word(&one[12..]) != self.steps) {
+            return Err(DecodeError::Stale);
+        }
         // A token that is not in the vocabulary would be a device that lies.
         let known = |token: &u32| (*token as usize) < self.shape.vocabulary;
         Ok(chosen.map(|one| Some(word(one)).filter(|token| word(&one[8..]) == 0 && known(token))).collect())

@@ -8,7 +8,7 @@ use crate::{PAGE, decode::DecodeError, model::Shape};
 /// Most tokens that the repetition penalty looks at: `RECENT` in `cuda/sampling.cuh`.
 pub const MAX_RECENT: usize = 256;
 /// Bytes of a `Choice` of `cuda/sampling.cuh`.
-const CHOICE_BYTES: usize = 32;
+const CHOICE_BYTES: usize = 40;
 
 /// One token of a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,11 +44,11 @@ impl Choice {
         Self { temperature: 0.0, top_p: 1.0, penalty: 1.0, seed: 0, position: 0, recent: Vec::new() }
     }
 
-    fn bytes(&self) -> [u8; CHOICE_BYTES] {
+    fn bytes(&self, step: u32) -> [u8; CHOICE_BYTES] {
         let mut bytes = [0; CHOICE_BYTES];
         let words = [self.temperature.to_bits(), self.top_p.to_bits(), self.penalty.to_bits()];
         let words = words.into_iter().chain([self.recent.len() as u32]).flat_map(u32::to_le_bytes);
-        let rest = [self.seed, self.position].into_iter().flat_map(u64::to_le_bytes);
+        let rest = [self.seed, self.position, step.into()].into_iter().flat_map(u64::to_le_bytes);
         bytes.iter_mut().zip(words.chain(rest)).for_each(|(place, byte)| *place = byte);
         bytes
     }
@@ -155,7 +155,7 @@ fn check_choice(shape: &Shape, choice: &Choice) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// The input of a step that was checked.
+/// The input of a step that was checked, the device's `step`th.
 pub(crate) fn pack(
     shape: &Shape,
     offsets: &Offsets,
@@ -163,6 +163,7 @@ pub(crate) fn pack(
     rows: &[Row],
     tables: &[&[u32]],
     choices: &[Choice],
+    step: u32,
 ) -> Vec<u8> {
     let mut bytes = vec![0; offsets.end as usize];
     let mut put = |offset: u64, index: usize, content: &[u8]| {
@@ -186,7 +187,7 @@ pub(crate) fn pack(
         }
     }
     for (index, choice) in choices.iter().enumerate() {
-        put(offsets.choices, index, &choice.bytes());
+        put(offsets.choices, index, &choice.bytes(step));
         for (place, token) in choice.recent.iter().enumerate() {
             put(offsets.recent, index * MAX_RECENT + place, &token.to_le_bytes());
         }

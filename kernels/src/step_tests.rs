@@ -71,7 +71,13 @@ fn a_choice_lies_as_the_kernels_read_it() {
         position: 9,
         recent: vec![4, 5],
     };
-    let bytes = choice.bytes();
+    let bytes = choice.bytes(0x0a0b_0c0d);
     assert_eq!(bytes[..16], [0, 0, 0x80, 0x3f, 0, 0, 0, 0x3f, 0, 0, 0, 0x40, 2, 0, 0, 0]);
-    assert_eq!(bytes[16..], [0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 9, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(
+        bytes[16..],
+        [
+            0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 9, 0, 0, 0, 0, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a,
+            0, 0, 0, 0
+        ]
+    );
 }

@@ -90,10 +90,10 @@ fn likeliest(text: &str, target: Target, order: Order) -> Result<(), LaunchError
     let (mut device, mut random) = (Interpreter::new(target, order), Random(3));
     let logits = device.floats(&random.floats(600, 3.0));
     let recent = device.words(&(0..256).rev().collect::<Vec<_>>());
-    let mut choice = [0u8; 32];
+    let mut choice = [0u8; 40];
     choice[8..12].copy_from_slice(&1.5f32.to_le_bytes());
     choice[12] = 200;
-    let (choices, chosen) = (device.device.upload(&choice), device.device.allocate(12));
+    let (choices, chosen) = (device.device.upload(&choice), device.device.allocate(16));
     let args = [
         Arg::Out(&logits, 0),
         Arg::In(&recent, 0),
@@ -110,13 +110,13 @@ fn likeliest(text: &str, target: Target, order: Order) -> Result<(), LaunchError
 fn draw(text: &str, target: Target, order: Order) -> Result<(), LaunchError> {
     let (mut device, mut random) = (Interpreter::new(target, order), Random(4));
     let logits = device.floats(&random.floats(1200, 1.0));
-    let mut choices = [0u8; 64];
-    for (at, top_p) in [(0, 0.9f32), (32, 1.0)] {
+    let mut choices = [0u8; 80];
+    for (at, top_p) in [(0, 0.9f32), (40, 1.0)] {
         choices[at..at + 4].copy_from_slice(&1.5f32.to_le_bytes());
         choices[at + 4..at + 8].copy_from_slice(&top_p.to_le_bytes());
     }
     let (keys, choices) = (device.device.allocate(2 * 1024 * 8), device.device.upload(&choices));
-    let chosen = device.words(&[7, 1.0f32.to_bits(), 0, 7, 1.0f32.to_bits(), 0]);
+    let chosen = device.words(&[7, 1.0f32.to_bits(), 0, 1, 7, 1.0f32.to_bits(), 0, 1]);
     let args = [
         Arg::Out(&logits, 0),
         Arg::Out(&keys, 0),

@@ -79,6 +79,23 @@ fn a_proof_that_did_not_run_proves_nothing() {
     assert!(matches!(result, Err(DecodeError::Dirty { page: 0, .. })), "{result:?}");
 }
 
+#[test]
+fn an_answer_of_another_step_is_not_taken_for_this_ones() {
+    let inner = Interpreter::all().next().expect("one");
+    let mut device = Broken { inner, flip: None, loses_writes: false, writes: 0, idle: None };
+    let file = Gguf::new(std::fs::read("../tests/models/tiny.gguf").expect("the repository's tiny model"));
+    let mut decoder = Decoder::new(&mut device, file.shape(2, 2), &file.weights()).expect("it works");
+    let row = |position| cocoon_kernels::Row { token: 1, sequence: 0, position };
+    let greedy = [cocoon_kernels::Choice::greedy()];
+    decoder.step(&mut device, &[row(0)], &[&[0]], &greedy).expect("a step");
+    device.idle = Some(Kernel::Likeliest);
+    let result = decoder.step(&mut device, &[row(1), row(2)], &[&[0]], &greedy);
+    assert_eq!(result, Err(DecodeError::Stale));
+    // A recording that does nothing when it is replayed.
+    let result = decoder.step(&mut device, &[row(1)], &[&[0]], &greedy);
+    assert_eq!(result, Err(DecodeError::Stale));
+}
+
 /// A device whose copies or answers are not what they should be.
 struct Broken {
     inner: Interpreter,

@@ -51,6 +51,7 @@ fn choices(draws: &[Draw]) -> (Vec<u8>, Vec<u32>) {
         bytes.extend((list.len() as u32).to_le_bytes());
         bytes.extend(sampling.seed.to_le_bytes());
         bytes.extend(draw.position.to_le_bytes());
+        bytes.extend(77u64.to_le_bytes());
     }
     (bytes, recent)
 }
@@ -62,7 +63,7 @@ fn device_tokens(mut device: Interpreter, draws: &[Draw], logits: &[Vec<f32>]) -
     let logits = device.floats(&logits.concat());
     let (choices, recent) = (device.device.upload(&choices), device.words(&recent));
     let (keys, chosen) =
-        (device.device.allocate(draws.len() * keys_len * 8), device.device.allocate(draws.len() * 12));
+        (device.device.allocate(draws.len() * keys_len * 8), device.device.allocate(draws.len() * 16));
     let likeliest = [
         Arg::Out(&logits, 0),
         Arg::In(&recent, 0),
@@ -83,7 +84,8 @@ fn device_tokens(mut device: Interpreter, draws: &[Draw], logits: &[Vec<f32>]) -
     let words = device.read(&chosen).expect("it is there");
     let words: Vec<u32> =
         words.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().expect("four"))).collect();
-    words.chunks_exact(3).map(|chosen| (chosen[2] == 0).then_some(chosen[0])).collect()
+    assert!(words.chunks_exact(4).all(|chosen| chosen[3] == 77), "each answer names its step");
+    words.chunks_exact(4).map(|chosen| (chosen[2] == 0).then_some(chosen[0])).collect()
 }
 
 fn draw(temperature: f32, top_p: f32, penalty: f32, seed: u64, position: u64) -> Draw {
