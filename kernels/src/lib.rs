@@ -11,6 +11,7 @@ pub mod canary;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod decode;
+mod error;
 mod kernel;
 mod layout;
 mod memory;
@@ -19,7 +20,8 @@ mod ptx;
 mod step;
 
 pub use backend::{Arg, Backend};
-pub use decode::{DecodeError, Decoder};
+pub use decode::Decoder;
+pub use error::DecodeError;
 pub use kernel::{Grid, Kernel};
 pub use layout::{Format, LayoutError, Packed};
 pub use model::{Layer, Shape, Weights};

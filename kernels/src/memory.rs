@@ -3,7 +3,8 @@
 use crate::{
     BLOCK, PAGE,
     backend::Backend,
-    decode::{CHOSEN_BYTES, DecodeError},
+    decode::CHOSEN_BYTES,
+    error::DecodeError,
     layout::{Format, Packed},
     model::Shape,
 };

@@ -1,6 +1,6 @@
 //! A model's sizes and weights on the host, and whether they fit together and the kernels.
 
-use crate::{BLOCK, MAX_HEAD, decode::DecodeError, layout::Packed};
+use crate::{BLOCK, MAX_HEAD, error::DecodeError, layout::Packed};
 
 /// Widest layer.
 const MAX_WIDTH: usize = 1 << 17;

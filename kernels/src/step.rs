@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::{PAGE, decode::DecodeError, model::Shape};
+use crate::{PAGE, error::DecodeError, model::Shape};
 
 /// Most tokens that the repetition penalty looks at: `RECENT` in `cuda/sampling.cuh`.
 pub const MAX_RECENT: usize = 256;
