@@ -17,6 +17,8 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("cocoon-image", "guest-image", &["cocoon-attestation"]),
     ("cocoon-image-build", "guest-image/build", &["cocoon-attestation", "cocoon-image"]),
     ("cocoon-init", "guest-image/init", &[]),
+    ("cocoon-kernels", "kernels", &[]),
+    ("cocoon-ptx-check", "kernels/ptx-check", &[]),
     ("cocoon-protocol", "runtime/protocol", &["cocoon-attestation"]),
     ("cocoon-reference", "runtime/reference", &["cocoon-attestation", "cocoon-contracts"]),
     ("cocoon-engine", "runtime/engine", &["cocoon-kernels"]),
@@ -196,7 +198,7 @@ fn the_guest_holds_neither_chain_nor_simulated_root() {
 #[test]
 fn no_source_file_names_an_unfinished_part() {
     let mut files = Vec::new();
-    for top in ["attestation", "contracts", "guest-image", "runtime", "scripts"] {
+    for top in ["attestation", "contracts", "guest-image", "kernels", "runtime", "scripts"] {
         sources(&root().join(top), &mut files);
     }
     for file in files {

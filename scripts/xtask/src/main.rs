@@ -1,6 +1,7 @@
 //! What a developer or CI runs, in Rust: `cargo run --release -p xtask -- COMMAND`.
 
 mod engine;
+mod kernels;
 mod ledger;
 mod proof;
 mod reproduce;
@@ -16,6 +17,7 @@ usage: cargo run --release -p xtask -- COMMAND
   contracts check     compile contracts/*.tolk with the pinned compiler and compare with what is committed; also --check
   contracts compile   compile and write contracts/*.boc and contracts.lock
   fixtures            make the engine's oracle fixtures again (needs the demo model: run ./scripts/demo once)
+  kernels             compile kernels/cuda/*.cu with the pinned nvcc and write kernels/ptx and kernels.lock; --check compares
   reproduce           build our programs and both images twice, here and from a copy of this tree elsewhere with another mask, time
                       zone, language and user name, and compare bit for bit; takes minutes, most of them for the guest service
   reproduce --init-only   the same with cocoon-init alone: below a minute
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         ["contracts", "check" | "--check"] => contracts("check"),
         ["contracts", "compile"] => contracts("compile"),
         ["fixtures"] => fixtures(),
+        ["kernels"] => cache().and_then(|cache| kernels::run(&root(), &cache, false)),
+        ["kernels", "--check"] => cache().and_then(|cache| kernels::run(&root(), &cache, true)),
         ["reproduce"] => reproduce(false),
         ["reproduce", "--init-only"] => reproduce(true),
         ["reproduce", "--unless-proven"] => reproduce_unless_proven(),
@@ -118,13 +122,15 @@ fn contracts(what: &str) -> Result<()> {
     run("npm", &["run", "--prefix", folder, "--silent", what])
 }
 
-fn demo_model() -> Result<PathBuf> {
+/// Where what is fetched once is kept.
+fn cache() -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let model = cache
-        .or_else(home)
-        .context("neither HOME nor XDG_CACHE_HOME is set")?
-        .join("cocoon/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    Ok(cache.or_else(home).context("neither HOME nor XDG_CACHE_HOME is set")?.join("cocoon"))
+}
+
+fn demo_model() -> Result<PathBuf> {
+    let model = cache()?.join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
     if !model.is_file() {
         bail!("{} is not there: run ./scripts/demo once, it fetches the model", model.display());
     }
