@@ -57,9 +57,14 @@ impl Source for Vec<u8> {
 pub(crate) enum Format {
     F32,
     F16,
+    Bf16,
     Q4_0,
     Q4_1,
+    Q5_0,
     Q8_0,
+    Q4K,
+    Q5K,
+    Q6K,
 }
 
 impl Format {
@@ -69,10 +74,16 @@ impl Format {
             1 => Self::F16,
             2 => Self::Q4_0,
             3 => Self::Q4_1,
+            6 => Self::Q5_0,
             8 => Self::Q8_0,
+            12 => Self::Q4K,
+            13 => Self::Q5K,
+            14 => Self::Q6K,
+            30 => Self::Bf16,
             _ => {
                 return Err(ModelError::Unsupported(format!(
-                    "tensor {tensor} is stored in ggml type {code}; F32, F16, Q4_0, Q4_1 and Q8_0 are known"
+                    "tensor {tensor} is stored in ggml type {code}; F32, F16, BF16, Q4_0, Q4_1, \
+                     Q5_0, Q8_0, Q4_K, Q5_K and Q6_K are known"
                 )));
             }
         })
@@ -81,8 +92,9 @@ impl Format {
     /// Elements in one block.
     pub(crate) fn block_len(self) -> usize {
         match self {
-            Self::F32 | Self::F16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q8_0 => 32,
+            Self::F32 | Self::F16 | Self::Bf16 => 1,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q8_0 => 32,
+            Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
 
@@ -90,10 +102,14 @@ impl Format {
     pub(crate) fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
-            Self::F16 => 2,
+            Self::F16 | Self::Bf16 => 2,
             Self::Q4_0 => 18,
             Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
             Self::Q8_0 => 34,
+            Self::Q4K => 144,
+            Self::Q5K => 176,
+            Self::Q6K => 210,
         }
     }
 }

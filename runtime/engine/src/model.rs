@@ -349,7 +349,9 @@ impl<'a> Plan<'a> {
         }
         let bytes = read_tensor(source, tensor)?;
         let numbers = bytes.chunks_exact(4);
-        Ok(numbers.map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect())
+        let numbers: Vec<f32> =
+            numbers.map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect();
+        if numbers.iter().all(|number| number.is_finite()) { Ok(numbers) } else { Err(damaged(name)) }
     }
 
     fn frequencies(&mut self, source: &dyn Source, shape: &Shape) -> Result<Vec<f64>, ModelError> {
@@ -385,6 +387,10 @@ fn is_norm(name: &str) -> bool {
     name.ends_with("norm.weight") || name == "rope_freqs.weight"
 }
 
+fn damaged(tensor: &str) -> ModelError {
+    ModelError::Malformed(format!("tensor {tensor} holds a weight that is not a finite number"))
+}
+
 fn read_tensor(source: &dyn Source, tensor: &TensorInfo) -> Result<Vec<u8>, ModelError> {
     // The directory was checked against the size of the source, so this is never more than the source has.
     let mut bytes = vec![0; tensor.bytes as usize];
@@ -405,6 +411,9 @@ fn read_matrices(
         while let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             let (tensor, rows, columns) = plan[index];
             let matrix = Matrix::pack(tensor.format, rows, columns, &read_tensor(source, tensor)?);
+            if !matrix.is_finite() {
+                return Err(damaged(&tensor.name));
+            }
             done.lock().expect("no code panics while it holds this lock")[index] = Some(matrix);
         }
         Ok(())

@@ -157,8 +157,8 @@ fn a_tensor_that_lies_about_its_place_or_size_is_refused() {
     assert!(edit(offset, 7).contains("not aligned"));
     assert!(edit(offset, u64::MAX - 31).contains("cut short"));
     let mut bytes = whole.clone();
-    bytes[offset - 4..offset].copy_from_slice(&30u32.to_le_bytes());
-    assert!(refusal(bytes).contains("ggml type 30"));
+    bytes[offset - 4..offset].copy_from_slice(&31u32.to_le_bytes());
+    assert!(refusal(bytes).contains("ggml type 31"));
 }
 
 #[test]
@@ -170,10 +170,25 @@ fn an_architecture_or_tokenizer_that_is_not_known_is_named() {
 }
 
 #[test]
-fn weights_that_are_not_numbers_give_an_error_and_no_tokens() {
+fn weights_that_are_not_numbers_are_refused_by_name() {
     let mut bytes = common::tiny_bytes();
     let at = bytes.len() - 4; // the last weight of the last norm
     bytes[at..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let error = refusal(bytes);
+    assert!(error.contains("norm.weight") && error.contains("not a finite number"), "{error}");
+    let mut bytes = common::tiny_bytes();
+    let at = bytes.len() - 4 - 34 * 4; // in the embedding: a scale, or one of its quants
+    let inf = [0x00, 0x7c];
+    (0..34).for_each(|n| bytes[at - 4096 + n] = inf[n % 2]);
+    let error = refusal(bytes);
+    assert!(error.contains("tensor token_embd.weight") && error.contains("not a finite number"), "{error}");
+}
+
+#[test]
+fn weights_that_are_too_large_give_an_error_and_no_tokens() {
+    let mut bytes = common::tiny_bytes();
+    let at = bytes.len() - 4;
+    bytes[at..].copy_from_slice(&f32::MAX.to_le_bytes());
     let model = Arc::new(load(bytes).expect("its structure is sound"));
     let prompt = model.tokenizer().encode("The class", true);
     let engine = Engine::new(model, EngineOptions::with_threads(1));

@@ -10,7 +10,8 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod half;
+pub(crate) mod half;
+mod kquants;
 mod matrix;
 mod pool;
 mod scalar;
