@@ -5,8 +5,8 @@
 
 use crate::{
     cache::{Cache, Table},
-    kernels::{self, Activations, Matrix, Pool, TILE},
-    model::{Layer, Model},
+    kernels::{self, Activations, InstructionSet, MAX_HEAD, Matrix, Pool, TILE},
+    model::{Activation, Layer, Model, Rotation},
 };
 
 /// One row of a step.
@@ -28,12 +28,45 @@ struct Row {
     query: Vec<f32>,
     key: Vec<f32>,
     value: Vec<f32>,
-    angles: Vec<(f32, f32)>,
+    /// How far its position turns each pair, in layers that see all and in those with a window.
+    angles: [Vec<(f32, f32)>; 2],
+    /// A product that is not added as it is.
+    product: Vec<f32>,
 }
 
 impl AsRef<Activations> for Row {
     fn as_ref(&self) -> &Activations {
         &self.input
+    }
+}
+
+impl Row {
+    /// Queries and keys as attention takes them: with their biases, normalised, turned, and queries scaled.
+    fn prepare(&mut self, set: InstructionSet, model: &Model, layer: &Layer, index: usize) {
+        let (shape, local) = (&model.shape, model.shape.architecture.is_local(index));
+        if let Some([query, key, value]) = &layer.biases {
+            let add = |heads: &mut [f32], bias: &[f32]| {
+                heads.iter_mut().zip(bias).for_each(|(value, more)| *value += more);
+            };
+            add(&mut self.query, query);
+            add(&mut self.key, key);
+            add(&mut self.value, value);
+        }
+        let angles = &self.angles[usize::from(local && model.local_positions.is_some())];
+        for (nth, heads) in [&mut self.query, &mut self.key].into_iter().enumerate() {
+            for head in heads.chunks_exact_mut(shape.head_len) {
+                if let Some(norms) = &layer.head_norms {
+                    let before = &mut self.product[..shape.head_len];
+                    before.copy_from_slice(head);
+                    kernels::rms_norm(set, before, &norms[nth], shape.epsilon, head);
+                }
+                match shape.architecture.rotation {
+                    Rotation::Neighbours => kernels::rotate(head, angles),
+                    Rotation::Halves => kernels::rotate_halves(head, angles),
+                }
+            }
+        }
+        self.query.iter_mut().for_each(|value| *value *= shape.query_scale);
     }
 }
 
@@ -87,14 +120,22 @@ impl Forward {
                 query: vec![0.0; queries],
                 key: vec![0.0; shape.kv_heads * shape.head_len],
                 value: vec![0.0; shape.kv_heads * shape.head_len],
-                angles: Vec::new(),
+                angles: Default::default(),
+                product: vec![0.0; shape.width.max(MAX_HEAD)],
             });
         }
         self.tokens = places.len();
         self.attended.resize(self.rows.len() * queries, 0.0);
         self.each_row(pool, |index, row, _| {
             model.embedding.row(places[index].token as usize, &mut row.x);
-            model.angles(places[index].position, &mut row.angles);
+            if let Some(scale) = shape.embedding_scale() {
+                row.x.iter_mut().for_each(|value| *value *= scale);
+            }
+            let [all, local] = &mut row.angles;
+            model.positions.angles(places[index].position, all);
+            if let Some(positions) = &model.local_positions {
+                positions.angles(places[index].position, local);
+            }
         });
     }
 
@@ -123,10 +164,20 @@ impl Forward {
         });
     }
 
-    /// Adds the product in the tiles to what the rows carry.
-    fn add(&mut self, pool: &Pool) {
-        let (set, tokens) = (pool.instruction_set(), self.tokens);
-        self.each_row(pool, |index, row, tiles| kernels::add(set, &mut row.x, tiles, tokens, index));
+    /// Adds the product in the tiles to what the rows carry, normalised first where the family has a norm for it.
+    fn add(&mut self, model: &Model, pool: &Pool, norm: Option<&[f32]>) {
+        let (set, tokens, shape) = (pool.instruction_set(), self.tokens, &model.shape);
+        let Some(norm) = norm else {
+            self.each_row(pool, |index, row, tiles| kernels::add(set, &mut row.x, tiles, tokens, index));
+            return;
+        };
+        self.each_row(pool, |index, row, tiles| {
+            let product = &mut row.product[..shape.width];
+            untile(tiles, 0, tokens, index, product);
+            let out = &mut row.input.floats[..shape.width];
+            kernels::rms_norm(set, product, norm, shape.epsilon, out);
+            row.x.iter_mut().zip(out).for_each(|(value, more)| *value += *more);
+        });
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a step has and what a layer is")]
@@ -135,7 +186,7 @@ impl Forward {
         model: &Model,
         pool: &Pool,
         layer: &Layer,
-        index: usize,
+        layer_index: usize,
         cache: &mut Cache,
         tables: &[&Table],
         places: &[Place],
@@ -144,17 +195,14 @@ impl Forward {
         self.norm(model, pool, &layer.attention_norm);
         self.multiply(pool, &[&layer.query, &layer.key, &layer.value]);
         let (key_at, value_at) = (layer.query.tiles(), layer.query.tiles() + layer.key.tiles());
-        let factor = 1.0 / (shape.head_len as f32).sqrt();
         self.each_row(pool, |index, row, tiles| {
             untile(tiles, 0, tokens, index, &mut row.query);
             untile(tiles, key_at, tokens, index, &mut row.key);
             untile(tiles, value_at, tokens, index, &mut row.value);
-            kernels::rotate(&mut row.query, shape.head_len, &row.angles);
-            kernels::rotate(&mut row.key, shape.head_len, &row.angles);
-            row.query.iter_mut().for_each(|value| *value *= factor);
+            row.prepare(set, model, layer, layer_index);
         });
         for (row, place) in self.rows[..tokens].iter().zip(places) {
-            cache.write(tables[place.table], index, place.position, &row.key, &row.value);
+            cache.write(tables[place.table], layer_index, place.position, &row.key, &row.value);
         }
 
         let (rows, cache) = (&self.rows, &*cache);
@@ -164,8 +212,17 @@ impl Forward {
             let (token, head) = (chunk / shape.heads, chunk % shape.heads);
             let query = &rows[token].query[head * head_len..][..head_len];
             let place = places[token];
-            let seen = place.position + 1; // itself and all before it
-            kernels::attend(set, query, cache.sequence(tables[place.table]), index, head / share, seen, out);
+            // All before it, or those in the window, and itself.
+            let seen = shape.unseen(layer_index, place.position)..place.position + 1;
+            kernels::attend(
+                set,
+                query,
+                cache.sequence(tables[place.table]),
+                layer_index,
+                head / share,
+                seen,
+                out,
+            );
         });
 
         let queries = shape.heads * head_len;
@@ -176,7 +233,7 @@ impl Forward {
         });
         self.attended = attended;
         self.multiply(pool, &[&layer.attention_out]);
-        self.add(pool);
+        self.add(model, pool, layer.post_norms.as_ref().map(|norms| norms[0].as_slice()));
     }
 
     fn feed(&mut self, model: &Model, pool: &Pool, layer: &Layer) {
@@ -186,11 +243,15 @@ impl Forward {
         let up_at = layer.gate.tiles() * tokens * TILE;
         self.each_row(pool, |index, row, tiles| {
             let (gate, up) = tiles.split_at(up_at);
-            kernels::swiglu(set, gate, up, tokens, index, &mut row.input.floats[..width]);
+            let out = &mut row.input.floats[..width];
+            match model.shape.architecture.activation {
+                Activation::Silu => kernels::swiglu(set, gate, up, tokens, index, out),
+                Activation::GeluTanh => kernels::geglu(set, gate, up, tokens, index, out),
+            }
             row.input.quantise(set, width);
         });
         self.multiply(pool, &[&layer.down]);
-        self.add(pool);
+        self.add(model, pool, layer.post_norms.as_ref().map(|norms| norms[1].as_slice()));
     }
 
     /// The logits of the rows that ask for them, in one product.

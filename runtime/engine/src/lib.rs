@@ -21,6 +21,7 @@
 //! ```
 
 mod cache;
+mod container;
 mod error;
 mod forward;
 mod generate;

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::{
+    container::{FileSource, Header, Source},
     error::{ModelError, TemplateError},
-    gguf::{Header, Source},
-    model::FileSource,
+    gguf,
     template::{ChatMessage, Template},
     tokenizer::Tokenizer,
 };
@@ -24,7 +24,7 @@ impl Vocabulary {
     /// The file cannot be read, is cut short or malformed, or holds a tokenizer that this engine does not know.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let source = FileSource::open(path)?;
-        Self::read(&Header::read(&source as &dyn Source)?)
+        Self::read(&gguf::read(&source as &dyn Source)?)
     }
 
     pub(crate) fn read(header: &Header) -> Result<Self, ModelError> {

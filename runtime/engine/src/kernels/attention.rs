@@ -1,5 +1,7 @@
 //! Keys and values in pages of 16 tokens, and attention over them in one pass.
 
+use std::ops::Range;
+
 use zeroize::Zeroize;
 
 use super::{
@@ -89,13 +91,14 @@ pub(crate) struct Paged<'a> {
 }
 
 on_each_set! {
-    /// Attention of one query, which carries its factor already, over the first `tokens` tokens of a sequence.
+    /// Attention of one query, which carries its factor already, over the tokens `seen` of a sequence.
+    #[expect(clippy::too_many_arguments, reason = "a query, and where its keys and values are")]
     pub(crate) fn attend(
         query: &[f32],
         sequence: Paged<'_>,
         layer: usize,
         head: usize,
-        tokens: usize,
+        seen: Range<usize>,
         out: &mut [f32],
     ) = attend_body
 }
@@ -107,14 +110,14 @@ fn attend_body<W: Widen>(
     sequence: Paged<'_>,
     layer: usize,
     head: usize,
-    tokens: usize,
+    seen: Range<usize>,
     out: &mut [f32],
 ) {
     let Paged { pages, table, shape } = sequence;
     let mut sums = [0.0f32; MAX_HEAD];
     let sums = &mut sums[..shape.head_len];
     let (mut highest, mut weight) = (f32::NEG_INFINITY, 0.0f32);
-    for (index, page) in table[..tokens.div_ceil(PAGE)].iter().enumerate() {
+    for (index, page) in table[..seen.end.div_ceil(PAGE)].iter().enumerate().skip(seen.start / PAGE) {
         let (keys, values) = pages[*page as usize].head(shape, layer, head);
         let mut scores = [0.0f32; PAGE];
         for (query, keys) in query.iter().zip(keys.chunks_exact(PAGE)) {
@@ -123,7 +126,8 @@ fn attend_body<W: Widen>(
                 scores[lane] = keys[lane].mul_add(*query, scores[lane]);
             }
         }
-        let filled = (tokens - index * PAGE).min(PAGE);
+        let (hidden, filled) = (seen.start.saturating_sub(index * PAGE), (seen.end - index * PAGE).min(PAGE));
+        scores[..hidden].fill(f32::NEG_INFINITY);
         scores[filled..].fill(f32::NEG_INFINITY);
         let top = scores.iter().fold(highest, |top, &score| if score > top { score } else { top });
         let fade = exp(highest - top);
@@ -135,7 +139,8 @@ fn attend_body<W: Widen>(
         if fade != 1.0 {
             sums.iter_mut().for_each(|sum| *sum *= fade);
         }
-        for (score, values) in scores[..filled].iter().zip(values.chunks_exact(shape.head_len)) {
+        let values = values.chunks_exact(shape.head_len).skip(hidden);
+        for (score, values) in scores[hidden..filled].iter().zip(values) {
             for (sums, values) in sums.chunks_exact_mut(16).zip(values.chunks_exact(16)) {
                 let values = W::widen(values.try_into().expect("16 dimensions"));
                 for lane in 0..16 {

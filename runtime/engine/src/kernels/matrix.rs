@@ -17,7 +17,7 @@ use super::{
     kquants::{Kind, Packed},
     scalar,
 };
-use crate::gguf::Format;
+use crate::container::Format;
 
 /// Rows in a tile.
 pub(crate) const TILE: usize = 16;

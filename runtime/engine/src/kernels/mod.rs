@@ -21,7 +21,7 @@ pub(crate) use activations::Activations;
 pub(crate) use attention::{MAX_HEAD, PAGE, Page, PageShape, Paged, attend};
 pub(crate) use matrix::{Matrix, TILE, multiply};
 pub(crate) use pool::Pool;
-pub(crate) use vector::{add, exponentials, rms_norm, rotate, swiglu};
+pub(crate) use vector::{add, exponentials, geglu, rms_norm, rotate, rotate_halves, swiglu};
 
 /// What the engine computes with; chosen at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use merge::{Merges, NONE, Scratch};
 pub use stream::TextStream;
 
-use crate::{error::ModelError, gguf::Header};
+use crate::{container::Header, error::ModelError};
 use split::Splitter;
 
 /// Most tokens in a vocabulary.

@@ -45,7 +45,7 @@ fn unknown_rules_are_named_in_the_error() {
 
 fn tiny() -> Tokenizer {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models/tiny.gguf");
-    let header = Header::read(&std::fs::read(path).expect("it lies in the repository")).expect("sound");
+    let header = crate::gguf::read(&std::fs::read(path).expect("it lies in the repository")).expect("sound");
     Tokenizer::read(&header).expect("sound")
 }
 
