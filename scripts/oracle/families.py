@@ -93,6 +93,13 @@ def randomise(model, seed):
             weight.data = noise * 1.3 / weight.shape[1] ** 0.5
 
 
+def llama3_factors(rope, head):
+    waves = 2 * np.pi * rope["rope_theta"] ** (np.arange(0, head, 2) / head)
+    original, low, high = rope["original_max_position_embeddings"], rope["low_freq_factor"], rope["high_freq_factor"]
+    smooth = np.clip((original / waves - low) / (high - low), 0, 1)
+    return (1 / ((1 - smooth) / rope["factor"] + smooth)).astype(np.float32)
+
+
 def write_gguf(path, name, model, dtype):
     config, writer = model.config, gguf.GGUFWriter(path, name)
     writer.add_name(name)
@@ -127,9 +134,7 @@ def write_gguf(path, name, model, dtype):
     writer.add_rope_dimension_count(rotated)
     writer.add_rope_freq_base(rope["rope_theta"])
     if name == "llama":
-        inverse, _ = hf.modeling_rope_utils.ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
-        plain = rope["rope_theta"] ** -(np.arange(0, head, 2) / head)
-        writer.add_tensor("rope_freqs.weight", (plain / inverse.numpy()).astype(np.float32))
+        writer.add_tensor("rope_freqs.weight", llama3_factors(rope, head))
 
     letters = gguf_bytes()
     tokens = [letters[byte] for byte in range(256)] + ["<|begin|>", "<|end|>"]

@@ -1,7 +1,7 @@
 //! A Hugging Face folder as a model: `config.json`, `*.safetensors`, `tokenizer.json` and the chat template, translated
 //! into what a GGUF of the same model would say. Nothing is quantised.
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -10,10 +10,14 @@ use crate::{
     error::ModelError,
     model::{Architecture, Window},
     safetensors::{self, Entry},
+    tokenizer::{Tokenizer, TokenizerConfig, TokenizerFile},
+    vocabulary::Vocabulary,
 };
 
 /// Longest `config.json`, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
+/// Longest `tokenizer.json` or `tokenizer_config.json`, in bytes: those of 256,000 tokens have some 35 MB.
+const MAX_TOKENIZER: u64 = 128 << 20;
 
 /// The fields of `config.json` that decide on what is computed. Those of other families, of training and of other
 /// programs are not looked at: what would change the computation shows in the tensors, which are all accounted for.
@@ -45,6 +49,21 @@ pub(crate) struct Config {
     final_logit_softcapping: Option<f64>,
     rope_local_base_freq: Option<f64>,
     tie_word_embeddings: Option<bool>,
+    eos_token_id: Option<Ids>,
+}
+
+/// One id or several.
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+enum Ids {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+/// `generation_config.json`: which tokens end an answer.
+#[derive(Deserialize, Default)]
+struct Generation {
+    eos_token_id: Option<Ids>,
 }
 
 /// How positions are scaled: `rope_scaling`, or what newer folders have in its place.
@@ -75,8 +94,7 @@ enum RopeParameters {
 pub(crate) struct Folder {
     pub(crate) source: Box<dyn Source>,
     pub(crate) header: Header,
-    /// Rows of the embedding: at least the tokens of the tokenizer.
-    pub(crate) vocabulary: usize,
+    pub(crate) vocabulary: Vocabulary,
 }
 
 /// Reads a folder's configuration and the directory of its tensors.
@@ -97,8 +115,59 @@ pub(crate) fn open(folder: &Path) -> Result<Folder, ModelError> {
             return Err(ModelError::Malformed(format!("two of its tensors become {}", twice.name)));
         }
     }
-    let vocabulary = usize::try_from(config.vocab_size).unwrap_or(usize::MAX);
-    Ok(Folder { source: Box::new(source), header, vocabulary })
+    Ok(Folder { source: Box::new(source), header, vocabulary: vocabulary(folder, Some(&config))? })
+}
+
+/// Reads a folder's tokenizer and chat template alone.
+pub(crate) fn open_vocabulary(folder: &Path) -> Result<Vocabulary, ModelError> {
+    // Counting tokens needs no model beside them.
+    let path = folder.join("config.json");
+    let config: Option<Config> =
+        if path.exists() { Some(safetensors::json(&path, MAX_CONFIG)?) } else { None };
+    vocabulary(folder, config.as_ref())
+}
+
+fn vocabulary(folder: &Path, config: Option<&Config>) -> Result<Vocabulary, ModelError> {
+    let file: TokenizerFile = safetensors::json(&folder.join("tokenizer.json"), MAX_TOKENIZER)?;
+    let names: TokenizerConfig = optional(&folder.join("tokenizer_config.json"), MAX_TOKENIZER)?;
+    let generation: Generation = optional(&folder.join("generation_config.json"), MAX_CONFIG)?;
+    let ends = [generation.eos_token_id, config.and_then(|config| config.eos_token_id.clone())]
+        .into_iter()
+        .flatten();
+    let ends: Vec<u32> = ends
+        .flat_map(|ids| match ids {
+            Ids::One(id) => vec![id],
+            Ids::Several(ids) => ids,
+        })
+        .collect();
+    let rows = config.map_or(0, |config| usize::try_from(config.vocab_size).unwrap_or(usize::MAX));
+    let tokenizer = Tokenizer::from_json(&file, &names, rows, &ends)?;
+    let template = folder.join("chat_template.jinja");
+    let template = if template.exists() {
+        let text = String::from_utf8(safetensors::whole(&template, MAX_CONFIG)?);
+        Some(text.map_err(|_| ModelError::Malformed("chat_template.jinja is not UTF-8".into()))?)
+    } else {
+        names.chat_template.and_then(default_template)
+    };
+    Ok(Vocabulary::new(tokenizer, template))
+}
+
+/// The template, or the one called `default` of several.
+fn default_template(value: serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::String(text) => Some(text),
+        serde_json::Value::Array(several) => several
+            .iter()
+            .find(|one| one["name"] == "default")
+            .and_then(|one| one["template"].as_str())
+            .map(str::to_owned),
+        _ => None,
+    }
+}
+
+/// Reads a JSON file that a folder need not have.
+fn optional<T: serde::de::DeserializeOwned + Default>(path: &Path, limit: u64) -> Result<T, ModelError> {
+    if path.exists() { safetensors::json(path, limit) } else { Ok(T::default()) }
 }
 
 /// A tensor under GGUF's name, fastest dimension first.
@@ -164,14 +233,14 @@ impl Config {
         }
         put("attention.layer_norm_rms_epsilon", Value::Float(self.rms_norm_eps.unwrap_or(1e-6)));
         if let Some(scalar) = self.query_pre_attn_scalar {
-            put("attention.scale", Value::Float(1.0 / scalar.sqrt()));
+            put("attention.scale", Value::Float(single(1.0 / scalar.sqrt())));
         }
         for (key, cap) in [
             ("attn_logit_softcapping", self.attn_logit_softcapping),
             ("final_logit_softcapping", self.final_logit_softcapping),
         ] {
             if let Some(cap) = cap {
-                put(key, Value::Float(cap));
+                put(key, Value::Float(single(cap)));
             }
         }
         values.insert("general.architecture".into(), Value::Text(family.name.into()));
@@ -223,7 +292,7 @@ impl Config {
         }
         let values = &mut header.values;
         if let Some(base) = rope.rope_theta.or(self.rope_theta) {
-            values.insert(family.key("rope.freq_base"), Value::Float(base));
+            values.insert(family.key("rope.freq_base"), Value::Float(single(base)));
         }
         let head_len = self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1));
         let part = rope.partial_rotary_factor.or(self.partial_rotary_factor).unwrap_or(1.0);
@@ -234,7 +303,7 @@ impl Config {
             Some("linear") => {
                 let factor = rope.factor.ok_or_else(|| missing("rope_scaling.factor"))?;
                 values.insert(family.key("rope.scaling.type"), Value::Text("linear".into()));
-                values.insert(family.key("rope.scaling.factor"), Value::Float(factor));
+                values.insert(family.key("rope.scaling.factor"), Value::Float(single(factor)));
             }
             Some("llama3") => {
                 let base = rope.rope_theta.or(self.rope_theta).unwrap_or(10_000.0);
@@ -263,15 +332,12 @@ impl Config {
         header.given.insert("rope_factors_short.weight".into(), short);
         // As the paper on LongRoPE has it, unless the file says otherwise.
         let longer = self.max_position_embeddings as f64 / original as f64;
-        let computed = if longer > 1.0 {
-            libm::sqrt(1.0 + libm::log(longer) / libm::log(original as f64))
-        } else {
-            1.0
-        };
+        let computed =
+            if longer > 1.0 { libm::sqrt(1.0 + libm::log(longer) / libm::log(original as f64)) } else { 1.0 };
         let factor = rope.attention_factor.unwrap_or(computed);
         let values = &mut header.values;
         values.insert(family.key("rope.scaling.original_context_length"), Value::Unsigned(original));
-        values.insert(family.key("rope.scaling.attn_factor"), Value::Float(factor));
+        values.insert(family.key("rope.scaling.attn_factor"), Value::Float(single(factor)));
         Ok(())
     }
 }
@@ -286,7 +352,9 @@ impl Rope {
         let original =
             original.ok_or_else(|| missing("rope_scaling.original_max_position_embeddings"))? as f64;
         if !(high > low && low > 0.0 && factor >= 1.0) {
-            return Err(ModelError::Malformed(format!("rope_scaling has the factors {low}, {high}, {factor}")));
+            return Err(ModelError::Malformed(format!(
+                "rope_scaling has the factors {low}, {high}, {factor}"
+            )));
         }
         let of_pair = |pair: u64| {
             let wave = 2.0 * std::f64::consts::PI * libm::pow(base, 2.0 * pair as f64 / rotated as f64);
@@ -307,10 +375,7 @@ fn missing(key: &str) -> ModelError {
     ModelError::Missing(format!("{key} in config.json"))
 }
 
-/// Whether a path is a folder of this kind.
-pub(crate) fn is_folder(path: &Path) -> bool {
-    path.is_dir()
+/// As GGUF would store it: both containers of a model give the same bits.
+fn single(number: f64) -> f64 {
+    f64::from(number as f32)
 }
-
-/// Texts of a folder that are files of their own.
-pub(crate) type Texts = HashMap<&'static str, String>;

@@ -92,7 +92,9 @@ fn indexed(path: &Path) -> Result<Vec<String>, ModelError> {
     names.sort_unstable();
     names.dedup();
     // A name is not a path: an index must not reach out of its folder.
-    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\']) || !name.ends_with(".safetensors")) {
+    if let Some(name) =
+        names.iter().find(|name| name.contains(['/', '\\']) || !name.ends_with(".safetensors"))
+    {
         return Err(ModelError::Malformed(format!("its index names the file {name:?}")));
     }
     if names.is_empty() || names.len() > MAX_FILES {
@@ -192,7 +194,8 @@ fn check(name: &str, described: Described, data: u64, size: u64) -> Result<Entry
     if bytes > available {
         return Err(cut_short(&format!("tensor {name}"), bytes, available));
     }
-    let shape: Result<Vec<usize>, _> = described.shape.iter().map(|&length| usize::try_from(length)).collect();
+    let shape: Result<Vec<usize>, _> =
+        described.shape.iter().map(|&length| usize::try_from(length)).collect();
     let shape = shape.map_err(|_| wrong("has a dimension that does not fit a number"))?;
     Ok(Entry { format, shape, offset: data + start, bytes })
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::{
-    container::{FileSource, Header, Source},
+    container::{FileSource, Header},
     error::{ModelError, TemplateError},
-    gguf,
+    gguf, huggingface,
     template::{ChatMessage, Template},
     tokenizer::Tokenizer,
 };
@@ -18,22 +18,28 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Reads the head of a GGUF file; its weights are not looked at.
+    /// Reads the head of a GGUF file, or the tokenizer of a Hugging Face folder; weights are not looked at.
     ///
     /// # Errors
     /// The file cannot be read, is cut short or malformed, or holds a tokenizer that this engine does not know.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let source = FileSource::open(path)?;
-        Self::read(&gguf::read(&source as &dyn Source)?)
+        if path.is_dir() {
+            return huggingface::open_vocabulary(path);
+        }
+        Self::read(&gguf::read(&FileSource::open(path)?)?)
     }
 
     pub(crate) fn read(header: &Header) -> Result<Self, ModelError> {
         let tokenizer = Tokenizer::read(header)?;
+        Ok(Self::new(tokenizer, header.text("tokenizer.chat_template")?.map(str::to_owned)))
+    }
+
+    /// A tokenizer and the source of a chat template.
+    pub(crate) fn new(tokenizer: Tokenizer, template: Option<String>) -> Self {
         let (bos, eos) = tokenizer.boundary_names();
-        let template = header
-            .text("tokenizer.chat_template")?
-            .map(|text| Template::compile(text.to_owned(), bos, eos).map_err(|error| error.to_string()));
-        Ok(Self { tokenizer, template })
+        let template =
+            template.map(|text| Template::compile(text, bos, eos).map_err(|error| error.to_string()));
+        Self { tokenizer, template }
     }
 
     /// The tokenizer.

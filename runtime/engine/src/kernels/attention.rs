@@ -92,7 +92,6 @@ pub(crate) struct Paged<'a> {
 
 on_each_set! {
     /// Attention of one query, which carries its factor already, over the tokens `seen` of a sequence.
-    #[expect(clippy::too_many_arguments, reason = "a query, and where its keys and values are")]
     pub(crate) fn attend(
         query: &[f32],
         sequence: Paged<'_>,

@@ -82,7 +82,7 @@ on_each_set! {
 #[inline(always)]
 fn geglu_body<W: Widen>(gate: &[f32], up: &[f32], tokens: usize, token: usize, out: &mut [f32]) {
     /// `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))` is `x sigmoid(2 √(2/π) (x + 0.044715 x³))`.
-    const TWICE: f32 = 1.595_769_1;
+    const TWICE: f32 = 1.595_769;
     const CUBE: f32 = 0.044_715;
     for (tile, piece) in out.chunks_mut(LANES).enumerate() {
         let from = (tile * tokens + token) * LANES;

@@ -7,7 +7,7 @@ mod shape;
 
 use std::path::Path;
 
-pub(crate) use families::{Activation, Rotation};
+pub(crate) use families::{Activation, Architecture, Rotation, Window};
 use plan::Plan;
 pub(crate) use positions::Positions;
 pub(crate) use shape::Shape;
@@ -15,7 +15,7 @@ pub(crate) use shape::Shape;
 use crate::{
     container::{FileSource, Header, Source},
     error::{ModelError, TemplateError},
-    gguf,
+    gguf, huggingface,
     kernels::Matrix,
     template::ChatMessage,
     tokenizer::Tokenizer,
@@ -68,15 +68,20 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a GGUF file. Every offset, size and count in it is checked.
+    /// Reads a GGUF file, or a Hugging Face folder (`config.json`, safetensors and `tokenizer.json`). Every offset, size
+    /// and count in it is checked.
     ///
     /// # Errors
     /// The file cannot be read, is cut short or malformed, or holds a model that this engine does not run.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
+        if path.is_dir() {
+            let folder = huggingface::open(path)?;
+            return Self::load(&*folder.source, &folder.header, folder.vocabulary);
+        }
         Self::from_gguf(&FileSource::open(path)?)
     }
 
-    /// The same from memory. Hash these bytes first, and what was measured is what runs.
+    /// A GGUF from memory. Hash these bytes first, and what was measured is what runs.
     ///
     /// # Errors
     /// As [`Self::open`].

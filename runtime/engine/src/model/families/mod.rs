@@ -82,6 +82,16 @@ pub(crate) struct Folder {
     pub(crate) norms_plus_one: bool,
 }
 
+impl Activation {
+    /// What `config.json` calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Silu => "silu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
+        }
+    }
+}
+
 impl Architecture {
     /// The family of a GGUF file.
     pub(crate) fn named(name: &str) -> Result<&'static Self, ModelError> {
