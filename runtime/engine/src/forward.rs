@@ -281,7 +281,7 @@ impl Forward {
 }
 
 /// Copies one token's rows out of tiles, from tile `first` on.
-fn untile(tiles: &[f32], first: usize, tokens: usize, token: usize, out: &mut [f32]) {
+pub(crate) fn untile(tiles: &[f32], first: usize, tokens: usize, token: usize, out: &mut [f32]) {
     for (tile, piece) in out.chunks_mut(TILE).enumerate() {
         let from = ((first + tile) * tokens + token) * TILE;
         piece.copy_from_slice(&tiles[from..from + piece.len()]);

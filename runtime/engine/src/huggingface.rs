@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Longest `config.json`, in bytes.
-const MAX_CONFIG: u64 = 1 << 20;
+pub(crate) const MAX_CONFIG: u64 = 1 << 20;
 /// Longest `tokenizer.json` or `tokenizer_config.json`, in bytes: those of 256,000 tokens have some 35 MB.
 const MAX_TOKENIZER: u64 = 128 << 20;
 
@@ -105,7 +105,8 @@ pub(crate) fn open(folder: &Path) -> Result<Folder, ModelError> {
     let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or("unnamed");
     header.values.insert("general.name".into(), Value::Text(name.into()));
     config.translate(family, &mut header)?;
-    let (source, entries) = safetensors::open(folder)?;
+    // Older files of Llama hold the frequencies that follow from the configuration.
+    let (source, entries) = safetensors::open(folder, |name| name.ends_with(".rotary_emb.inv_freq"))?;
     for (name, entry) in entries {
         if name == "lm_head.weight" && config.tie_word_embeddings == Some(true) {
             continue; // a copy of the embedding that some writers leave in
@@ -152,6 +153,13 @@ fn vocabulary(folder: &Path, config: Option<&Config>) -> Result<Vocabulary, Mode
     Ok(Vocabulary::new(tokenizer, template))
 }
 
+/// Reads a folder's tokenizer alone, for an embedding of so many rows.
+pub(crate) fn read_tokenizer(folder: &Path, rows: usize) -> Result<Tokenizer, ModelError> {
+    let file: TokenizerFile = safetensors::json(&folder.join("tokenizer.json"), MAX_TOKENIZER)?;
+    let names: TokenizerConfig = optional(&folder.join("tokenizer_config.json"), MAX_TOKENIZER)?;
+    Tokenizer::from_json(&file, &names, rows, &[])
+}
+
 /// The template, or the one called `default` of several.
 fn default_template(value: serde_json::Value) -> Option<String> {
     match value {
@@ -166,7 +174,10 @@ fn default_template(value: serde_json::Value) -> Option<String> {
 }
 
 /// Reads a JSON file that a folder need not have.
-fn optional<T: serde::de::DeserializeOwned + Default>(path: &Path, limit: u64) -> Result<T, ModelError> {
+pub(crate) fn optional<T: serde::de::DeserializeOwned + Default>(
+    path: &Path,
+    limit: u64,
+) -> Result<T, ModelError> {
     if path.exists() { safetensors::json(path, limit) } else { Ok(T::default()) }
 }
 

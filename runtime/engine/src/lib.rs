@@ -1,7 +1,7 @@
 //! Turns messages into tokens and tokens into text, on a CPU; knows neither keys nor peers.
 //!
-//! The whole engine is plain Rust: a GGUF reader, a byte-level BPE tokenizer, chat templates, and the Llama
-//! architecture over int8 tiles. The same model, prompt, parameters and seed give **the same bits** on every
+//! The whole engine is plain Rust: readers of GGUF and of Hugging Face folders, tokenizers, chat templates, the families
+//! of `model/families` over tiles of weights, and encoders for embeddings ([`Embedder`]). The same model, prompt, parameters and seed give **the same bits** on every
 //! instruction set ([`InstructionSet`]), with any number of threads and any chunking of the prompt.
 //!
 //! ```no_run
@@ -22,6 +22,7 @@
 
 mod cache;
 mod container;
+mod embedder;
 mod error;
 mod forward;
 mod generate;
@@ -36,6 +37,7 @@ mod template;
 mod tokenizer;
 mod vocabulary;
 
+pub use embedder::{Embedder, Embedding};
 pub use error::{GenerateError, ModelError, TemplateError};
 pub use generate::{Engine, EngineOptions, Finish, Generated, Params, Step};
 pub use kernels::{InstructionSet, instruction_set};

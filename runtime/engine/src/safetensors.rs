@@ -66,15 +66,19 @@ impl Source for Files {
     }
 }
 
-/// Opens `model.safetensors`, or the files that its index names, and reads their headers.
-pub(crate) fn open(folder: &Path) -> Result<(Files, HashMap<String, Entry>), ModelError> {
+/// Opens `model.safetensors`, or the files that its index names, and reads their headers, but for tensors that are to be
+/// left out.
+pub(crate) fn open(
+    folder: &Path,
+    is_unused: impl Fn(&str) -> bool,
+) -> Result<(Files, HashMap<String, Entry>), ModelError> {
     let index = folder.join("model.safetensors.index.json");
     let names = if index.exists() { indexed(&index)? } else { vec!["model.safetensors".to_owned()] };
     let (mut files, mut all) = (Files { files: Vec::new() }, HashMap::new());
     for name in names {
         let file = FileSource::open(&folder.join(&name))?;
         let start = files.size();
-        for (tensor, mut entry) in read(&file)? {
+        for (tensor, mut entry) in read(&file, &is_unused)? {
             entry.offset += start;
             if all.insert(tensor.clone(), entry).is_some() {
                 return Err(ModelError::Malformed(format!("tensor {tensor} is in two of its files")));
@@ -128,7 +132,10 @@ fn name_of(path: &Path) -> &str {
 }
 
 /// Reads and checks the header of one file; offsets are from its start.
-pub(crate) fn read(source: &dyn Source) -> Result<HashMap<String, Entry>, ModelError> {
+fn read(
+    source: &dyn Source,
+    is_unused: &impl Fn(&str) -> bool,
+) -> Result<HashMap<String, Entry>, ModelError> {
     let malformed = |what: String| ModelError::Malformed(what);
     let size = source.size();
     let mut length = [0; 8];
@@ -153,7 +160,7 @@ pub(crate) fn read(source: &dyn Source) -> Result<HashMap<String, Entry>, ModelE
         return Err(ModelError::Limit { what, found, limit: MAX_TENSORS as u64 });
     }
     let (mut entries, mut total) = (HashMap::new(), 0u64);
-    for (name, value) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
+    for (name, value) in header.into_iter().filter(|(name, _)| name != "__metadata__" && !is_unused(name)) {
         let described: Described = serde_json::from_value(value)
             .map_err(|error| malformed(format!("tensor {name} cannot be understood: {error}")))?;
         let entry = check(&name, described, 8 + length, size)?;

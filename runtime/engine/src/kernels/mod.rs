@@ -10,6 +10,7 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod encoder;
 pub(crate) mod half;
 mod kquants;
 mod matrix;
@@ -19,6 +20,7 @@ mod vector;
 
 pub(crate) use activations::Activations;
 pub(crate) use attention::{MAX_HEAD, PAGE, Page, PageShape, Paged, attend};
+pub(crate) use encoder::{attend_to_all, gelu, layer_norm};
 pub(crate) use matrix::{Matrix, TILE, multiply};
 pub(crate) use pool::Pool;
 pub(crate) use vector::{add, exponentials, geglu, rms_norm, rotate, rotate_halves, swiglu};

@@ -385,3 +385,43 @@ fn a_panic_in_a_piece_reaches_the_caller_and_the_pool_goes_on() {
         assert_eq!(done.into_inner(), 64);
     }
 }
+
+#[test]
+fn kernels_of_encoders_have_the_same_bits_on_every_set_and_are_right() {
+    let mut numbers = Numbers(17);
+    let mut floats =
+        |count: usize, size: f32| -> Vec<f32> { (0..count).map(|_| numbers.float() * size).collect() };
+    let (x, weight, bias) = (floats(104, 9.0), floats(104, 2.0), floats(104, 1.0));
+    let (query, keys, values) = (floats(32, 1.0), floats(96 * 7, 2.0), floats(96 * 7, 1.0));
+    let results = |set| {
+        let mut normed = x.clone();
+        layer_norm(set, &mut normed, &weight, &bias, 1e-6);
+        let mut curved = x.clone();
+        gelu(set, &mut curved);
+        let (mut scores, mut out) = (vec![0.0; 7], vec![0.0; 32]);
+        attend_to_all(set, &query, &keys[32..], &values[32..], 96, &mut scores, &mut out);
+        [normed, curved, out]
+    };
+    let expected = results(InstructionSet::Scalar);
+    for set in sets() {
+        assert_eq!(results(set), expected, "{}", set.name());
+    }
+    let mean = x.iter().map(|v| f64::from(*v)).sum::<f64>() / 104.0;
+    let deviation = (x.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / 104.0 + 1e-6).sqrt();
+    let score = |token: usize| -> f64 {
+        let key = &keys[token * 96 + 32..];
+        query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>().exp()
+    };
+    let total: f64 = (0..7).map(score).sum();
+    for at in 0..104 {
+        let exact = (f64::from(x[at]) - mean) / deviation * f64::from(weight[at]) + f64::from(bias[at]);
+        assert!((f64::from(expected[0][at]) - exact).abs() < 2e-6, "norm of {}", x[at]);
+        let exact = f64::from(x[at]) / 2.0 * (1.0 + libm::erf(f64::from(x[at]) / 2f64.sqrt()));
+        assert!((f64::from(expected[1][at]) - exact).abs() < 2e-6, "gelu({})", x[at]);
+    }
+    for lane in 0..32 {
+        let exact: f64 =
+            (0..7).map(|token| score(token) / total * f64::from(values[token * 96 + 32 + lane])).sum();
+        assert!((f64::from(expected[2][lane]) - exact).abs() < 1e-6, "lane {lane}");
+    }
+}

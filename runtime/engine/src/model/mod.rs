@@ -8,7 +8,7 @@ mod shape;
 use std::path::Path;
 
 pub(crate) use families::{Activation, Architecture, Rotation, Window};
-use plan::Plan;
+pub(crate) use plan::Plan;
 pub(crate) use positions::Positions;
 pub(crate) use shape::Shape;
 

@@ -35,12 +35,12 @@ struct Part<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(header: &'a Header) -> Self {
+    pub(crate) fn new(header: &'a Header) -> Self {
         Self { header, parts: Vec::new(), used: HashSet::new(), parameters: 0 }
     }
 
     /// Whether the model has this tensor, stored or given.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.header.tensor(name).is_some() || self.header.given.contains_key(name)
     }
 
@@ -60,12 +60,12 @@ impl<'a> Plan<'a> {
     }
 
     /// The next matrix: a whole tensor.
-    pub(super) fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<(), ModelError> {
+    pub(crate) fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<(), ModelError> {
         self.stack(name, &[rows], columns)
     }
 
     /// The next matrices: rows of one tensor, one part after the other.
-    pub(super) fn stack(&mut self, name: &str, parts: &[usize], columns: usize) -> Result<(), ModelError> {
+    pub(crate) fn stack(&mut self, name: &str, parts: &[usize], columns: usize) -> Result<(), ModelError> {
         let tensor = self.tensor(name, &[columns, parts.iter().sum()])?;
         let mut start = 0;
         for rows in parts {
@@ -76,7 +76,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Reads a short tensor at once.
-    pub(super) fn vector(
+    pub(crate) fn vector(
         &mut self,
         source: &dyn Source,
         name: &str,
@@ -105,7 +105,7 @@ impl<'a> Plan<'a> {
     }
 
     /// A tensor that nothing uses would change the answers of an engine that knows it: biases, experts, adapters.
-    pub(super) fn finish(&self) -> Result<(), ModelError> {
+    pub(crate) fn finish(&self) -> Result<(), ModelError> {
         match self.header.tensors().find(|tensor| !self.used.contains(tensor.name.as_str())) {
             None => Ok(()),
             Some(strange) => Err(ModelError::Unsupported(format!(
@@ -116,7 +116,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Reads and repacks all matrices on several threads, the largest first; in the order of the plan.
-    pub(super) fn read(&self, source: &dyn Source) -> Result<Vec<Matrix>, ModelError> {
+    pub(crate) fn read(&self, source: &dyn Source) -> Result<Vec<Matrix>, ModelError> {
         let mut order: Vec<usize> = (0..self.parts.len()).collect();
         order.sort_by_key(|&index| {
             std::cmp::Reverse(self.parts[index].rows.len() * self.parts[index].columns)

@@ -207,6 +207,13 @@ impl Tokenizer {
         }
     }
 
+    /// The control token of this name.
+    pub(crate) fn control_token(&self, name: &str) -> Option<u32> {
+        let candidates = self.added.get(name.as_bytes().first()?)?;
+        let found = candidates.iter().find(|token| token.is_control && *token.name == *name.as_bytes());
+        found.map(|token| token.id)
+    }
+
     /// Tokens that end an answer.
     pub fn end_tokens(&self) -> &[u32] {
         &self.ends
