@@ -6,7 +6,7 @@ use crate::{
     container::{FileSource, Header},
     error::{ModelError, TemplateError},
     gguf, huggingface,
-    template::{ChatMessage, Template},
+    template::{Chat, ChatMessage, Template},
     tokenizer::Tokenizer,
 };
 
@@ -58,16 +58,20 @@ impl Vocabulary {
         messages: &[ChatMessage],
         add_generation_prompt: bool,
     ) -> Result<String, TemplateError> {
+        self.render(&Chat::plain(messages, add_generation_prompt))
+    }
+
+    /// The same for a conversation with tools, calls of them, or other fields that its template knows. All texts are
+    /// treated as messages' are. A call's arguments may be text of JSON or an object.
+    ///
+    /// # Errors
+    /// As [`Self::render_chat`].
+    pub fn render(&self, chat: &Chat) -> Result<String, TemplateError> {
         let template = match &self.template {
             None => return Err(TemplateError::Absent),
             Some(Err(reason)) => return Err(TemplateError::Unusable(reason.clone())),
             Some(Ok(template)) => template,
         };
-        let harmless = |message: &ChatMessage| ChatMessage {
-            role: message.role.clone(),
-            content: self.tokenizer.without_control_tokens(&message.content),
-        };
-        let messages: Vec<ChatMessage> = messages.iter().map(harmless).collect();
-        template.render(&messages, add_generation_prompt)
+        template.render(&chat.prepared(&|text| self.tokenizer.without_control_tokens(text)))
     }
 }
