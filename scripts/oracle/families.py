@@ -93,6 +93,19 @@ def randomise(model, seed):
             weight.data = noise * 1.3 / weight.shape[1] ** 0.5
 
 
+def write_tokens(writer):
+    letters = gguf_bytes()
+    tokens = [letters[byte] for byte in range(256)] + ["<|begin|>", "<|end|>"]
+    tokens += [f"[PAD{n}]" for n in range(len(tokens), VOCABULARY)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * 256 + [3, 3] + [5] * (VOCABULARY - 258))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(256)
+    writer.add_eos_token_id(257)
+
+
 def llama3_factors(rope, head):
     waves = 2 * np.pi * rope["rope_theta"] ** (np.arange(0, head, 2) / head)
     original, low, high = rope["original_max_position_embeddings"], rope["low_freq_factor"], rope["high_freq_factor"]
@@ -136,17 +149,7 @@ def write_gguf(path, name, model, dtype):
     if name == "llama":
         writer.add_tensor("rope_freqs.weight", llama3_factors(rope, head))
 
-    letters = gguf_bytes()
-    tokens = [letters[byte] for byte in range(256)] + ["<|begin|>", "<|end|>"]
-    tokens += [f"[PAD{n}]" for n in range(len(tokens), VOCABULARY)]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([1] * 256 + [3, 3] + [5] * (VOCABULARY - 258))
-    writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(256)
-    writer.add_eos_token_id(257)
-
+    write_tokens(writer)
     architecture = next(number for number, text in gguf.MODEL_ARCH_NAMES.items() if text == name)
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     for key, weight in model.state_dict().items():
@@ -173,8 +176,7 @@ def write_gguf(path, name, model, dtype):
 
 
 def main():
-    shutil.rmtree(MODELS, ignore_errors=True)
-    MODELS.mkdir(parents=True)
+    MODELS.mkdir(parents=True, exist_ok=True)
     fixture = {}
     for seed, (name, dtype, kind, config) in enumerate(families()):
         torch.manual_seed(seed)
@@ -183,6 +185,7 @@ def main():
         model = model.to(dtype)
         model.tie_weights()
         folder = MODELS / name
+        shutil.rmtree(folder, ignore_errors=True)
         model.save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
         tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
