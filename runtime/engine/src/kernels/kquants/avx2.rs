@@ -32,7 +32,7 @@ fn tokens<L: Layout, const T: usize>(packed: &Packed, tile: usize, inputs: &[&Ac
     let mut sums = [[_mm256_setzero_ps(); 2]; T];
     for index in 0..packed.blocks {
         let block: [&Block; T] = inputs.map(|blocks| &blocks[index]);
-        let parts = packed.parts(tile, index);
+        let parts = packed.parts(L::KIND, tile, index);
         for half in 0..2 {
             let dots = dots::<L, T>(parts.lines, half, block);
             add::<L, T>(&parts, half, dots, block, &mut sums);

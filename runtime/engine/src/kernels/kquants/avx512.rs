@@ -35,7 +35,7 @@ fn tokens<L: Layout, const T: usize>(packed: &Packed, tile: usize, inputs: &[&Ac
     let mut sums = [_mm512_setzero_ps(); T];
     for index in 0..packed.blocks {
         let block: [&Block; T] = inputs.map(|blocks| &blocks[index]);
-        let parts = packed.parts(tile, index);
+        let parts = packed.parts(L::KIND, tile, index);
         let dots = dots::<L, T>(parts.lines, block);
         add::<L, T>(&parts, dots, block, &mut sums);
     }

@@ -157,12 +157,14 @@ impl Packed {
         self.scales.iter().all(|scale| half::is_finite(*scale))
     }
 
-    fn parts(&self, tile: usize, block: usize) -> Parts<'_> {
+    /// A block of a tile; `kind` is this one's, known when kernels are compiled.
+    #[inline(always)]
+    fn parts(&self, kind: Kind, tile: usize, block: usize) -> Parts<'_> {
         let at = tile * self.blocks + block;
-        let (lines, halves, steps) = (self.kind.lines(), self.kind.halves() * TILE, self.kind.steps() * TILE);
+        let (lines, halves, steps) = (kind.lines(), kind.halves() * TILE, kind.steps() * TILE);
         Parts {
             lines: &self.lines[at * lines..][..lines],
-            scales: &self.scales[at / self.kind.span() * halves..][..halves],
+            scales: &self.scales[at / kind.span() * halves..][..halves],
             steps: &self.steps[at * steps..][..steps],
         }
     }
@@ -171,7 +173,7 @@ impl Packed {
     pub(super) fn row(&self, row: usize, out: &mut [f32]) {
         let (tile, lane) = (row / TILE, row % TILE);
         for (block, out) in out.chunks_exact_mut(32).enumerate() {
-            let parts = self.parts(tile, block);
+            let parts = self.parts(self.kind, tile, block);
             let d = half::widen(parts.scales[lane]);
             for (column, out) in out.iter_mut().enumerate() {
                 let quant = f32::from(parts.quant(self.kind, lane, column));

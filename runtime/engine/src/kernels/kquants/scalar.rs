@@ -18,7 +18,7 @@ pub(super) fn product<L: Layout>(packed: &Packed, tile: usize, inputs: &[&Activa
 fn sums<L: Layout>(packed: &Packed, tile: usize, input: &[Block]) -> [f32; TILE] {
     let mut sums = [0.0f32; TILE];
     for (index, block) in input.iter().enumerate() {
-        let parts = packed.parts(tile, index);
+        let parts = packed.parts(L::KIND, tile, index);
         // The dot products of columns 0 to 15 and of 16 to 31.
         let mut dots = [[0i32; 2]; TILE];
         for (column, quant) in block.words.iter().flat_map(|word| word.to_le_bytes()).enumerate() {
