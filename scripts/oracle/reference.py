@@ -26,16 +26,18 @@ def load(path):
         "kv_heads": field("llama.attention.head_count_kv"),
         "base": field("llama.rope.freq_base", 10000.0),
         "epsilon": field("llama.attention.layer_norm_rms_epsilon"),
+        "head": field("llama.attention.key_length"),
     }
     return weights, shape
 
 
-def forward(weights, shape, tokens):
+def forward(weights, shape, tokens, rounded=lambda x: x, kept=lambda x: x):
+    """The logarithms of chances after each token. `rounded` is done to what matrices are multiplied with, `kept` to keys and values."""
     norm = lambda x, w: x / np.sqrt(np.mean(x * x, -1, keepdims=True) + shape["epsilon"]) * w
     x = weights["token_embd.weight"][tokens]
     length, width = x.shape
     heads, kv_heads = shape["heads"], shape["kv_heads"]
-    head = width // heads
+    head = shape["head"] or width // heads
     angles = np.arange(length)[:, None] * float(shape["base"]) ** (-np.arange(0, head, 2) / head)
     cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
 
@@ -48,18 +50,18 @@ def forward(weights, shape, tokens):
     mask = np.triu(np.full((length, length), -np.inf), 1)
     for layer in range(shape["layers"]):
         w = lambda name: weights[f"blk.{layer}.{name}.weight"]
-        h = norm(x, w("attn_norm"))
+        h = rounded(norm(x, w("attn_norm")))
         q = rotate((h @ w("attn_q").T).reshape(length, heads, head))
-        k = rotate((h @ w("attn_k").T).reshape(length, kv_heads, head)).repeat(heads // kv_heads, 1)
-        v = (h @ w("attn_v").T).reshape(length, kv_heads, head).repeat(heads // kv_heads, 1)
+        k = kept(rotate((h @ w("attn_k").T).reshape(length, kv_heads, head))).repeat(heads // kv_heads, 1)
+        v = kept((h @ w("attn_v").T).reshape(length, kv_heads, head)).repeat(heads // kv_heads, 1)
         scores = np.einsum("thd,shd->hts", q, k) / np.sqrt(head) + mask
         scores = np.exp(scores - scores.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
-        x = x + np.einsum("hts,shd->thd", scores, v).reshape(length, width) @ w("attn_output").T
-        h = norm(x, w("ffn_norm"))
+        x = x + rounded(np.einsum("hts,shd->thd", scores, v).reshape(length, heads * head)) @ w("attn_output").T
+        h = rounded(norm(x, w("ffn_norm")))
         gate = h @ w("ffn_gate").T
-        x = x + (gate / (1 + np.exp(-gate)) * (h @ w("ffn_up").T)) @ w("ffn_down").T
-    logits = norm(x, weights["output_norm.weight"]) @ weights.get("output.weight", weights["token_embd.weight"]).T
+        x = x + rounded(gate / (1 + np.exp(-gate)) * (h @ w("ffn_up").T)) @ w("ffn_down").T
+    logits = rounded(norm(x, weights["output_norm.weight"])) @ weights.get("output.weight", weights["token_embd.weight"]).T
     return logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(-1, keepdims=True)
 
 

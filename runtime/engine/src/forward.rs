@@ -5,8 +5,8 @@
 
 use crate::{
     cache::{Cache, Table},
-    kernels::{self, Activations, Matrix, Pool, Query, TILE},
-    model::{Layer, Model},
+    kernels::{self, Activations, InstructionSet, MAX_HEAD, Matrix, Pool, Query, TILE},
+    model::{Activation, Layer, Model, Rotation},
 };
 
 /// Queries that attention takes together: more would not fit the registers.
@@ -31,12 +31,45 @@ struct Row {
     query: Vec<f32>,
     key: Vec<f32>,
     value: Vec<f32>,
-    angles: Vec<(f32, f32)>,
+    /// How far its position turns each pair, in layers that see all and in those with a window.
+    angles: [Vec<(f32, f32)>; 2],
+    /// A product that is not added as it is.
+    product: Vec<f32>,
 }
 
 impl AsRef<Activations> for Row {
     fn as_ref(&self) -> &Activations {
         &self.input
+    }
+}
+
+impl Row {
+    /// Queries and keys as attention takes them: with their biases, normalised, turned, and queries scaled.
+    fn prepare(&mut self, set: InstructionSet, model: &Model, layer: &Layer, index: usize) {
+        let (shape, local) = (&model.shape, model.shape.architecture.is_local(index));
+        if let Some([query, key, value]) = &layer.biases {
+            let add = |heads: &mut [f32], bias: &[f32]| {
+                heads.iter_mut().zip(bias).for_each(|(value, more)| *value += more);
+            };
+            add(&mut self.query, query);
+            add(&mut self.key, key);
+            add(&mut self.value, value);
+        }
+        let angles = &self.angles[usize::from(local && model.local_positions.is_some())];
+        for (nth, heads) in [&mut self.query, &mut self.key].into_iter().enumerate() {
+            for head in heads.chunks_exact_mut(shape.head_len) {
+                if let Some(norms) = &layer.head_norms {
+                    let before = &mut self.product[..shape.head_len];
+                    before.copy_from_slice(head);
+                    kernels::rms_norm(set, before, &norms[nth], shape.epsilon, head);
+                }
+                match shape.architecture.rotation {
+                    Rotation::Neighbours => kernels::rotate(head, angles),
+                    Rotation::Halves => kernels::rotate_halves(head, angles),
+                }
+            }
+        }
+        self.query.iter_mut().for_each(|value| *value *= shape.query_scale);
     }
 }
 
@@ -90,13 +123,21 @@ impl Forward {
                 query: vec![0.0; queries],
                 key: vec![0.0; shape.kv_heads * shape.head_len],
                 value: vec![0.0; shape.kv_heads * shape.head_len],
-                angles: Vec::new(),
+                angles: Default::default(),
+                product: vec![0.0; shape.width.max(MAX_HEAD)],
             });
         }
         self.tokens = places.len();
         self.each_row(pool, |index, row, _| {
             model.embedding.row(places[index].token as usize, &mut row.x);
-            model.angles(places[index].position, &mut row.angles);
+            if let Some(scale) = shape.embedding_scale() {
+                row.x.iter_mut().for_each(|value| *value *= scale);
+            }
+            let [all, local] = &mut row.angles;
+            model.positions.angles(places[index].position, all);
+            if let Some(positions) = &model.local_positions {
+                positions.angles(places[index].position, local);
+            }
         });
     }
 
@@ -125,10 +166,20 @@ impl Forward {
         });
     }
 
-    /// Adds the product in the tiles to what the rows carry.
-    fn add(&mut self, pool: &Pool) {
-        let (set, tokens) = (pool.instruction_set(), self.tokens);
-        self.each_row(pool, |index, row, tiles| kernels::add(set, &mut row.x, tiles, tokens, index));
+    /// Adds the product in the tiles to what the rows carry, normalised first where the family has a norm for it.
+    fn add(&mut self, model: &Model, pool: &Pool, norm: Option<&[f32]>) {
+        let (set, tokens, shape) = (pool.instruction_set(), self.tokens, &model.shape);
+        let Some(norm) = norm else {
+            self.each_row(pool, |index, row, tiles| kernels::add(set, &mut row.x, tiles, tokens, index));
+            return;
+        };
+        self.each_row(pool, |index, row, tiles| {
+            let product = &mut row.product[..shape.width];
+            untile(tiles, 0, tokens, index, product);
+            let out = &mut row.input.floats[..shape.width];
+            kernels::rms_norm(set, product, norm, shape.epsilon, out);
+            row.x.iter_mut().zip(out).for_each(|(value, more)| *value += *more);
+        });
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a step has and what a layer is")]
@@ -137,7 +188,7 @@ impl Forward {
         model: &Model,
         pool: &Pool,
         layer: &Layer,
-        index: usize,
+        layer_index: usize,
         cache: &mut Cache,
         tables: &[&Table],
         places: &[Place],
@@ -146,17 +197,14 @@ impl Forward {
         self.norm(model, pool, &layer.attention_norm);
         self.multiply(pool, &[&layer.query, &layer.key, &layer.value]);
         let (key_at, value_at) = (layer.query.tiles(), layer.query.tiles() + layer.key.tiles());
-        let factor = 1.0 / (shape.head_len as f32).sqrt();
         self.each_row(pool, |index, row, tiles| {
             untile(tiles, 0, tokens, index, &mut row.query);
             untile(tiles, key_at, tokens, index, &mut row.key);
             untile(tiles, value_at, tokens, index, &mut row.value);
-            kernels::rotate(&mut row.query, shape.head_len, &row.angles);
-            kernels::rotate(&mut row.key, shape.head_len, &row.angles);
-            row.query.iter_mut().for_each(|value| *value *= factor);
+            row.prepare(set, model, layer, layer_index);
         });
         for (row, place) in self.rows[..tokens].iter().zip(places) {
-            cache.write(tables[place.table], index, place.position, &row.key, &row.value);
+            cache.write(tables[place.table], layer_index, place.position, &row.key, &row.value);
         }
 
         // The heads that share keys and values, of some neighbouring tokens, are one piece of work: they read them once.
@@ -175,11 +223,19 @@ impl Forward {
                 queries.clear();
                 for (row, place) in rows.by_ref().take(places.len()) {
                     let heads = row.query[head * piece..][..piece].chunks_exact(head_len);
-                    // A token sees itself and all before it.
-                    queries.extend(heads.map(|values| Query { values, first: 0, end: place.position + 1 }));
+                    // All before it, or those in the window, and itself.
+                    let (first, end) = (shape.unseen(layer_index, place.position), place.position + 1);
+                    queries.extend(heads.map(|values| Query { values, first, end }));
                 }
                 let (now, later) = out.split_at_mut(places.len() * piece);
-                kernels::attend(set, &queries, cache.sequence(tables[places[0].table]), index, head, now);
+                kernels::attend(
+                    set,
+                    &queries,
+                    cache.sequence(tables[places[0].table]),
+                    layer_index,
+                    head,
+                    now,
+                );
                 out = later;
             }
         });
@@ -195,7 +251,7 @@ impl Forward {
         });
         self.attended = attended;
         self.multiply(pool, &[&layer.attention_out]);
-        self.add(pool);
+        self.add(model, pool, layer.post_norms.as_ref().map(|norms| norms[0].as_slice()));
     }
 
     fn feed(&mut self, model: &Model, pool: &Pool, layer: &Layer) {
@@ -205,11 +261,15 @@ impl Forward {
         let up_at = layer.gate.tiles() * tokens * TILE;
         self.each_row(pool, |index, row, tiles| {
             let (gate, up) = tiles.split_at(up_at);
-            kernels::swiglu(set, gate, up, tokens, index, &mut row.input.floats[..width]);
+            let out = &mut row.input.floats[..width];
+            match model.shape.architecture.activation {
+                Activation::Silu => kernels::swiglu(set, gate, up, tokens, index, out),
+                Activation::GeluTanh => kernels::geglu(set, gate, up, tokens, index, out),
+            }
             row.input.quantise(set, width);
         });
         self.multiply(pool, &[&layer.down]);
-        self.add(pool);
+        self.add(model, pool, layer.post_norms.as_ref().map(|norms| norms[1].as_slice()));
     }
 
     /// The logits of the rows that ask for them, in one product.
@@ -239,7 +299,7 @@ impl Forward {
 }
 
 /// Copies one token's rows out of tiles, from tile `first` on.
-fn untile(tiles: &[f32], first: usize, tokens: usize, token: usize, out: &mut [f32]) {
+pub(crate) fn untile(tiles: &[f32], first: usize, tokens: usize, token: usize, out: &mut [f32]) {
     for (tile, piece) in out.chunks_mut(TILE).enumerate() {
         let from = ((first + tile) * tokens + token) * TILE;
         piece.copy_from_slice(&tiles[from..from + piece.len()]);

@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 
-use crate::error::ModelError;
+use crate::{
+    container::{Adjust, Format, Header, Source, TensorInfo, Value, cut_short},
+    error::ModelError,
+};
 
 /// Most metadata keys in a file.
 const MAX_KEYS: u64 = 4096;
@@ -28,233 +31,67 @@ const MAX_ALIGNMENT: u64 = 1 << 16;
 /// How much of the header is fetched from the source at a time.
 const WINDOW: usize = 1 << 16;
 
-/// Where the bytes of a model come from: memory, or a file read piece by piece.
-pub(crate) trait Source: Sync {
-    /// Size in bytes.
-    fn size(&self) -> u64;
-    /// Fills `out` from `offset`; `what` names the piece in errors.
-    fn read(&self, offset: u64, out: &mut [u8], what: &str) -> Result<(), ModelError>;
+/// Reads and checks everything but the tensors' data.
+pub(crate) fn read(source: &dyn Source) -> Result<Header, ModelError> {
+    let mut cursor = Cursor::new(source);
+    let magic = cursor.array::<4>("the magic")?;
+    if &magic != b"GGUF" {
+        return Err(ModelError::NotGguf { found: magic });
+    }
+    let version = cursor.u32("the version")?;
+    if !(2..=3).contains(&version) {
+        return Err(ModelError::Version(version));
+    }
+    let tensor_count = limited("the number of tensors", cursor.u64("the tensor count")?, MAX_TENSORS)?;
+    let key_count = limited("the number of metadata keys", cursor.u64("the key count")?, MAX_KEYS)?;
+
+    let mut values = HashMap::new();
+    for _ in 0..key_count {
+        let key = cursor.string("a metadata key", MAX_NAME)?;
+        let value = cursor.value(&key)?;
+        if values.insert(key.clone(), value).is_some() {
+            return Err(ModelError::Malformed(format!("metadata key {key} appears twice")));
+        }
+    }
+    let mut header = Header { values, ..Header::default() };
+    read_directory(&mut header, &mut cursor, tensor_count)?;
+    Ok(header)
 }
 
-impl Source for Vec<u8> {
-    fn size(&self) -> u64 {
-        self.len() as u64
+fn read_directory(header: &mut Header, cursor: &mut Cursor<'_>, count: u64) -> Result<(), ModelError> {
+    let alignment = header.unsigned("general.alignment")?.unwrap_or(32);
+    if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT {
+        return Err(ModelError::Malformed(format!(
+            "general.alignment is {alignment}, not a power of two up to {MAX_ALIGNMENT}"
+        )));
     }
-
-    fn read(&self, offset: u64, out: &mut [u8], what: &str) -> Result<(), ModelError> {
-        let available = self.size().saturating_sub(offset);
-        if (out.len() as u64) > available {
-            return Err(cut_short(what, out.len() as u64, available));
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        entries.push(cursor.tensor()?);
+    }
+    let data_start = cursor.position.next_multiple_of(alignment);
+    let size = cursor.source.size();
+    let mut total = 0u64;
+    for mut tensor in entries {
+        if !tensor.offset.is_multiple_of(alignment) {
+            return Err(ModelError::Malformed(format!("tensor {} is not aligned", tensor.name)));
         }
-        let start = offset as usize; // fits: offset <= len
-        out.copy_from_slice(&self[start..start + out.len()]);
-        Ok(())
-    }
-}
-
-/// Storage format of a tensor's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
-    F32,
-    F16,
-    Q4_0,
-    Q4_1,
-    Q8_0,
-}
-
-impl Format {
-    fn from_code(code: u32, tensor: &str) -> Result<Self, ModelError> {
-        Ok(match code {
-            0 => Self::F32,
-            1 => Self::F16,
-            2 => Self::Q4_0,
-            3 => Self::Q4_1,
-            8 => Self::Q8_0,
-            _ => {
-                return Err(ModelError::Unsupported(format!(
-                    "tensor {tensor} is stored in ggml type {code}; F32, F16, Q4_0, Q4_1 and Q8_0 are known"
-                )));
-            }
-        })
-    }
-
-    /// Elements in one block.
-    pub(crate) fn block_len(self) -> usize {
-        match self {
-            Self::F32 | Self::F16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q8_0 => 32,
+        let start = data_start.saturating_add(tensor.offset);
+        let available = size.saturating_sub(start);
+        if tensor.bytes > available {
+            return Err(cut_short(&format!("tensor {}", tensor.name), tensor.bytes, available));
+        }
+        // Tensors that lie over each other could ask for more memory than the file has bytes.
+        total = total.saturating_add(tensor.bytes);
+        if total > size {
+            return Err(ModelError::Malformed("its tensors overlap".into()));
+        }
+        tensor.offset = start;
+        if let Some(twice) = header.tensors.insert(tensor.name.clone(), tensor) {
+            return Err(ModelError::Malformed(format!("tensor {} appears twice", twice.name)));
         }
     }
-
-    /// Bytes in one block.
-    pub(crate) fn block_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-            Self::Q4_0 => 18,
-            Self::Q4_1 => 20,
-            Self::Q8_0 => 34,
-        }
-    }
-}
-
-/// One entry of the tensor directory, checked against the file's size.
-#[derive(Debug)]
-pub(crate) struct TensorInfo {
-    pub(crate) name: String,
-    /// Fastest dimension first, as GGUF has it: columns, rows, …
-    pub(crate) dimensions: Vec<usize>,
-    pub(crate) format: Format,
-    /// From the start of the file.
-    pub(crate) offset: u64,
-    pub(crate) bytes: u64,
-}
-
-/// A metadata value.
-#[derive(Debug)]
-pub(crate) enum Value {
-    Unsigned(u64),
-    Signed(i64),
-    Float(f64),
-    Bool(bool),
-    Text(String),
-    Texts(Vec<String>),
-    Integers(Vec<i64>),
-    /// An array of numbers that nothing here reads.
-    Floats,
-}
-
-/// Metadata and directory of one file.
-#[derive(Debug)]
-pub(crate) struct Header {
-    values: HashMap<String, Value>,
-    tensors: HashMap<String, TensorInfo>,
-}
-
-impl Header {
-    /// Reads and checks everything but the tensors' data.
-    pub(crate) fn read(source: &dyn Source) -> Result<Self, ModelError> {
-        let mut cursor = Cursor::new(source);
-        let magic = cursor.array::<4>("the magic")?;
-        if &magic != b"GGUF" {
-            return Err(ModelError::NotGguf { found: magic });
-        }
-        let version = cursor.u32("the version")?;
-        if !(2..=3).contains(&version) {
-            return Err(ModelError::Version(version));
-        }
-        let tensor_count = limited("the number of tensors", cursor.u64("the tensor count")?, MAX_TENSORS)?;
-        let key_count = limited("the number of metadata keys", cursor.u64("the key count")?, MAX_KEYS)?;
-
-        let mut values = HashMap::new();
-        for _ in 0..key_count {
-            let key = cursor.string("a metadata key", MAX_NAME)?;
-            let value = cursor.value(&key)?;
-            if values.insert(key.clone(), value).is_some() {
-                return Err(ModelError::Malformed(format!("metadata key {key} appears twice")));
-            }
-        }
-        let mut header = Self { values, tensors: HashMap::new() };
-        header.read_directory(&mut cursor, tensor_count)?;
-        Ok(header)
-    }
-
-    fn read_directory(&mut self, cursor: &mut Cursor<'_>, count: u64) -> Result<(), ModelError> {
-        let alignment = self.unsigned("general.alignment")?.unwrap_or(32);
-        if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT {
-            return Err(ModelError::Malformed(format!(
-                "general.alignment is {alignment}, not a power of two up to {MAX_ALIGNMENT}"
-            )));
-        }
-        let mut entries = Vec::new();
-        for _ in 0..count {
-            entries.push(cursor.tensor()?);
-        }
-        let data_start = cursor.position.next_multiple_of(alignment);
-        let size = cursor.source.size();
-        let mut total = 0u64;
-        for mut tensor in entries {
-            if !tensor.offset.is_multiple_of(alignment) {
-                return Err(ModelError::Malformed(format!("tensor {} is not aligned", tensor.name)));
-            }
-            let start = data_start.saturating_add(tensor.offset);
-            let available = size.saturating_sub(start);
-            if tensor.bytes > available {
-                return Err(cut_short(&format!("tensor {}", tensor.name), tensor.bytes, available));
-            }
-            // Tensors that lie over each other could ask for more memory than the file has bytes.
-            total = total.saturating_add(tensor.bytes);
-            if total > size {
-                return Err(ModelError::Malformed("its tensors overlap".into()));
-            }
-            tensor.offset = start;
-            if let Some(twice) = self.tensors.insert(tensor.name.clone(), tensor) {
-                return Err(ModelError::Malformed(format!("tensor {} appears twice", twice.name)));
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        self.tensors.get(name)
-    }
-
-    pub(crate) fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
-        self.tensors.values()
-    }
-
-    fn wrong(key: &str, expected: &str) -> ModelError {
-        ModelError::Malformed(format!("metadata key {key} is not {expected}"))
-    }
-
-    pub(crate) fn unsigned(&self, key: &str) -> Result<Option<u64>, ModelError> {
-        match self.values.get(key) {
-            None => Ok(None),
-            Some(Value::Unsigned(value)) => Ok(Some(*value)),
-            Some(Value::Signed(value)) if *value >= 0 => Ok(Some(value.unsigned_abs())),
-            Some(_) => Err(Self::wrong(key, "an unsigned integer")),
-        }
-    }
-
-    pub(crate) fn float(&self, key: &str) -> Result<Option<f64>, ModelError> {
-        match self.values.get(key) {
-            None => Ok(None),
-            Some(Value::Float(value)) => Ok(Some(*value)),
-            Some(_) => Err(Self::wrong(key, "a number")),
-        }
-    }
-
-    pub(crate) fn boolean(&self, key: &str) -> Result<Option<bool>, ModelError> {
-        match self.values.get(key) {
-            None => Ok(None),
-            Some(Value::Bool(value)) => Ok(Some(*value)),
-            Some(_) => Err(Self::wrong(key, "a boolean")),
-        }
-    }
-
-    pub(crate) fn text(&self, key: &str) -> Result<Option<&str>, ModelError> {
-        match self.values.get(key) {
-            None => Ok(None),
-            Some(Value::Text(value)) => Ok(Some(value)),
-            Some(_) => Err(Self::wrong(key, "a string")),
-        }
-    }
-
-    pub(crate) fn texts(&self, key: &str) -> Result<Option<&[String]>, ModelError> {
-        match self.values.get(key) {
-            None => Ok(None),
-            Some(Value::Texts(value)) => Ok(Some(value)),
-            Some(_) => Err(Self::wrong(key, "an array of strings")),
-        }
-    }
-
-    pub(crate) fn integers(&self, key: &str) -> Result<Option<&[i64]>, ModelError> {
-        match self.values.get(key) {
-            None => Ok(None),
-            Some(Value::Integers(value)) => Ok(Some(value)),
-            Some(_) => Err(Self::wrong(key, "an array of integers")),
-        }
-    }
+    Ok(())
 }
 
 fn limited(what: &str, found: u64, limit: u64) -> Result<u64, ModelError> {
@@ -262,10 +99,6 @@ fn limited(what: &str, found: u64, limit: u64) -> Result<u64, ModelError> {
         return Err(ModelError::Limit { what: what.into(), found, limit });
     }
     Ok(found)
-}
-
-fn cut_short(what: &str, needed: u64, available: u64) -> ModelError {
-    ModelError::CutShort { what: what.into(), needed, available }
 }
 
 /// Reads the header front to back through a small window.
@@ -372,11 +205,11 @@ impl<'a> Cursor<'a> {
             return Err(ModelError::Malformed(format!("metadata key {key} holds arrays in an array")));
         }
         // No capacity is taken on the file's word: each element is read before there is room for it.
-        let (mut texts, mut integers) = (Vec::new(), Vec::new());
+        let (mut texts, mut integers, mut floats) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..count {
             match self.scalar(kind, key)? {
                 Value::Text(text) => texts.push(text),
-                Value::Float(_) => {}
+                Value::Float(value) => floats.push(value as f32),
                 Value::Signed(value) => integers.push(value),
                 Value::Unsigned(value) => integers.push(i64::try_from(value).unwrap_or(i64::MAX)),
                 Value::Bool(value) => integers.push(i64::from(value)),
@@ -385,7 +218,7 @@ impl<'a> Cursor<'a> {
         }
         Ok(match kind {
             8 => Value::Texts(texts),
-            6 | 12 => Value::Floats,
+            6 | 12 => Value::Floats(floats),
             _ => Value::Integers(integers),
         })
     }
@@ -404,7 +237,7 @@ impl<'a> Cursor<'a> {
             elements = elements.checked_mul(length).ok_or_else(|| overflow(&name))?;
             dimensions.push(usize::try_from(length).map_err(|_| overflow(&name))?);
         }
-        let format = Format::from_code(self.u32(&name)?, &name)?;
+        let format = format_of(self.u32(&name)?, &name)?;
         let offset = self.u64(&name)?;
         let columns = dimensions.first().copied().unwrap_or(1);
         if !columns.is_multiple_of(format.block_len()) {
@@ -413,10 +246,32 @@ impl<'a> Cursor<'a> {
         let bytes = (elements / format.block_len() as u64)
             .checked_mul(format.block_bytes() as u64)
             .ok_or_else(|| overflow(&name))?;
-        Ok(TensorInfo { name, dimensions, format, offset, bytes })
+        Ok(TensorInfo { name, dimensions, format, offset, bytes, adjust: Adjust::None })
     }
 }
 
 fn overflow(name: &str) -> ModelError {
     ModelError::Malformed(format!("the size of tensor {name} does not fit a number"))
+}
+
+/// ggml's numbers of types.
+fn format_of(code: u32, tensor: &str) -> Result<Format, ModelError> {
+    Ok(match code {
+        0 => Format::F32,
+        1 => Format::F16,
+        2 => Format::Q4_0,
+        3 => Format::Q4_1,
+        6 => Format::Q5_0,
+        8 => Format::Q8_0,
+        12 => Format::Q4K,
+        13 => Format::Q5K,
+        14 => Format::Q6K,
+        30 => Format::Bf16,
+        _ => {
+            return Err(ModelError::Unsupported(format!(
+                "tensor {tensor} is stored in ggml type {code}; F32, F16, BF16, Q4_0, Q4_1, \
+                 Q5_0, Q8_0, Q4_K, Q5_K and Q6_K are known"
+            )));
+        }
+    })
 }

@@ -1,9 +1,10 @@
 //! Turns messages into tokens and tokens into text, on a CPU; knows neither keys nor peers.
 //!
-//! The whole engine is plain Rust: a GGUF reader, a byte-level BPE tokenizer, chat templates, and the Llama
-//! architecture over int8 tiles. The same model, prompt, parameters and seed give **the same bits** on every
-//! instruction set ([`InstructionSet`]), with any number of threads and any chunking of the prompt, alone or beside any
-//! other requests: many run together, step by step, over a KV cache that they share ([`Engine::submit`]).
+//! The whole engine is plain Rust: readers of GGUF and of Hugging Face folders, tokenizers, chat templates, the families
+//! of `model/families` over tiles of weights, and encoders for embeddings ([`Embedder`]). The same model, prompt,
+//! parameters and seed give **the same bits** on every instruction set ([`InstructionSet`]), with any number of threads
+//! and any chunking of the prompt, alone or beside any other requests: many run together, step by step, over a KV cache
+//! that they share ([`Engine::submit`]).
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, path::Path, sync::Arc};
@@ -23,15 +24,20 @@
 
 mod cache;
 mod constraint;
+mod container;
+mod embedder;
 mod error;
 mod forward;
 mod generate;
 mod gguf;
+mod huggingface;
+mod json;
 mod kernels;
 mod logprobs;
 mod machine;
 mod model;
 mod request;
+mod safetensors;
 mod sampling;
 mod schedule;
 mod sequence;
@@ -41,8 +47,10 @@ mod tokenizer;
 mod vocabulary;
 
 pub use constraint::{Constraint, ConstraintError, TokenMask};
+pub use embedder::{Embedder, Embedding};
 pub use error::{Busy, GenerateError, ModelError, SubmitError, TemplateError};
 pub use generate::{Engine, EngineOptions, Generated, Step};
+pub use json::Json;
 pub use kernels::{InstructionSet, instruction_set};
 pub use logprobs::{Logprobs, MAX_TOP_LOGPROBS};
 pub use model::Model;
@@ -50,6 +58,6 @@ pub use request::{MAX_CHOICES, Params, Payer, Request};
 pub use sampling::{Sampler, Sampling};
 pub use schedule::{Answer, EngineStatus, Event, Finish, Salt};
 pub use sequence::Sequence;
-pub use template::ChatMessage;
+pub use template::{Chat, ChatMessage};
 pub use tokenizer::{TextStream, Tokenizer};
 pub use vocabulary::Vocabulary;

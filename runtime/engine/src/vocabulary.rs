@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use crate::{
+    container::{FileSource, Header},
     error::{ModelError, TemplateError},
-    gguf::{Header, Source},
-    model::FileSource,
-    template::{ChatMessage, Template},
+    gguf, huggingface,
+    template::{Chat, ChatMessage, Template},
     tokenizer::Tokenizer,
 };
 
@@ -18,22 +18,28 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Reads the head of a GGUF file; its weights are not looked at.
+    /// Reads the head of a GGUF file, or the tokenizer of a Hugging Face folder; weights are not looked at.
     ///
     /// # Errors
     /// The file cannot be read, is cut short or malformed, or holds a tokenizer that this engine does not know.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let source = FileSource::open(path)?;
-        Self::read(&Header::read(&source as &dyn Source)?)
+        if path.is_dir() {
+            return huggingface::open_vocabulary(path);
+        }
+        Self::read(&gguf::read(&FileSource::open(path)?)?)
     }
 
     pub(crate) fn read(header: &Header) -> Result<Self, ModelError> {
         let tokenizer = Tokenizer::read(header)?;
+        Ok(Self::new(tokenizer, header.text("tokenizer.chat_template")?.map(str::to_owned)))
+    }
+
+    /// A tokenizer and the source of a chat template.
+    pub(crate) fn new(tokenizer: Tokenizer, template: Option<String>) -> Self {
         let (bos, eos) = tokenizer.boundary_names();
-        let template = header
-            .text("tokenizer.chat_template")?
-            .map(|text| Template::compile(text.to_owned(), bos, eos).map_err(|error| error.to_string()));
-        Ok(Self { tokenizer, template })
+        let template =
+            template.map(|text| Template::compile(text, bos, eos).map_err(|error| error.to_string()));
+        Self { tokenizer, template }
     }
 
     /// The tokenizer.
@@ -52,16 +58,20 @@ impl Vocabulary {
         messages: &[ChatMessage],
         add_generation_prompt: bool,
     ) -> Result<String, TemplateError> {
+        self.render(&Chat::plain(messages, add_generation_prompt))
+    }
+
+    /// The same for a conversation with tools, calls of them, or other fields that its template knows. All texts are
+    /// treated as messages' are. A call's arguments may be text of JSON or an object.
+    ///
+    /// # Errors
+    /// As [`Self::render_chat`].
+    pub fn render(&self, chat: &Chat) -> Result<String, TemplateError> {
         let template = match &self.template {
             None => return Err(TemplateError::Absent),
             Some(Err(reason)) => return Err(TemplateError::Unusable(reason.clone())),
             Some(Ok(template)) => template,
         };
-        let harmless = |message: &ChatMessage| ChatMessage {
-            role: message.role.clone(),
-            content: self.tokenizer.without_control_tokens(&message.content),
-        };
-        let messages: Vec<ChatMessage> = messages.iter().map(harmless).collect();
-        template.render(&messages, add_generation_prompt)
+        template.render(&chat.prepared(&|text| self.tokenizer.without_control_tokens(text)))
     }
 }

@@ -40,6 +40,20 @@ static ALLOCATOR: Watching = Watching;
 /// The tiny file is under 1 MB; its whole loading needs no single piece larger than this.
 const MOST: usize = 4 << 20;
 
+/// Files that hold what the tiny model does not: families, quantised formats, SentencePiece.
+const OTHERS: [&str; 5] = [
+    "tests/models/families/qwen2.gguf",
+    "tests/models/families/gemma3.gguf",
+    "tests/models/families/phi3.gguf",
+    "tests/models/families/quants.gguf",
+    "runtime/engine/tests/fixtures/tokenizers/sentencepiece.gguf",
+];
+
+fn other(path: &str) -> Vec<u8> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::fs::read(root.join(path)).expect("it lies in the repository")
+}
+
 fn load(bytes: Vec<u8>) -> Result<Model, ModelError> {
     LARGEST.store(0, Ordering::Relaxed);
     let result = Model::from_bytes(bytes);
@@ -157,8 +171,8 @@ fn a_tensor_that_lies_about_its_place_or_size_is_refused() {
     assert!(edit(offset, 7).contains("not aligned"));
     assert!(edit(offset, u64::MAX - 31).contains("cut short"));
     let mut bytes = whole.clone();
-    bytes[offset - 4..offset].copy_from_slice(&30u32.to_le_bytes());
-    assert!(refusal(bytes).contains("ggml type 30"));
+    bytes[offset - 4..offset].copy_from_slice(&31u32.to_le_bytes());
+    assert!(refusal(bytes).contains("ggml type 31"));
 }
 
 #[test]
@@ -170,10 +184,45 @@ fn an_architecture_or_tokenizer_that_is_not_known_is_named() {
 }
 
 #[test]
-fn weights_that_are_not_numbers_give_an_error_and_no_tokens() {
+fn weights_that_are_not_numbers_are_refused_by_name() {
     let mut bytes = common::tiny_bytes();
     let at = bytes.len() - 4; // the last weight of the last norm
     bytes[at..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let error = refusal(bytes);
+    assert!(error.contains("norm.weight") && error.contains("not a finite number"), "{error}");
+    let mut bytes = common::tiny_bytes();
+    let at = bytes.len() - 4 - 34 * 4; // in the embedding: a scale, or one of its quants
+    let inf = [0x00, 0x7c];
+    (0..34).for_each(|n| bytes[at - 4096 + n] = inf[n % 2]);
+    let error = refusal(bytes);
+    assert!(error.contains("tensor token_embd.weight") && error.contains("not a finite number"), "{error}");
+}
+
+#[test]
+fn scales_that_are_not_numbers_are_refused_in_every_format() {
+    let whole = other("tests/models/families/quants.gguf");
+    for (tensor, scale) in
+        [("blk.0.attn_q", 2), ("blk.0.attn_k", 0), ("blk.0.attn_v", 208), ("blk.0.attn_output", 0)]
+    {
+        // Its place is the last number of its entry: name, dimensions, format, offset.
+        let entry = find(&whole, tensor) + tensor.len() + ".weight".len();
+        let number =
+            |at: usize| u64::from_le_bytes(whole[at..at + 8].try_into().expect("eight bytes")) as usize;
+        let last = "blk.0.ffn_norm.weight";
+        let directory_end = find(&whole, last) + last.len() + 4 + 8 + 4 + 8;
+        let data = directory_end.next_multiple_of(32) + number(entry + 4 + 16 + 4);
+        let mut bytes = whole.clone();
+        bytes[data + scale..data + scale + 2].copy_from_slice(&0x7c00u16.to_le_bytes());
+        let error = refusal(bytes);
+        assert!(error.contains(tensor) && error.contains("not a finite number"), "{error}");
+    }
+}
+
+#[test]
+fn weights_that_are_too_large_give_an_error_and_no_tokens() {
+    let mut bytes = common::tiny_bytes();
+    let at = bytes.len() - 4;
+    bytes[at..].copy_from_slice(&f32::MAX.to_le_bytes());
     let model = Arc::new(load(bytes).expect("its structure is sound"));
     let prompt = model.tokenizer().encode("The class", true);
     let engine = Engine::new(model, EngineOptions::with_threads(1));
@@ -191,6 +240,25 @@ proptest! {
         for (at, value) in edits {
             bytes[at] = value;
         }
+        let _ = load(bytes);
+    }
+
+    /// The same for every other family, tokenizer and format: all of these are under 300 KB.
+    #[test]
+    fn random_damage_to_other_models_never_panics(
+        which in 0..OTHERS.len(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        at: prop::sample::Index,
+        value: u64,
+        shift in 0u32..64,
+    ) {
+        let mut bytes = other(OTHERS[which]);
+        let end = bytes.len().min(16_000);
+        for (at, value) in edits {
+            bytes[at.index(end)] = value;
+        }
+        let at = at.index(end - 8);
+        bytes[at..at + 8].copy_from_slice(&(value >> shift).to_le_bytes());
         let _ = load(bytes);
     }
 

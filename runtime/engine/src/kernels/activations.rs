@@ -19,6 +19,8 @@ pub(super) struct Block {
     pub(super) offset: f32,
     /// The sum of the quants.
     pub(super) sum: i32,
+    /// The sum of the first sixteen quants.
+    pub(super) first: i32,
 }
 
 /// One token's activations, as floats and as blocks.
@@ -78,6 +80,7 @@ fn quantise_body<W: super::half::Widen>(floats: &[f32], blocks: &mut [Block]) {
         for (word, four) in block.words.iter_mut().zip(quants.chunks_exact(4)) {
             *word = four[0] & 255 | (four[1] & 255) << 8 | (four[2] & 255) << 16 | (four[3] & 255) << 24;
         }
+        block.first = quants[..BLOCK / 2].iter().map(|q| i32::from(*q as i8)).sum();
         block.sum = quants.iter().map(|q| i32::from(*q as i8)).sum();
         block.scale = largest / 127.0;
         block.offset = block.scale * block.sum as f32;

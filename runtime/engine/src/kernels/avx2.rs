@@ -10,7 +10,7 @@ use super::{
 
 /// 16 rows times each of up to eight tokens; false where there is nothing special to do.
 pub(super) fn product(matrix: &Matrix, tile: usize, inputs: &[&Activations], out: &mut [f32]) -> bool {
-    if matches!(matrix.weights, Weights::F16(_) | Weights::F32(_)) {
+    if matches!(matrix.weights, Weights::F16(_) | Weights::Bf16(_) | Weights::F32(_)) {
         return false;
     }
     debug_assert!(inputs.len() <= TOKENS);
@@ -45,7 +45,9 @@ fn dispatch<const T: usize>(matrix: &Matrix, tile: usize, inputs: [&[Block]; T],
         Weights::Q8 { lines, scales } => {
             bytes::<T>(&lines[tile * blocks * 8..], &scales[tile * blocks * TILE..], blocks, inputs)
         }
-        Weights::F16(_) | Weights::F32(_) => unreachable!("left to the plain kernels"),
+        Weights::Finer(_) | Weights::F16(_) | Weights::Bf16(_) | Weights::F32(_) => {
+            unreachable!("left to other kernels")
+        }
     };
     for (sum, out) in sums.into_iter().zip(out.chunks_exact_mut(TILE)) {
         store(out.try_into().expect("one tile"), sum);

@@ -52,6 +52,17 @@ impl Widen for Avx512f {
     }
 }
 
+/// Whether a half is neither infinite nor what is not a number.
+pub(crate) fn is_finite(half: u16) -> bool {
+    half & 0x7c00 != 0x7c00
+}
+
+/// Exact: a bfloat16 is the upper half of a single.
+#[inline(always)]
+pub(crate) fn widen_brain(brain: u16) -> f32 {
+    f32::from_bits(u32::from(brain) << 16)
+}
+
 /// Exact: every half is a single.
 #[inline(always)]
 pub(crate) fn widen(half: u16) -> f32 {

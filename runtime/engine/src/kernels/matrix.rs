@@ -7,10 +7,17 @@
 //! | Q8 | 8 lines; in line `l`, word `r`, byte `k`: row `r`, column `4l+k`, plus 128 |
 //! | scales | 16 halves, and for Q4Min 16 minima after them |
 //!
-//! F16 and F32 tiles hold 16 rows of column 0, then of column 1, and so on.
+//! F16, BF16 and F32 tiles hold 16 rows of column 0, then of column 1, and so on. Blocks of five and six bits, and those
+//! with scales of scales, are in `kquants`.
 
-use super::{InstructionSet, Pool, activations::Activations, half, scalar};
-use crate::gguf::Format;
+use super::{
+    InstructionSet, Pool,
+    activations::Activations,
+    half,
+    kquants::{Kind, Packed},
+    scalar,
+};
+use crate::container::Format;
 
 /// Rows in a tile.
 pub(crate) const TILE: usize = 16;
@@ -39,7 +46,10 @@ pub(super) enum Weights {
         lines: Vec<Line>,
         scales: Vec<u16>,
     },
+    /// Q5_0, Q4_K, Q5_K and Q6_K.
+    Finer(Packed),
     F16(Vec<u16>),
+    Bf16(Vec<u16>),
     F32(Vec<f32>),
 }
 
@@ -68,7 +78,12 @@ impl Matrix {
                 let (lines, scales) = pack_blocks(data, rows, columns, 34, 1, 8, 0x80);
                 Weights::Q8 { lines, scales }
             }
+            Format::Q5_0 => Weights::Finer(Packed::pack(Kind::Q5, rows, columns, data)),
+            Format::Q4K => Weights::Finer(Packed::pack(Kind::Q4K, rows, columns, data)),
+            Format::Q5K => Weights::Finer(Packed::pack(Kind::Q5K, rows, columns, data)),
+            Format::Q6K => Weights::Finer(Packed::pack(Kind::Q6K, rows, columns, data)),
             Format::F16 => Weights::F16(pack_numbers(data, rows, columns, u16::from_le_bytes)),
+            Format::Bf16 => Weights::Bf16(pack_numbers(data, rows, columns, u16::from_le_bytes)),
             Format::F32 => Weights::F32(pack_numbers(data, rows, columns, f32::from_le_bytes)),
         };
         Self { rows, columns, weights }
@@ -88,10 +103,24 @@ impl Matrix {
             Weights::Q4 { lines, scales }
             | Weights::Q4Min { lines, scales }
             | Weights::Q8 { lines, scales } => size_of_val(lines.as_slice()) + size_of_val(scales.as_slice()),
-            Weights::F16(values) => size_of_val(values.as_slice()),
+            Weights::Finer(packed) => packed.bytes(),
+            Weights::F16(values) | Weights::Bf16(values) => size_of_val(values.as_slice()),
             Weights::F32(values) => size_of_val(values.as_slice()),
         };
         bytes as u64
+    }
+
+    /// Whether every weight, or every scale of quantised ones, is a finite number.
+    pub(crate) fn is_finite(&self) -> bool {
+        match &self.weights {
+            Weights::Q4 { scales, .. } | Weights::Q4Min { scales, .. } | Weights::Q8 { scales, .. } => {
+                scales.iter().all(|scale| half::is_finite(*scale))
+            }
+            Weights::Finer(packed) => packed.is_finite(),
+            Weights::F16(values) => values.iter().all(|value| half::is_finite(*value)),
+            Weights::Bf16(values) => values.iter().all(|value| half::widen_brain(*value).is_finite()),
+            Weights::F32(values) => values.iter().all(|value| value.is_finite()),
+        }
     }
 
     /// Writes one row as floats: the embedding of a token.
@@ -118,9 +147,14 @@ impl Matrix {
             Weights::Q8 { lines, scales } => each(out, scales, TILE, &|block, column| {
                 f32::from(lines[block * 8 + column / 4].0[lane * 4 + column % 4]) - 128.0
             }),
+            Weights::Finer(packed) => packed.row(row, out),
             Weights::F16(values) => {
                 let tile = &values[tile * self.columns * TILE..];
                 out.iter_mut().zip(tile.chunks_exact(TILE)).for_each(|(out, v)| *out = half::widen(v[lane]));
+            }
+            Weights::Bf16(values) => {
+                let tile = values[tile * self.columns * TILE..].chunks_exact(TILE);
+                out.iter_mut().zip(tile).for_each(|(out, v)| *out = half::widen_brain(v[lane]));
             }
             Weights::F32(values) => {
                 let tile = &values[tile * self.columns * TILE..];
@@ -131,6 +165,9 @@ impl Matrix {
 
     /// The product of one tile with the activations of some tokens: 16 floats for each.
     fn product(&self, set: InstructionSet, tile: usize, inputs: &[&Activations], out: &mut [f32]) {
+        if let Weights::Finer(packed) = &self.weights {
+            return packed.product(set, tile, inputs, out);
+        }
         #[cfg(target_arch = "x86_64")]
         match set {
             InstructionSet::Avx512Vnni if super::avx512::product(self, tile, inputs, out) => return,

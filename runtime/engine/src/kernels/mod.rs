@@ -10,7 +10,9 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod half;
+mod encoder;
+pub(crate) mod half;
+mod kquants;
 mod matrix;
 mod pool;
 mod scalar;
@@ -18,9 +20,10 @@ mod vector;
 
 pub(crate) use activations::Activations;
 pub(crate) use attention::{MAX_HEAD, PAGE, Page, PageShape, Paged, Query, attend};
+pub(crate) use encoder::{attend_to_all, gelu, layer_norm};
 pub(crate) use matrix::{Matrix, TILE, multiply};
 pub(crate) use pool::Pool;
-pub(crate) use vector::{add, exponentials, rms_norm, rotate, swiglu};
+pub(crate) use vector::{add, exponentials, geglu, rms_norm, rotate, rotate_halves, swiglu};
 
 /// What the engine computes with; chosen at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

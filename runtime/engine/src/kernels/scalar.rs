@@ -1,9 +1,9 @@
-//! The product of a tile in plain Rust: the reference for all others, and the only one for F16 and F32.
+//! The product of a tile in plain Rust: the reference for all others, and the only one for F16, BF16 and F32.
 
 use super::{
     InstructionSet,
     activations::{Activations, Block},
-    half::{Soft, Widen},
+    half::{Soft, Widen, widen_brain},
     matrix::{Line, Matrix, TILE, Weights},
     on_each_set,
 };
@@ -38,6 +38,11 @@ pub(super) fn product(
                 let values = &values[tile * columns * TILE..][..columns * TILE];
                 halves(set, values, &input.floats[..columns], out);
             }
+            Weights::Bf16(values) => {
+                let values = &values[tile * columns * TILE..][..columns * TILE];
+                brains(set, values, &input.floats[..columns], out);
+            }
+            Weights::Finer(_) => unreachable!("has kernels of its own"),
             Weights::F32(values) => {
                 let values = &values[tile * columns * TILE..][..columns * TILE];
                 singles(set, values, &input.floats[..columns], out);
@@ -113,6 +118,23 @@ fn halves_body<W: Widen>(values: &[u16], input: &[f32], out: &mut [f32; TILE]) {
             let weights = W::widen(column.try_into().expect("16 rows"));
             for lane in 0..TILE {
                 chain[lane] = weights[lane].mul_add(*input, chain[lane]);
+            }
+        }
+    }
+    *out = join(&chains);
+}
+
+on_each_set! {
+    fn brains(values: &[u16], input: &[f32], out: &mut [f32; TILE]) = brains_body
+}
+
+#[inline(always)]
+fn brains_body<W: Widen>(values: &[u16], input: &[f32], out: &mut [f32; TILE]) {
+    let mut chains = [[0.0f32; TILE]; CHAINS];
+    for (columns, inputs) in values.chunks(CHAINS * TILE).zip(input.chunks(CHAINS)) {
+        for ((column, input), chain) in columns.chunks_exact(TILE).zip(inputs).zip(&mut chains) {
+            for lane in 0..TILE {
+                chain[lane] = widen_brain(column[lane]).mul_add(*input, chain[lane]);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::gguf::Format;
+use crate::container::Format;
 
 /// A sequence of numbers that look random, from a seed that a failure prints.
 struct Numbers(u64);
@@ -34,13 +34,19 @@ fn tensor(numbers: &mut Numbers, format: Format, rows: usize, columns: usize) ->
         match format {
             Format::F32 => data.extend(numbers.float().to_le_bytes()),
             Format::F16 => data.extend(half::narrow(numbers.float()).to_le_bytes()),
+            Format::Bf16 => data.extend(((numbers.float().to_bits() >> 16) as u16).to_le_bytes()),
             _ => {
-                data.extend(half::narrow(numbers.float() * 0.1).to_le_bytes());
-                if format == Format::Q4_1 {
-                    data.extend(half::narrow(numbers.float()).to_le_bytes());
+                let mut block: Vec<u8> = (0..format.block_bytes()).map(|_| numbers.next() as u8).collect();
+                let mut scale = |at: usize, size: f32| {
+                    block[at..at + 2].copy_from_slice(&half::narrow(numbers.float() * size).to_le_bytes());
+                };
+                match format {
+                    Format::Q6K => scale(208, 0.003),
+                    Format::Q4K | Format::Q5K => (scale(0, 0.003), scale(2, 0.03)).1,
+                    Format::Q4_1 => (scale(0, 0.1), scale(2, 1.0)).1,
+                    _ => scale(0, 0.1),
                 }
-                let rest = format.block_bytes() - if format == Format::Q4_1 { 4 } else { 2 };
-                data.extend((0..rest).map(|_| numbers.next() as u8));
+                data.extend(block);
             }
         }
     }
@@ -64,12 +70,24 @@ impl AsRef<Activations> for Activations {
     }
 }
 
-const FORMATS: [Format; 5] = [Format::F32, Format::F16, Format::Q4_0, Format::Q4_1, Format::Q8_0];
+const FORMATS: [(Format, &str); 10] = [
+    (Format::F32, "F32"),
+    (Format::F16, "F16"),
+    (Format::Bf16, "BF16"),
+    (Format::Q4_0, "Q4_0"),
+    (Format::Q4_1, "Q4_1"),
+    (Format::Q5_0, "Q5_0"),
+    (Format::Q8_0, "Q8_0"),
+    (Format::Q4K, "Q4_K"),
+    (Format::Q5K, "Q5_K"),
+    (Format::Q6K, "Q6_K"),
+];
 
 #[test]
 fn products_have_the_same_bits_on_every_set_and_with_any_number_of_tokens() {
-    for (seed, format) in (1..).zip(FORMATS) {
-        for (rows, columns, tokens) in [(16, 32, 1), (40, 96, 3), (33, 576, 8), (64, 64, 13), (7, 32, 20)] {
+    for (seed, (format, _)) in (1..).zip(FORMATS) {
+        for (rows, blocks, tokens) in [(16, 1, 1), (40, 3, 3), (33, 18, 8), (64, 2, 13), (7, 1, 20)] {
+            let columns = blocks * format.block_len().max(32);
             let mut numbers = Numbers(seed * 7919);
             let data = tensor(&mut numbers, format, rows, columns);
             let matrix = Matrix::pack(format, rows, columns, &data);
@@ -126,6 +144,67 @@ fn packed_rows_are_the_rows_of_the_file() {
     }
 }
 
+/// Bytes of hexadecimal digits.
+fn bytes_of(hex: &serde_json::Value) -> Vec<u8> {
+    let digits = hex.as_str().expect("text").as_bytes().chunks_exact(2);
+    digits.map(|two| u8::from_str_radix(str::from_utf8(two).expect("ASCII"), 16).expect("digits")).collect()
+}
+
+/// What `scripts/oracle/blocks.py` wrote down.
+#[test]
+fn all_formats_widen_to_the_bits_of_ggmls_reference() {
+    let cases: Vec<serde_json::Value> =
+        serde_json::from_str(include_str!("../../tests/fixtures/blocks.json")).expect("it is JSON");
+    for (format, name) in FORMATS {
+        let case = cases.iter().find(|case| case["format"] == name).expect("every format has its case");
+        let matrix = Matrix::pack(format, 1, 512, &bytes_of(&case["data"]));
+        let mut row = vec![0.0; 512];
+        matrix.row(0, &mut row);
+        for (column, (found, bits)) in row.iter().zip(bytes_of(&case["floats"]).chunks_exact(4)).enumerate() {
+            let expected = f32::from_le_bytes(bits.try_into().expect("four bytes"));
+            // Zero times a negative scale: ggml's own order of factors decides on the sign of a zero.
+            assert!(*found == expected, "{name}, column {column}: {found:e}, not {expected:e}");
+        }
+    }
+}
+
+#[test]
+fn no_sum_of_six_bit_weights_is_too_large_to_be_exact() {
+    // The largest weights and scales with the largest activations, all of one sign.
+    let mut block = vec![0u8; 210];
+    block[192..208].fill(0x80); // -128 times (0 - 32)
+    block[208..].copy_from_slice(&half::narrow(1.0).to_le_bytes());
+    let matrix = Matrix::pack(Format::Q6K, 1, 256, &block);
+    for set in sets() {
+        let mut input = Activations::new(256);
+        input.floats.fill(127.0);
+        input.quantise(set, 256);
+        let mut out = vec![0.0; TILE];
+        multiply(&Pool::new(1, set), &[&matrix], &[input], &mut out);
+        assert_eq!(out[0], 256.0 * 32.0 * 128.0 * 127.0, "{}", set.name());
+    }
+}
+
+#[test]
+fn weights_and_scales_that_are_not_numbers_are_seen() {
+    for (seed, (format, name)) in (1..).zip(FORMATS) {
+        let columns = format.block_len().max(32);
+        let data = tensor(&mut Numbers(seed * 31), format, 3, columns);
+        assert!(Matrix::pack(format, 3, columns, &data).is_finite(), "{name}");
+        let at = data.len() / 3 * 2; // in the last row
+        let (place, bad) = match format {
+            Format::F32 => (at, f32::NAN.to_le_bytes().to_vec()),
+            Format::Bf16 => (at + 4, 0x7f80u16.to_le_bytes().to_vec()),
+            Format::Q6K => (at + 208, 0x7e00u16.to_le_bytes().to_vec()),
+            Format::Q4K | Format::Q5K | Format::Q4_1 => (at + 2, 0xfc00u16.to_le_bytes().to_vec()),
+            _ => (at, 0x7c00u16.to_le_bytes().to_vec()),
+        };
+        let mut data = data;
+        data[place..place + bad.len()].copy_from_slice(&bad);
+        assert!(!Matrix::pack(format, 3, columns, &data).is_finite(), "{name}");
+    }
+}
+
 #[test]
 fn element_wise_kernels_have_the_same_bits_on_every_set() {
     let mut numbers = Numbers(5);
@@ -140,6 +219,8 @@ fn element_wise_kernels_have_the_same_bits_on_every_set() {
         bits.extend(out.iter().map(|v| v.to_bits()));
         swiglu(set, &tiles, &tiles, 3, 2, &mut out);
         bits.extend(out.iter().map(|v| v.to_bits()));
+        geglu(set, &tiles, &tiles, 3, 1, &mut out);
+        bits.extend(out.iter().map(|v| v.to_bits()));
         bits
     };
     let expected = results(InstructionSet::Scalar);
@@ -152,7 +233,8 @@ fn element_wise_kernels_have_the_same_bits_on_every_set() {
 fn attention_has_the_same_bits_on_every_set_and_is_a_weighted_mean() {
     let shape = PageShape { layers: 2, heads: 2, head_len: 32 };
     let mut numbers = Numbers(11);
-    for tokens in [1, 15, 16, 17, 50] {
+    for (first, tokens) in [(0, 1), (0, 15), (0, 16), (0, 17), (0, 50), (3, 17), (16, 40), (31, 32), (49, 50)]
+    {
         let mut pages: Vec<Page> = (0..4).map(|_| Page::new(shape)).collect();
         let table = [2, 0, 3, 1];
         let (mut keys, mut values) = (Vec::new(), Vec::new());
@@ -167,21 +249,43 @@ fn attention_has_the_same_bits_on_every_set_and_is_a_weighted_mean() {
         let result = |set| {
             let mut out = vec![0.0; 32];
             let sequence = Paged { pages: &pages, table: &table, shape };
-            attend(set, &[Query { values: &query, first: 0, end: tokens }], sequence, 1, 1, &mut out);
+            attend(set, &[Query { values: &query, first, end: tokens }], sequence, 1, 1, &mut out);
             out
         };
         let expected = result(InstructionSet::Scalar);
         for set in sets() {
-            assert_eq!(result(set), expected, "{} over {tokens}", set.name());
+            assert_eq!(result(set), expected, "{} over {first}..{tokens}", set.name());
         }
         let score = |key: &Vec<f32>| -> f64 {
             query.iter().zip(&key[32..]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>().exp()
         };
-        let total: f64 = keys.iter().map(score).sum();
+        let total: f64 = keys[first..].iter().map(score).sum();
         for lane in 0..32 {
-            let mean: f64 =
-                keys.iter().zip(&values).map(|(k, v)| score(k) / total * f64::from(v[32 + lane])).sum();
-            assert!((mean - f64::from(expected[lane])).abs() < 1e-5, "{tokens} tokens, lane {lane}");
+            let mean: f64 = keys
+                .iter()
+                .zip(&values)
+                .skip(first)
+                .map(|(k, v)| score(k) / total * f64::from(v[32 + lane]))
+                .sum();
+            assert!((mean - f64::from(expected[lane])).abs() < 1e-5, "tokens {first}..{tokens}, lane {lane}");
+        }
+    }
+}
+
+#[test]
+fn gelu_is_right_to_a_millionth() {
+    let gate: Vec<f32> = (-160..160).map(|step| step as f32 * 0.05).collect();
+    let up = vec![1.0; gate.len()];
+    let mut out = vec![0.0; gate.len()];
+    for set in sets() {
+        geglu(set, &gate, &up, 1, 0, &mut out);
+        for (x, found) in gate.iter().map(|x| f64::from(*x)).zip(&out) {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            let exact = 0.5 * x * (1.0 + libm::tanh(inner));
+            assert!(
+                (f64::from(*found) - exact).abs() < 1e-6 + exact.abs() * 1e-6,
+                "gelu({x}) is {exact}, not {found}"
+            );
         }
     }
 }
@@ -258,6 +362,7 @@ fn quantised_activations_are_near_and_their_sums_are_right() {
         for (block, values) in all[0].blocks.iter().zip(all[0].floats.chunks(32)) {
             let quants: Vec<i8> = block.words.iter().flat_map(|w| w.to_le_bytes().map(|b| b as i8)).collect();
             assert_eq!(block.sum, quants.iter().map(|q| i32::from(*q)).sum::<i32>());
+            assert_eq!(block.first, quants[..16].iter().map(|q| i32::from(*q)).sum::<i32>());
             assert_eq!(quants.iter().map(|q| q.unsigned_abs()).max(), Some(127));
             for (quant, value) in quants.iter().zip(values) {
                 assert!((f32::from(*quant) * block.scale - value).abs() <= block.scale * 0.501);
@@ -307,5 +412,45 @@ fn a_panic_in_a_piece_reaches_the_caller_and_the_pool_goes_on() {
             done.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(done.into_inner(), 64);
+    }
+}
+
+#[test]
+fn kernels_of_encoders_have_the_same_bits_on_every_set_and_are_right() {
+    let mut numbers = Numbers(17);
+    let mut floats =
+        |count: usize, size: f32| -> Vec<f32> { (0..count).map(|_| numbers.float() * size).collect() };
+    let (x, weight, bias) = (floats(104, 9.0), floats(104, 2.0), floats(104, 1.0));
+    let (query, keys, values) = (floats(32, 1.0), floats(96 * 7, 2.0), floats(96 * 7, 1.0));
+    let results = |set| {
+        let mut normed = x.clone();
+        layer_norm(set, &mut normed, &weight, &bias, 1e-6);
+        let mut curved = x.clone();
+        gelu(set, &mut curved);
+        let (mut scores, mut out) = (vec![0.0; 7], vec![0.0; 32]);
+        attend_to_all(set, &query, &keys[32..], &values[32..], 96, &mut scores, &mut out);
+        [normed, curved, out]
+    };
+    let expected = results(InstructionSet::Scalar);
+    for set in sets() {
+        assert_eq!(results(set), expected, "{}", set.name());
+    }
+    let mean = x.iter().map(|v| f64::from(*v)).sum::<f64>() / 104.0;
+    let deviation = (x.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / 104.0 + 1e-6).sqrt();
+    let score = |token: usize| -> f64 {
+        let key = &keys[token * 96 + 32..];
+        query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>().exp()
+    };
+    let total: f64 = (0..7).map(score).sum();
+    for at in 0..104 {
+        let exact = (f64::from(x[at]) - mean) / deviation * f64::from(weight[at]) + f64::from(bias[at]);
+        assert!((f64::from(expected[0][at]) - exact).abs() < 2e-6, "norm of {}", x[at]);
+        let exact = f64::from(x[at]) / 2.0 * (1.0 + libm::erf(f64::from(x[at]) / 2f64.sqrt()));
+        assert!((f64::from(expected[1][at]) - exact).abs() < 2e-6, "gelu({})", x[at]);
+    }
+    for lane in 0..32 {
+        let exact: f64 =
+            (0..7).map(|token| score(token) / total * f64::from(values[token * 96 + 32 + lane])).sum();
+        assert!((f64::from(expected[2][lane]) - exact).abs() < 1e-6, "lane {lane}");
     }
 }

@@ -74,14 +74,44 @@ fn swiglu_body<W: Widen>(gate: &[f32], up: &[f32], tokens: usize, token: usize, 
     }
 }
 
-/// Rotates neighbouring pairs of each head by the angles of one position, as GGUF's llama architecture has it.
-pub(crate) fn rotate(heads: &mut [f32], head_len: usize, angles: &[(f32, f32)]) {
-    for head in heads.chunks_exact_mut(head_len) {
-        for (pair, (cos, sin)) in head.chunks_exact_mut(2).zip(angles) {
-            let (a, b) = (pair[0], pair[1]);
-            pair[0] = a * cos - b * sin;
-            pair[1] = a * sin + b * cos;
+on_each_set! {
+    /// `out = gelu(gate) * up`, GELU by its approximation with `tanh`; for one token of a product that lies in tiles.
+    pub(crate) fn geglu(gate: &[f32], up: &[f32], tokens: usize, token: usize, out: &mut [f32]) = geglu_body
+}
+
+#[inline(always)]
+fn geglu_body<W: Widen>(gate: &[f32], up: &[f32], tokens: usize, token: usize, out: &mut [f32]) {
+    /// `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))` is `x sigmoid(2 √(2/π) (x + 0.044715 x³))`.
+    const TWICE: f32 = 1.595_769;
+    const CUBE: f32 = 0.044_715;
+    for (tile, piece) in out.chunks_mut(LANES).enumerate() {
+        let from = (tile * tokens + token) * LANES;
+        let gate: &[f32; LANES] = gate[from..from + LANES].try_into().expect("one tile");
+        let up: &[f32; LANES] = up[from..from + LANES].try_into().expect("one tile");
+        let mut result = [0.0; LANES];
+        for lane in 0..LANES {
+            let x = gate[lane];
+            let inner = TWICE * (x * x * x).mul_add(CUBE, x);
+            result[lane] = x / (1.0 + exp(-inner)) * up[lane];
         }
+        piece.copy_from_slice(&result[..piece.len()]);
+    }
+}
+
+/// Rotates neighbouring pairs of a head by the angles of one position.
+pub(crate) fn rotate(head: &mut [f32], angles: &[(f32, f32)]) {
+    for (pair, (cos, sin)) in head.chunks_exact_mut(2).zip(angles) {
+        let (a, b) = (pair[0], pair[1]);
+        pair[0] = a * cos - b * sin;
+        pair[1] = a * sin + b * cos;
+    }
+}
+
+/// Rotates each dimension of the first half of what turns with its counterpart in the second half.
+pub(crate) fn rotate_halves(head: &mut [f32], angles: &[(f32, f32)]) {
+    let (first, second) = head.split_at_mut(angles.len());
+    for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
+        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::HashMap};
 
-use super::stand_ins;
+use super::Words;
 use crate::error::ModelError;
 
 /// No token: the end of the list of pieces, and bytes that have none.
@@ -28,19 +28,20 @@ pub(super) struct Scratch {
 }
 
 impl Merges {
-    /// Reads `left right` lines in the order of their ranks. Lines over tokens that are not there never apply.
-    pub(super) fn read(lines: &[String], words: &HashMap<Box<[u8]>, u32>) -> Result<Self, ModelError> {
-        let alphabet = stand_ins();
-        let mut table = HashMap::with_capacity(lines.len());
-        let mut joined = Vec::new();
-        for (line, rank) in lines.iter().zip(0u32..) {
+    /// Reads pairs of tokens in the order of their ranks; `decode` gives a token's bytes. Pairs over tokens that are not
+    /// there never apply.
+    pub(super) fn read<'m>(
+        pairs: impl Iterator<Item = Option<(&'m str, &'m str)>>,
+        words: &Words,
+        decode: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<Self, ModelError> {
+        let mut table = HashMap::with_capacity(pairs.size_hint().0);
+        for (pair, rank) in pairs.zip(0u32..) {
             let malformed = || ModelError::Malformed(format!("merge {rank} is not a pair of tokens"));
-            let (left, right) = line.split_once(' ').ok_or_else(malformed)?;
-            joined.clear();
-            for letter in left.chars().chain(right.chars()) {
-                joined.push(*alphabet.get(&letter).ok_or_else(malformed)?);
-            }
-            let split = left.chars().count(); // one letter is one byte
+            let (left, right) = pair.ok_or_else(malformed)?;
+            let mut joined = decode(left).ok_or_else(malformed)?;
+            let split = joined.len();
+            joined.extend(decode(right).ok_or_else(malformed)?);
             let id = |bytes: &[u8]| words.get(bytes).copied();
             if let (Some(l), Some(r), Some(whole)) = (id(&joined[..split]), id(&joined[split..]), id(&joined))
             {
@@ -48,6 +49,11 @@ impl Merges {
             }
         }
         Ok(Self(table))
+    }
+
+    /// Pairs with their ranks and what they become.
+    pub(super) fn from_table(table: HashMap<(u32, u32), (u32, u32)>) -> Self {
+        Self(table)
     }
 
     /// Merges one word and appends its tokens. The work grows as n log n, so that no word is too long.

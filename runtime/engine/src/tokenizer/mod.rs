@@ -1,17 +1,28 @@
-//! Byte-level byte-pair encoding, from the tables in the model file.
+//! Text to tokens and back: byte-level BPE, SentencePiece's BPE and WordPiece, from a GGUF or a `tokenizer.json`.
+//!
+//! Added tokens, such as those that begin a message, are cut out of a text first; what lies between goes through the
+//! model's own [`Algorithm`].
 
+mod bytes;
 mod classes;
+mod gguf;
+mod json;
 mod merge;
+mod pieces;
 mod split;
 mod stream;
+mod wordpiece;
 
 use std::collections::HashMap;
 
-use merge::{Merges, NONE, Scratch};
+use bytes::ByteLevel;
+pub(crate) use json::{TokenizerConfig, TokenizerFile};
+use merge::Scratch;
+use pieces::Pieces;
 pub use stream::TextStream;
+use wordpiece::WordPiece;
 
-use crate::{error::ModelError, gguf::Header};
-use split::Splitter;
+use crate::error::ModelError;
 
 /// Most tokens in a vocabulary.
 const MAX_VOCABULARY: usize = 1 << 20;
@@ -38,82 +49,75 @@ enum Kind {
     Control,
     /// Added text: matched before anything else.
     UserDefined,
+    /// One byte of a character that has no token.
+    Byte,
     Unused,
+}
+
+/// The bytes of a token.
+type Token = Box<[u8]>;
+/// Tokens' ids by their bytes.
+type Words = HashMap<Token, u32>;
+
+/// A token that is matched in text before anything else.
+struct Added {
+    name: Box<[u8]>,
+    id: u32,
+    is_control: bool,
+    /// White space before and after it is a part of it.
+    strips: [bool; 2],
+}
+
+/// How the text between added tokens becomes tokens.
+enum Algorithm {
+    ByteLevel(Box<ByteLevel>),
+    Pieces(Pieces),
+    WordPiece(Box<WordPiece>),
 }
 
 /// Text to token ids and back.
 pub struct Tokenizer {
     /// The bytes of each token; for control tokens, of its name.
-    tokens: Vec<Box<[u8]>>,
+    tokens: Vec<Token>,
     kinds: Vec<Kind>,
-    /// Normal tokens by their bytes, to start a word from whole-word tokens where the model wants that.
-    words: HashMap<Box<[u8]>, u32>,
-    /// The token of each byte, or [`NONE`].
-    bytes: [u32; 256],
-    merges: Merges,
-    splitter: Splitter,
-    /// Control and user-defined tokens by their first byte, longest first.
-    added: HashMap<u8, Vec<u32>>,
+    algorithm: Algorithm,
+    /// Added tokens by their first byte, longest first.
+    added: HashMap<u8, Vec<Added>>,
     ends: Vec<u32>,
     bos: Option<u32>,
     eos: Option<u32>,
     add_bos: bool,
 }
 
+/// What both containers say about a vocabulary.
+struct Parts {
+    tokens: Vec<Token>,
+    kinds: Vec<Kind>,
+    added: Vec<Added>,
+    algorithm: Algorithm,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    /// Further tokens that end an answer.
+    ends: Vec<u32>,
+    add_bos: bool,
+}
+
 impl Tokenizer {
-    /// Builds the tokenizer of a model file.
-    pub(crate) fn read(header: &Header) -> Result<Self, ModelError> {
-        let model = header.text("tokenizer.ggml.model")?.unwrap_or("");
-        if model != "gpt2" {
-            return Err(ModelError::Unsupported(format!(
-                "its tokenizer is {model:?}; byte-level BPE (\"gpt2\") is known"
-            )));
-        }
-        let names = header
-            .texts("tokenizer.ggml.tokens")?
-            .ok_or_else(|| ModelError::Missing("tokenizer.ggml.tokens".into()))?;
-        check_vocabulary(names)?;
-        let kinds = read_kinds(header, names.len())?;
-        let tokens = read_tokens(names, &kinds)?;
-
-        let mut words = HashMap::with_capacity(tokens.len());
-        let mut added: HashMap<u8, Vec<u32>> = HashMap::new();
-        for ((token, kind), id) in tokens.iter().zip(&kinds).zip(0u32..) {
-            match kind {
-                Kind::Normal => {
-                    words.entry(token.clone()).or_insert(id);
-                }
-                Kind::Control | Kind::UserDefined => added.entry(token[0]).or_default().push(id),
-                Kind::Unused => {}
-            }
-        }
-        for ids in added.values_mut() {
-            ids.sort_by_key(|&id| std::cmp::Reverse(tokens[id as usize].len()));
-        }
-        // Some vocabularies lack a few control bytes; text loses them, as in other engines.
-        let byte = |byte: usize| words.get([byte as u8].as_slice()).copied().unwrap_or(NONE);
-        let bytes = std::array::from_fn(byte);
-        let pairs = header.texts("tokenizer.ggml.merges")?.unwrap_or(&[]);
-        let merges = Merges::read(pairs, &words)?;
-        let splitter = Splitter::named(header.text("tokenizer.ggml.pre")?.unwrap_or("default"))?;
-
-        let id_of = |key: &str| -> Result<Option<u32>, ModelError> {
-            match header.unsigned(key)? {
-                None => Ok(None),
-                Some(id) if id < tokens.len() as u64 => Ok(Some(id as u32)),
-                Some(id) => Err(ModelError::Malformed(format!("{key} is {id}, outside the vocabulary"))),
-            }
-        };
-        let bos = id_of("tokenizer.ggml.bos_token_id")?;
-        let eos = id_of("tokenizer.ggml.eos_token_id")?;
-        let is_end = |id: u32| END_NAMES.iter().any(|name| tokens[id as usize].as_ref() == name.as_bytes());
-        let mut ends: Vec<u32> = added.values().flatten().copied().filter(|&id| is_end(id)).collect();
+    fn build(parts: Parts) -> Self {
+        let Parts { tokens, kinds, added: list, algorithm, bos, eos, mut ends, add_bos } = parts;
+        let is_end = |token: &Added| END_NAMES.iter().any(|name| *token.name == *name.as_bytes());
+        ends.extend(list.iter().filter(|token| is_end(token)).map(|token| token.id));
         ends.extend(eos);
-        ends.extend(id_of("tokenizer.ggml.eot_token_id")?);
         ends.sort_unstable();
         ends.dedup();
-        let add_bos = header.boolean("tokenizer.ggml.add_bos_token")?.unwrap_or(false);
-        Ok(Self { tokens, kinds, words, bytes, merges, splitter, added, ends, bos, eos, add_bos })
+        let mut added: HashMap<u8, Vec<Added>> = HashMap::new();
+        for token in list {
+            added.entry(token.name[0]).or_default().push(token);
+        }
+        for tokens in added.values_mut() {
+            tokens.sort_by_key(|token| std::cmp::Reverse(token.name.len()));
+        }
+        Self { tokens, kinds, algorithm, added, ends, bos, eos, add_bos }
     }
 
     /// Token ids of `text`. With `special`, control tokens that are written out in the text become themselves, as
@@ -124,16 +128,21 @@ impl Tokenizer {
         let mut scratch = Scratch::default();
         let (mut start, mut at) = (0, 0);
         while at < text.len() {
-            if let Some(id) = self.added_at(&text.as_bytes()[at..], special) {
-                self.encode_plain(&text[start..at], &mut scratch, &mut ids);
-                ids.push(id);
-                at += self.tokens[id as usize].len();
-                start = at;
-            } else {
+            let Some(token) = self.added_at(&text.as_bytes()[at..], special) else {
                 at += 1;
+                continue;
+            };
+            let before = &text[start..at];
+            let before = if token.strips[0] { before.trim_end() } else { before };
+            self.encode_plain(before, start == 0, &mut scratch, &mut ids);
+            ids.push(token.id);
+            at += token.name.len();
+            if token.strips[1] {
+                at = text.len() - text[at..].trim_start().len();
             }
+            start = at;
         }
-        self.encode_plain(&text[start..], &mut scratch, &mut ids);
+        self.encode_plain(&text[start..], start == 0, &mut scratch, &mut ids);
         ids
     }
 
@@ -143,8 +152,7 @@ impl Tokenizer {
         let mut out = String::with_capacity(text.len());
         for (at, character) in text.char_indices() {
             out.push(character);
-            let found = self.added_at(&text.as_bytes()[at..], true);
-            if found.is_some_and(|id| self.kinds[id as usize] == Kind::Control) {
+            if self.added_at(&text.as_bytes()[at..], true).is_some_and(|token| token.is_control) {
                 out.push(BREAK);
             }
         }
@@ -152,43 +160,58 @@ impl Tokenizer {
     }
 
     /// The longest added token with which `bytes` begins. Added tokens are UTF-8, so they match whole characters.
-    fn added_at(&self, bytes: &[u8], special: bool) -> Option<u32> {
+    fn added_at(&self, bytes: &[u8], special: bool) -> Option<&Added> {
         let candidates = self.added.get(&bytes[0])?;
-        candidates.iter().copied().find(|&id| {
-            (special || self.kinds[id as usize] == Kind::UserDefined)
-                && bytes.starts_with(&self.tokens[id as usize])
-        })
+        candidates.iter().find(|token| (special || !token.is_control) && bytes.starts_with(&token.name))
     }
 
-    fn encode_plain(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<u32>) {
-        self.splitter.split(text, |word| {
-            let word = word.as_bytes();
-            if self.splitter.whole_words_first()
-                && let Some(&id) = self.words.get(word)
-            {
-                ids.push(id);
-                return;
-            }
-            self.merges.apply(word.iter().map(|&byte| self.bytes[usize::from(byte)]), scratch, ids);
-        });
+    fn encode_plain(&self, text: &str, first: bool, scratch: &mut Scratch, ids: &mut Vec<u32>) {
+        if text.is_empty() {
+            return;
+        }
+        match &self.algorithm {
+            Algorithm::ByteLevel(bytes) => bytes.encode(text, scratch, ids),
+            Algorithm::Pieces(pieces) => pieces.encode(text, first, scratch, ids),
+            Algorithm::WordPiece(words) => words.encode(text, ids),
+        }
     }
 
     /// The bytes of these tokens, control tokens by their names; unknown ids give nothing. One character may be
     /// spread over several tokens: see [`TextStream`] for text as it comes.
     pub fn decode(&self, tokens: &[u32]) -> Vec<u8> {
-        tokens
+        let mut bytes: Vec<u8> = tokens
             .iter()
             .filter_map(|&id| self.tokens.get(id as usize))
             .flat_map(|token| token.iter().copied())
-            .collect()
+            .collect();
+        if self.drops_first_space() && bytes.first() == Some(&b' ') {
+            bytes.remove(0);
+        }
+        bytes
+    }
+
+    /// Whether encoding puts a space before a text, so that one has to go when it is decoded.
+    fn drops_first_space(&self) -> bool {
+        match &self.algorithm {
+            Algorithm::ByteLevel(_) => false,
+            Algorithm::Pieces(pieces) => pieces.adds_space(),
+            Algorithm::WordPiece(_) => true,
+        }
     }
 
     /// Bytes that this token adds to an answer: none for control tokens and unknown ids.
     pub(crate) fn text_of(&self, id: u32) -> &[u8] {
         match self.kinds.get(id as usize) {
-            Some(Kind::Normal | Kind::UserDefined) => &self.tokens[id as usize],
+            Some(Kind::Normal | Kind::UserDefined | Kind::Byte) => &self.tokens[id as usize],
             _ => &[],
         }
+    }
+
+    /// The control token of this name.
+    pub(crate) fn control_token(&self, name: &str) -> Option<u32> {
+        let candidates = self.added.get(name.as_bytes().first()?)?;
+        let found = candidates.iter().find(|token| token.is_control && *token.name == *name.as_bytes());
+        found.map(|token| token.id)
     }
 
     /// Tokens that end an answer.
@@ -215,66 +238,19 @@ impl Tokenizer {
     }
 }
 
-fn check_vocabulary(names: &[String]) -> Result<(), ModelError> {
-    if names.is_empty() || names.len() > MAX_VOCABULARY {
+/// Refuses vocabularies over the limits.
+fn check_vocabulary<'n>(mut names: impl ExactSizeIterator<Item = &'n str>) -> Result<(), ModelError> {
+    if names.len() == 0 || names.len() > MAX_VOCABULARY {
         return Err(ModelError::Limit {
             what: "the size of its vocabulary".into(),
             found: names.len() as u64,
             limit: MAX_VOCABULARY as u64,
         });
     }
-    match names.iter().position(|name| name.is_empty() || name.len() > MAX_TOKEN) {
+    match names.position(|name| name.is_empty() || name.len() > MAX_TOKEN) {
         Some(id) => Err(ModelError::Malformed(format!("token {id} is empty or over {MAX_TOKEN} bytes"))),
         None => Ok(()),
     }
-}
-
-fn read_kinds(header: &Header, count: usize) -> Result<Vec<Kind>, ModelError> {
-    let Some(codes) = header.integers("tokenizer.ggml.token_type")? else {
-        return Ok(vec![Kind::Normal; count]);
-    };
-    if codes.len() != count {
-        return Err(ModelError::Malformed(format!("{} token types for {count} tokens", codes.len())));
-    }
-    Ok(codes
-        .iter()
-        .map(|code| match code {
-            3 => Kind::Control,
-            4 => Kind::UserDefined,
-            2 | 5 => Kind::Unused,
-            _ => Kind::Normal,
-        })
-        .collect())
-}
-
-/// Normal tokens are written in GPT-2's alphabet of printable stand-ins for bytes; the others as they are.
-fn read_tokens(names: &[String], kinds: &[Kind]) -> Result<Vec<Box<[u8]>>, ModelError> {
-    let alphabet = stand_ins();
-    let read = |(id, (name, kind)): (usize, (&String, &Kind))| {
-        if *kind != Kind::Normal {
-            return Ok(name.as_bytes().into());
-        }
-        let bytes: Option<Box<[u8]>> = name.chars().map(|c| alphabet.get(&c).copied()).collect();
-        bytes.ok_or_else(|| ModelError::Malformed(format!("token {id} is not written in byte-level letters")))
-    };
-    names.iter().zip(kinds).enumerate().map(read).collect()
-}
-
-/// GPT-2's alphabet: printable Latin-1 stands for itself, every other byte for a letter from U+0100 on.
-pub(crate) fn stand_ins() -> HashMap<char, u8> {
-    let mut next = 0x100;
-    let mut alphabet = HashMap::with_capacity(256);
-    for byte in 0u8..=255 {
-        let letter = match byte {
-            b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF => char::from(byte),
-            _ => {
-                next += 1;
-                char::from_u32(next - 1).expect("U+0100 to U+0143 are characters")
-            }
-        };
-        alphabet.insert(letter, byte);
-    }
-    alphabet
 }
 
 #[cfg(test)]

@@ -15,6 +15,11 @@ enum Rules {
     Plain,
     /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,max}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
     Llama3 { max_digits: usize },
+    /// GPT-4o's: words of capitals and then small letters, with their contractions; marks belong to letters.
+    /// `W` is `[^\r\n\p{L}\p{N}]?`, `U` is `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, `S` is `[\p{Ll}\p{Lm}\p{Lo}\p{M}]`,
+    /// `C` is `(?i:'s|'t|'re|'ve|'m|'ll|'d)?`:
+    /// `W U* S+ C|W U+ S* C|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+    Gpt4o,
 }
 
 /// Splits text by the rules of one family.
@@ -22,7 +27,27 @@ pub(super) struct Splitter {
     rules: Rules,
     letters: Class,
     punctuation: Class,
+    /// `U` and `S` of [`Rules::Gpt4o`].
+    upper: Class,
+    small: Class,
 }
+
+/// The expressions that `tokenizer.json` has for the families' rules.
+const EXPRESSIONS: [(&str, Rules); 4] = [
+    (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", Rules::Gpt2),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        Rules::Llama3 { max_digits: 3 },
+    ),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        Rules::Llama3 { max_digits: 1 },
+    ),
+    (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        Rules::Gpt4o,
+    ),
+];
 
 impl Splitter {
     /// The rules for a `tokenizer.ggml.pre`.
@@ -31,21 +56,38 @@ impl Splitter {
             "gpt-2" | "gpt2" => Rules::Gpt2,
             "smollm" | "starcoder" | "refact" | "command-r" => Rules::Digits,
             "default" => Rules::Plain,
-            "llama-bpe" | "llama3" | "llama-v3" => Rules::Llama3 { max_digits: 3 },
-            "qwen2" => Rules::Llama3 { max_digits: 1 },
+            "llama-bpe" | "llama3" | "llama-v3" | "dbrx" | "smaug-bpe" => Rules::Llama3 { max_digits: 3 },
+            "qwen2" | "deepseek-r1-qwen" => Rules::Llama3 { max_digits: 1 },
+            "gpt-4o" | "llama4" => Rules::Gpt4o,
             _ => {
                 return Err(ModelError::Unsupported(format!(
-                    "its tokenizer splits words by the rules {name:?}; smollm, gpt-2, llama-bpe, qwen2 and \
-                     default are known"
+                    "its tokenizer splits words by the rules {name:?}; smollm, gpt-2, llama-bpe, qwen2, \
+                     gpt-4o and default are known"
                 )));
             }
         };
-        Ok(Self { rules, letters: Class::new(r"\p{L}"), punctuation: Class::new(r"[\p{P}$+<=>^~|]") })
+        Ok(Self::with(rules))
     }
 
-    /// Whether a word that is a token becomes that token without merging, as Llama 3 has it.
-    pub(super) fn whole_words_first(&self) -> bool {
-        matches!(self.rules, Rules::Llama3 { max_digits: 3 })
+    fn with(rules: Rules) -> Self {
+        Self {
+            rules,
+            letters: Class::new(r"\p{L}"),
+            punctuation: Class::new(r"[\p{P}$+<=>^~|]"),
+            upper: Class::new(r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"),
+            small: Class::new(r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"),
+        }
+    }
+
+    /// The rules for an expression of a `tokenizer.json`, if they are some family's.
+    pub(super) fn for_expression(expression: &str) -> Option<Self> {
+        let found = EXPRESSIONS.iter().find(|(known, _)| *known == expression);
+        found.map(|(_, rules)| Self::with(*rules))
+    }
+
+    /// GPT-2's rules, with each digit alone first where `digits` says so.
+    pub(super) fn gpt2_rules(digits: bool) -> Self {
+        Self::with(if digits { Rules::Digits } else { Rules::Gpt2 })
     }
 
     /// Calls `word` with each word; together they are the text.
@@ -74,6 +116,7 @@ impl Splitter {
             Rules::Llama3 { max_digits } => {
                 self.each(text, |this, rest| this.llama3(rest, max_digits), &mut word);
             }
+            Rules::Gpt4o => self.each(text, Self::gpt4o, &mut word),
         }
     }
 
@@ -122,6 +165,46 @@ impl Splitter {
         if may_lead && letters > 0 {
             return lead + letters;
         }
+        self.numbers_marks_and_spaces(text, max_digits, &['\r', '\n'])
+    }
+
+    fn gpt4o(&self, text: &str) -> usize {
+        let first = text.chars().next().expect("called with text");
+        let may_lead =
+            !(first == '\r' || first == '\n' || first.is_numeric() || self.letters.contains(first));
+        let leads = [Some(first.len_utf8()).filter(|_| may_lead), Some(0)];
+        let words = [Self::small_word, Self::upper_word];
+        for word in words {
+            for lead in leads.into_iter().flatten() {
+                if let Some(length) = word(self, &text[lead..]) {
+                    let end = lead + length;
+                    return end + contraction(&text[end..], true).unwrap_or(0);
+                }
+            }
+        }
+        self.numbers_marks_and_spaces(text, 3, &['\r', '\n', '/'])
+    }
+
+    /// `U*S+`: the longest run of `U` after which, or at whose last possible place, an `S` follows.
+    fn small_word(&self, text: &str) -> Option<usize> {
+        let upper = run(text, |c| self.upper.contains(c));
+        let after = run(&text[upper..], |c| self.small.contains(c));
+        if after > 0 {
+            return Some(upper + after);
+        }
+        let (at, last) = text[..upper].char_indices().rfind(|(_, c)| self.small.contains(*c))?;
+        Some(at + last.len_utf8())
+    }
+
+    /// `U+S*`
+    fn upper_word(&self, text: &str) -> Option<usize> {
+        let upper = run(text, |c| self.upper.contains(c));
+        (upper > 0).then(|| upper + run(&text[upper..], |c| self.small.contains(c)))
+    }
+
+    /// `\p{N}{1,max}| ?[^\s\p{L}\p{N}]+[after]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+    fn numbers_marks_and_spaces(&self, text: &str, max_digits: usize, after: &[char]) -> usize {
+        let first = text.chars().next().expect("called with text");
         if first.is_numeric() {
             let digits = text.chars().take(max_digits).take_while(|c| c.is_numeric());
             return digits.map(char::len_utf8).sum();
@@ -130,7 +213,7 @@ impl Splitter {
         let marks = run(&text[space..], |c| self.is_mark(c));
         if marks > 0 {
             let length = space + marks;
-            return length + run(&text[length..], |c| c == '\r' || c == '\n');
+            return length + run(&text[length..], |c| after.contains(&c));
         }
         let blank = run(text, char::is_whitespace);
         match text[..blank].rfind(['\r', '\n']) {

@@ -8,17 +8,24 @@ pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     /// The beginning of a character: at most three bytes stay here between calls.
     pending: Vec<u8>,
+    /// Whether a space that comes next was not in the text.
+    drops_space: bool,
 }
 
 impl<'a> TextStream<'a> {
     /// At the start of an answer.
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, pending: Vec::new() }
+        Self { tokenizer, pending: Vec::new(), drops_space: tokenizer.drops_first_space() }
     }
 
     /// Takes a token and appends the characters that are complete to `out`.
     pub fn push(&mut self, token: u32, out: &mut String) {
-        self.pending.extend_from_slice(self.tokenizer.text_of(token));
+        let mut bytes = self.tokenizer.text_of(token);
+        if self.drops_space && !bytes.is_empty() {
+            bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+            self.drops_space = false;
+        }
+        self.pending.extend_from_slice(bytes);
         let mut done = 0;
         loop {
             match std::str::from_utf8(&self.pending[done..]) {

@@ -1,0 +1,208 @@
+//! The safetensors container: eight bytes with the length of a JSON header, the header, and the tensors' bytes.
+//!
+//! Of <https://github.com/huggingface/safetensors>, "Format". A model may be cut into several files, which lie in one
+//! folder with an index. As with GGUF, every length and offset is checked before anything is allocated for it.
+
+use std::{collections::HashMap, path::Path};
+
+use serde::Deserialize;
+
+use crate::{
+    container::{FileSource, Format, Source, cut_short},
+    error::ModelError,
+};
+
+/// Longest header of a file, in bytes.
+const MAX_HEADER: u64 = 64 << 20;
+/// Most tensors in a file.
+const MAX_TENSORS: usize = 65_536;
+/// Most files of a model.
+const MAX_FILES: usize = 1024;
+/// Longest index, in bytes.
+const MAX_INDEX: u64 = 64 << 20;
+/// Most dimensions of a tensor.
+const MAX_DIMENSIONS: usize = 4;
+
+/// One tensor of the directory.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) format: Format,
+    /// Slowest dimension first, as the file has it: rows, columns.
+    pub(crate) shape: Vec<usize>,
+    /// From the start of all files, one after the other.
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A tensor as the header describes it.
+#[derive(Deserialize)]
+struct Described {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: [u64; 2],
+}
+
+/// `model.safetensors.index.json`; what else it says is not needed.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: HashMap<String, String>,
+}
+
+/// The files of a model as one source, one after the other.
+pub(crate) struct Files {
+    /// Where each starts.
+    files: Vec<(u64, FileSource)>,
+}
+
+impl Source for Files {
+    fn size(&self) -> u64 {
+        self.files.last().map_or(0, |(start, file)| start + file.size())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8], what: &str) -> Result<(), ModelError> {
+        let after = self.files.partition_point(|(start, _)| *start <= offset);
+        let (start, file) = &self.files[after.saturating_sub(1)];
+        file.read(offset - start, out, what)
+    }
+}
+
+/// Opens `model.safetensors`, or the files that its index names, and reads their headers, but for tensors that are to be
+/// left out.
+pub(crate) fn open(
+    folder: &Path,
+    is_unused: impl Fn(&str) -> bool,
+) -> Result<(Files, HashMap<String, Entry>), ModelError> {
+    let index = folder.join("model.safetensors.index.json");
+    let names = if index.exists() { indexed(&index)? } else { vec!["model.safetensors".to_owned()] };
+    let (mut files, mut all) = (Files { files: Vec::new() }, HashMap::new());
+    for name in names {
+        let file = FileSource::open(&folder.join(&name))?;
+        let start = files.size();
+        for (tensor, mut entry) in read(&file, &is_unused)? {
+            entry.offset += start;
+            if all.insert(tensor.clone(), entry).is_some() {
+                return Err(ModelError::Malformed(format!("tensor {tensor} is in two of its files")));
+            }
+        }
+        files.files.push((start, file));
+    }
+    Ok((files, all))
+}
+
+/// The files that an index names, each once, in order.
+fn indexed(path: &Path) -> Result<Vec<String>, ModelError> {
+    let index: Index = json(path, MAX_INDEX)?;
+    let mut names: Vec<String> = index.weight_map.into_values().collect();
+    names.sort_unstable();
+    names.dedup();
+    // A name is not a path: an index must not reach out of its folder.
+    if let Some(name) =
+        names.iter().find(|name| name.contains(['/', '\\']) || !name.ends_with(".safetensors"))
+    {
+        return Err(ModelError::Malformed(format!("its index names the file {name:?}")));
+    }
+    if names.is_empty() || names.len() > MAX_FILES {
+        let (what, found) = ("the number of its files".into(), names.len() as u64);
+        return Err(ModelError::Limit { what, found, limit: MAX_FILES as u64 });
+    }
+    Ok(names)
+}
+
+/// Reads a JSON file of a folder, up to `limit` bytes.
+pub(crate) fn json<T: serde::de::DeserializeOwned>(path: &Path, limit: u64) -> Result<T, ModelError> {
+    let bytes = whole(path, limit)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| ModelError::Malformed(format!("{} cannot be understood: {error}", name_of(path))))
+}
+
+/// Reads a file of a folder, up to `limit` bytes.
+pub(crate) fn whole(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
+    let file = FileSource::open(path)?;
+    if file.size() > limit {
+        let what = format!("the size of {}", name_of(path));
+        return Err(ModelError::Limit { what, found: file.size(), limit });
+    }
+    let mut bytes = vec![0; file.size() as usize];
+    file.read(0, &mut bytes, name_of(path))?;
+    Ok(bytes)
+}
+
+fn name_of(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or("a file")
+}
+
+/// Reads and checks the header of one file; offsets are from its start.
+fn read(
+    source: &dyn Source,
+    is_unused: &impl Fn(&str) -> bool,
+) -> Result<HashMap<String, Entry>, ModelError> {
+    let malformed = |what: String| ModelError::Malformed(what);
+    let size = source.size();
+    let mut length = [0; 8];
+    if size < 8 {
+        return Err(cut_short("the length of its header", 8, size));
+    }
+    source.read(0, &mut length, "the length of its header")?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER {
+        let what = "the length of its header".into();
+        return Err(ModelError::Limit { what, found: length, limit: MAX_HEADER });
+    }
+    if length > size - 8 {
+        return Err(cut_short("its header", length, size - 8));
+    }
+    let mut header = vec![0; length as usize];
+    source.read(8, &mut header, "its header")?;
+    let header: HashMap<String, serde_json::Value> = serde_json::from_slice(&header)
+        .map_err(|error| malformed(format!("its safetensors header cannot be understood: {error}")))?;
+    if header.len() > MAX_TENSORS {
+        let (what, found) = ("the number of tensors".into(), header.len() as u64);
+        return Err(ModelError::Limit { what, found, limit: MAX_TENSORS as u64 });
+    }
+    let (mut entries, mut total) = (HashMap::new(), 0u64);
+    for (name, value) in header.into_iter().filter(|(name, _)| name != "__metadata__" && !is_unused(name)) {
+        let described: Described = serde_json::from_value(value)
+            .map_err(|error| malformed(format!("tensor {name} cannot be understood: {error}")))?;
+        let entry = check(&name, described, 8 + length, size)?;
+        // Tensors that lie over each other could ask for more memory than the file has bytes.
+        total = total.saturating_add(entry.bytes);
+        entries.insert(name, entry);
+    }
+    if total > size {
+        return Err(malformed("its tensors overlap".into()));
+    }
+    Ok(entries)
+}
+
+fn check(name: &str, described: Described, data: u64, size: u64) -> Result<Entry, ModelError> {
+    let format = match described.dtype.as_str() {
+        "F32" => Format::F32,
+        "F16" => Format::F16,
+        "BF16" => Format::Bf16,
+        other => {
+            return Err(ModelError::Unsupported(format!(
+                "tensor {name} is stored as {other}; F32, F16 and BF16 are known"
+            )));
+        }
+    };
+    if described.shape.len() > MAX_DIMENSIONS {
+        let (what, found) = (format!("the dimensions of {name}"), described.shape.len() as u64);
+        return Err(ModelError::Limit { what, found, limit: MAX_DIMENSIONS as u64 });
+    }
+    let wrong = |what: &str| ModelError::Malformed(format!("tensor {name} {what}"));
+    let [start, end] = described.data_offsets;
+    let bytes = end.checked_sub(start).ok_or_else(|| wrong("ends before it begins"))?;
+    let elements = described.shape.iter().try_fold(1u64, |all, length| all.checked_mul(*length));
+    let needed = elements.and_then(|elements| elements.checked_mul(format.block_bytes() as u64));
+    if needed != Some(bytes) || bytes == 0 {
+        return Err(wrong("has a shape that is not the size of its data"));
+    }
+    let available = size.saturating_sub(data.saturating_add(start));
+    if bytes > available {
+        return Err(cut_short(&format!("tensor {name}"), bytes, available));
+    }
+    let shape: Result<Vec<usize>, _> =
+        described.shape.iter().map(|&length| usize::try_from(length)).collect();
+    let shape = shape.map_err(|_| wrong("has a dimension that does not fit a number"))?;
+    Ok(Entry { format, shape, offset: data + start, bytes })
+}
