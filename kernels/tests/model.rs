@@ -61,7 +61,8 @@ fn greedy_and_drawn_tokens_are_those_of_the_cpu_engine_alone_and_in_a_batch() {
     let (model, engine) = engine();
     let prompt = model.tokenizer().encode(PROMPT, true);
     let other = &prompt[3..9];
-    let drawn = Sampling { temperature: 0.8, top_p: 0.9, repetition_penalty: 1.2, seed: 77 };
+    let drawn =
+        Sampling { temperature: 0.8, top_p: 0.9, repetition_penalty: 1.2, seed: 77, ..Sampling::default() };
     let cases: [(&[u32], Sampling); 3] = [
         (&prompt, Sampling::greedy()),
         (other, drawn),

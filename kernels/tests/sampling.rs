@@ -89,7 +89,7 @@ fn device_tokens(mut device: Interpreter, draws: &[Draw], logits: &[Vec<f32>]) -
 }
 
 fn draw(temperature: f32, top_p: f32, penalty: f32, seed: u64, position: u64) -> Draw {
-    let sampling = Sampling { temperature, top_p, repetition_penalty: penalty, seed };
+    let sampling = Sampling { temperature, top_p, repetition_penalty: penalty, seed, ..Sampling::default() };
     Draw { sampling, recent: Vec::new(), spared: Vec::new(), position }
 }
 
