@@ -25,16 +25,17 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let folder = state_path(arguments.state)?.join("gateway");
     let status = Status::of(&folder).await.map_err(|error| {
+        if !folder.join("accounts.redb").exists() {
+            return Failure::new(
+                format!("no gateway runs over {}, and none has kept books there", folder.display()),
+                "name the folder that the gateway was started with: --state DIR",
+            );
+        }
         let books = error.get_ref().and_then(|cause| cause.downcast_ref::<StoreError>());
-        let remedy = match books {
-            Some(books) if folder.join("accounts.redb").exists() => {
-                books_remedy(books, "the gateway that has them open does not answer: look at its log")
-            }
-            _ => "name the folder that the gateway was started with: --state DIR",
-        };
+        let in_use = "the gateway that has them open does not answer: look at its log";
         Failure::new(
             format!("no gateway answers over {}, and its books cannot be read: {error}", folder.display()),
-            remedy,
+            books.map_or("look at the folder's permissions", |books| books_remedy(books, in_use)),
         )
     })?;
     if arguments.json {
