@@ -179,3 +179,21 @@ fn a_model_that_writes_text_makes_no_embeddings_and_says_so() {
     assert_eq!((*status, error["error"]["code"].as_str()), (400, Some("unsupported_endpoint")));
     assert_eq!((heard.receipt().receipt().outcome, heard.receipt().receipt().bill()), (Outcome::Error, 0));
 }
+
+#[test]
+fn logprobs_that_no_piece_of_an_answer_could_hold_are_refused_and_streamed_they_are_not() {
+    let guest = Setup::new().start();
+    let peer = guest.trusted();
+    let budget = Budget { prompt_tokens: 400, completion_tokens: 6400 };
+    let wide = RequestHeader { budget, ..header(&peer) };
+    let more = r#","n":16,"logprobs":true,"top_logprobs":20,"max_tokens":400"#;
+    let heard = guest.ask(&peer, &wide, &question("Hi", more));
+    let (status, error) = heard.error.as_ref().expect("it is refused");
+    assert_eq!((*status, error["error"]["param"].as_str()), (400, Some("logprobs")));
+    assert_eq!(heard.receipt().receipt().bill(), 0);
+    let few = guest.ask(&peer, &header(&peer), &question("Hi", &more.replace("400", "4")));
+    assert!(few.error.is_none());
+    let stream = format!(r#"{},"stream":true"#, more.replace(r#""n":16"#, r#""n":2"#));
+    let heard = guest.ask(&peer, &RequestHeader { request_id: [7; 16], ..wide }, &question("Hi", &stream));
+    assert!(heard.error.is_none() && heard.chunks.len() > 2);
+}
