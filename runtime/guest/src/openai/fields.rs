@@ -175,11 +175,11 @@ mod tests {
 
     #[test]
     fn a_wrong_type_is_told_with_the_field_and_both_types() {
-        let refusal = fields(r#"{"n":"two"}"#).count("n").err().expect("refused");
+        let refusal = fields(r#"{"n":"two"}"#).count("n").expect_err("refused");
         assert_eq!(refusal.error.error.message, "n must be a whole number, not a string");
         assert_eq!((refusal.error.code(), refusal.error.error.param.as_deref()), ("invalid_type", Some("n")));
         let mut inner = fields(r#"{"a":{"b":[1]}}"#).object("a").ok().flatten().expect("an object");
-        let refusal = inner.boolean("b").err().expect("refused");
+        let refusal = inner.boolean("b").expect_err("refused");
         assert_eq!(refusal.error.error.param.as_deref(), Some("a.b"));
     }
 
@@ -188,14 +188,14 @@ mod tests {
         let mut read = fields(r#"{"a":null,"b":1,"c":2}"#);
         assert!(read.text("a").is_ok_and(|a| a.is_none()));
         read.ignore(&["b"]);
-        let refusal = read.finish().err().expect("c is left");
+        let refusal = read.finish().expect_err("c is left");
         assert_eq!(
             (refusal.error.code(), refusal.error.error.param.as_deref()),
             ("unknown_parameter", Some("c"))
         );
         let mut long = fields(&format!(r#"{{"{}":0}}"#, "x".repeat(10_000)));
         long.ignore(&["y"]);
-        assert!(long.finish().err().expect("unknown").error.error.message.len() < 200);
+        assert!(long.finish().expect_err("unknown").error.error.message.len() < 200);
     }
 
     #[test]

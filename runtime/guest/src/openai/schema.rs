@@ -169,13 +169,13 @@ impl Check {
         let wrong = |message: String| Err(Fault::Wrong(Box::new(refuse(path, message))));
         for keyword in ["minItems", "maxItems", "minLength", "maxLength"] {
             if let Some(count) = schema.get(keyword)
-                && !count.as_u64().is_some_and(|count| count <= MAX_COUNT)
+                && count.as_u64().is_none_or(|count| count > MAX_COUNT)
             {
                 return wrong(format!("{keyword} must be a whole number up to {MAX_COUNT}"));
             }
         }
         if let Some(pattern) = schema.get("pattern")
-            && !pattern.as_str().is_some_and(|pattern| pattern.len() <= MAX_PATTERN)
+            && pattern.as_str().is_none_or(|pattern| pattern.len() > MAX_PATTERN)
         {
             return wrong(format!("pattern must be a string of up to {MAX_PATTERN} bytes"));
         }
