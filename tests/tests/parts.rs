@@ -100,25 +100,52 @@ fn an_unknown_model_is_named_with_those_that_are_there() {
 
 #[test]
 fn the_official_openai_client_works_against_the_local_endpoint() {
+    let report = official_client("openai_client.py");
+    assert!(report["chunks"].as_u64().expect("a number") > 1, "it was streamed: {report}");
+}
+
+#[test]
+fn the_official_openai_client_runs_every_feature() {
+    let report = official_client("openai_suite.py");
+    assert!(report["checks"].as_u64().expect("a number") > 50, "{report}");
+}
+
+/// Runs a script of the official Python client against a network of its own; gives what it prints.
+fn official_client(script: &str) -> serde_json::Value {
+    let python = std::env::var("COCOON_OPENAI_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let script = root().join("tests/clients").join(script);
+    run_client(
+        Command::new(&python).arg(script),
+        "installs the package `openai` of PyPI, COCOON_OPENAI_PYTHON",
+    )
+}
+
+#[test]
+fn the_official_openai_client_of_npm_runs_every_feature() {
+    let Ok(folder) = std::env::var("COCOON_OPENAI_NODE") else {
+        panic!("COCOON_OPENAI_NODE names no folder with node_modules/openai; ./scripts/test sets it")
+    };
+    let script = root().join("tests/clients/openai_suite.mjs");
+    let report = run_client(
+        Command::new("node").arg(script).arg(folder),
+        "installs the package `openai` of npm, COCOON_OPENAI_NODE",
+    );
+    assert!(report["checks"].as_u64().expect("a number") >= 14, "{report}");
+}
+
+fn run_client(command: &mut Command, installs: &str) -> serde_json::Value {
     let network = Network::start(&tiny_model());
     let log = network.folder.path().join("proxy.log");
     let proxy = Part::start(&["proxy", "--listen", "127.0.0.1:0", "--state", network.state()], &log);
-    let python = std::env::var("COCOON_OPENAI_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let output = Command::new(&python)
-        .arg(root().join("tests/clients/openai_client.py"))
+    let output = command
         .args([&format!("{}/v1", proxy.url()), "tiny"])
         .output()
-        .unwrap_or_else(|error| {
-            panic!("{python} does not start: {error}; ./scripts/test sets COCOON_OPENAI_PYTHON")
-        });
+        .unwrap_or_else(|error| panic!("the client does not start: {error}; ./scripts/test {installs}"));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "the client failed (./scripts/test installs the package `openai`): {said}"
-    );
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
-    assert!(report["chunks"].as_u64().expect("a number") > 1, "it was streamed: {report}");
+    assert!(output.status.success(), "the client failed (./scripts/test {installs}): {said}");
+    let report = serde_json::from_slice(&output.stdout).expect("one JSON object");
     proxy.stop();
+    report
 }
 
 #[test]

@@ -50,7 +50,10 @@ impl TokenCounter for Counter {
     }
 
     fn prompt_tokens(&self, request: &[u8]) -> Option<u32> {
-        let Request { messages } = serde_json::from_slice(request).ok()?;
+        let Request { messages, tools } = serde_json::from_slice(request).ok()?;
+        if tools.is_some() {
+            return None; // the guest tells the model of them
+        }
         let messages: Vec<ChatMessage> = messages.into_iter().map(Message::plain).collect::<Option<_>>()?;
         let text = Zeroizing::new(self.vocabulary.render_chat(&messages, true).ok()?);
         self.tokens(&text, true)
@@ -72,6 +75,7 @@ impl Counter {
 #[derive(Deserialize)]
 struct Request {
     messages: Vec<Message>,
+    tools: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]

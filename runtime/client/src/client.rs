@@ -325,11 +325,25 @@ impl Client {
             .map_err(|error| ClientError::Nonsense { what: "the network", why: error.to_string() })
     }
 
-    /// Seals a question to a worker and sends it. The body is an OpenAI request; the budget is the most it may cost.
+    /// Seals a question to a worker and sends it. The body is an OpenAI chat request; the budget is the most it may cost.
     ///
     /// # Errors
     /// [`ClientError`]: nothing is owed when this fails.
     pub async fn ask(&self, peer: &Peer, body: Prompt, budget: Budget) -> Result<Answering, ClientError> {
+        self.ask_at(peer, Endpoint::ChatCompletions, body, budget).await
+    }
+
+    /// The same for a request to any endpoint of the OpenAI API.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn ask_at(
+        &self,
+        peer: &Peer,
+        endpoint: Endpoint,
+        body: Prompt,
+        budget: Budget,
+    ) -> Result<Answering, ClientError> {
         if !peer.is_fresh() {
             return Err(ClientError::Expired);
         }
@@ -344,10 +358,14 @@ impl Client {
             budget,
             price: peer.price,
         };
-        let counter = self.options.counter.clone().filter(|counter| counter.weights() == peer.weights);
+        // Of the other endpoints a client does not know what becomes of their requests.
+        let counts = |counter: &Arc<dyn TokenCounter>| {
+            endpoint == Endpoint::ChatCompletions && counter.weights() == peer.weights
+        };
+        let counter = self.options.counter.clone().filter(counts);
         let tally = counter.map(|counter| Tally::new(counter, body.expose()));
         let at = Instant::now();
-        let (sealed, opener) = seal(&peer.trusted, &header, Endpoint::ChatCompletions, body)?;
+        let (sealed, opener) = seal(&peer.trusted, &header, endpoint, body)?;
         let sent = Sent { bytes: sealed.as_bytes().len(), at };
         let worst = peer.price.worst_case(&budget);
         let stream = payer.begin(worst).await?;

@@ -14,6 +14,7 @@ mod client;
 mod deposit;
 mod error;
 mod gateway;
+mod outline;
 mod peer;
 mod policy;
 pub mod proxy;

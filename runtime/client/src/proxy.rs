@@ -1,7 +1,7 @@
 //! The local OpenAI endpoint: what comes in on loopback is verified, sealed, answered, checked and paid.
 //!
-//! `POST /v1/chat/completions` (whole and streamed), `GET /v1/models`, `GET /health`. Bodies pass through: the guest
-//! speaks the OpenAI API inside the seal. It serves this machine's user only: requests that a web page of another origin
+//! `POST` to `/v1/chat/completions`, `/v1/completions`, `/v1/responses` (whole and streamed) and `/v1/embeddings`,
+//! `GET /v1/models`, `GET /health`. Bodies pass through: the guest speaks the OpenAI API inside the seal. It serves this machine's user only: requests that a web page of another origin
 //! makes, or that name another host (DNS rebinding), are refused.
 
 use std::convert::Infallible;
@@ -9,23 +9,20 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use cocoon_protocol::http::ApiError;
-use cocoon_protocol::{Answer, Budget, MAX_BODY, Prompt};
+use cocoon_protocol::{Answer, Budget, Endpoint, MAX_BODY, Prompt};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use tokio::sync::Mutex;
 
-use crate::{Answering, CacheSalt, Client, ClientError, Event, Finished, Peer};
+pub use crate::outline::{DEFAULT_COMPLETION_TOKENS, budget_for};
 
-/// Completion tokens reserved when a request names no limit.
-pub const DEFAULT_COMPLETION_TOKENS: u32 = 1024;
-/// Tokens that a chat template may add around the messages.
-const TEMPLATE_TOKENS: u32 = 512;
+use crate::outline::Outline;
+use crate::{Answering, CacheSalt, Client, ClientError, Event, Finished, Peer};
 
 /// Called after every answer that was finished and paid: the command line logs it and keeps the receipt.
 pub type OnFinished = Arc<dyn Fn(&Peer, &Finished) + Send + Sync>;
@@ -44,8 +41,12 @@ pub fn router(client: Arc<Client>, on_finished: OnFinished) -> Router {
     let local = Local { client, peer: Mutex::new(None), salt: CacheSalt::random(), on_finished };
     let local = Arc::new(local);
     Router::new()
-        .route("/v1/chat/completions", post(chat_completions))
+        .route("/v1/chat/completions", post(|it, body| answer(it, Endpoint::ChatCompletions, body)))
+        .route("/v1/completions", post(|it, body| answer(it, Endpoint::Completions, body)))
+        .route("/v1/responses", post(|it, body| answer(it, Endpoint::Responses, body)))
+        .route("/v1/embeddings", post(|it, body| answer(it, Endpoint::Embeddings, body)))
         .route("/v1/models", get(models))
+        .route("/v1/models/{model}", get(model))
         .route("/health", get(|| async { "ok" }))
         .fallback(|| async {
             failure(
@@ -58,39 +59,14 @@ pub fn router(client: Arc<Client>, on_finished: OnFinished) -> Router {
         .with_state(local)
 }
 
-/// What the proxy reads of a request; the rest is for the guest alone.
-#[derive(Deserialize)]
-struct Outline {
-    model: String,
-    #[serde(default)]
-    stream: bool,
-    max_tokens: Option<u32>,
-    max_completion_tokens: Option<u32>,
-    cache_salt: Option<IgnoredAny>,
-}
-
-/// The worst case of a request: every byte of its body a token, and the completion limit it names. The prompt's part is
-/// rounded up to a power of two, since the budget travels in the clear: it shows about how long a request is, not how long.
-pub fn budget_for(body: &[u8], completion_tokens: Option<u32>) -> Budget {
-    let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
-    let prompt = bytes.saturating_add(TEMPLATE_TOKENS);
-    Budget {
-        prompt_tokens: prompt.checked_next_power_of_two().unwrap_or(u32::MAX),
-        completion_tokens: completion_tokens.unwrap_or(DEFAULT_COMPLETION_TOKENS),
-    }
-}
-
-async fn chat_completions(State(local): State<Arc<Local>>, body: Bytes) -> Response {
-    let outline: Outline = match serde_json::from_slice(&body) {
+async fn answer(State(local): State<Arc<Local>>, endpoint: Endpoint, body: Bytes) -> Response {
+    let outline = match Outline::read(&body) {
         Ok(outline) => outline,
-        Err(error) => {
-            let message = format!("the body is not a chat completion request: {error}");
-            return failure(400, &ApiError::invalid_request("invalid_json", message));
-        }
+        Err(error) => return failure(400, &error),
     };
-    let body = if outline.cache_salt.is_none() { local.salt.add_to(&body) } else { body };
-    let budget = budget_for(&body, outline.max_completion_tokens.or(outline.max_tokens));
-    let (peer, mut answering) = match local.ask(&outline.model, &body, budget).await {
+    let body = if outline.is_salted() { body } else { local.salt.add_to(&body) };
+    let question = Question { endpoint, budget: outline.budget(endpoint, &body), body };
+    let (peer, mut answering) = match local.ask(outline.model(), &question).await {
         Ok(started) => started,
         Err(error) => return client_failure(&error),
     };
@@ -106,7 +82,7 @@ async fn chat_completions(State(local): State<Arc<Local>>, body: Bytes) -> Respo
             }
             json_response(status, body.expose().to_vec())
         }
-        Ok(Event::Chunk(first)) if outline.stream => stream(local, peer, answering, first),
+        Ok(Event::Chunk(first)) if outline.streams() => stream(local, peer, endpoint, answering, first),
         Ok(Event::Chunk(whole)) => match drain(&mut answering).await {
             Ok(finished) => {
                 (local.on_finished)(&peer, &finished);
@@ -120,24 +96,31 @@ async fn chat_completions(State(local): State<Arc<Local>>, body: Bytes) -> Respo
     }
 }
 
+/// What is to be sealed.
+struct Question {
+    endpoint: Endpoint,
+    body: Bytes,
+    budget: Budget,
+}
+
 impl Local {
     /// Asks the worker in use; finds another, once, when it has gone or has newer evidence.
-    async fn ask(
-        &self,
-        model: &str,
-        body: &Bytes,
-        budget: Budget,
-    ) -> Result<(Arc<Peer>, Answering), ClientError> {
+    async fn ask(&self, model: &str, question: &Question) -> Result<(Arc<Peer>, Answering), ClientError> {
         let peer = self.peer(model, false).await?;
-        match self.client.ask(&peer, Prompt::new(body.to_vec()), budget).await {
+        match self.put(&peer, question).await {
             Err(error) if error.wants_fresh_evidence() || error.blames_worker() => {
                 self.failed(&peer, &error).await;
                 let peer = self.peer(model, true).await?;
-                let answering = self.client.ask(&peer, Prompt::new(body.to_vec()), budget).await?;
+                let answering = self.put(&peer, question).await?;
                 Ok((peer, answering))
             }
             other => other.map(|answering| (peer, answering)),
         }
+    }
+
+    async fn put(&self, peer: &Peer, question: &Question) -> Result<Answering, ClientError> {
+        let prompt = Prompt::new(question.body.to_vec());
+        self.client.ask_at(peer, question.endpoint, prompt, question.budget).await
     }
 
     /// After a failure that may be the worker's: the next question looks for another first.
@@ -186,17 +169,24 @@ fn ended(answering: &Answering) -> ClientError {
     ClientError::Nonsense { what: "an answer", why }
 }
 
-/// Server-sent events: each chunk as it comes; `[DONE]` only after the receipt was checked.
-fn stream(local: Arc<Local>, peer: Arc<Peer>, answering: Answering, first: Answer) -> Response {
+/// Server-sent events: each chunk as it comes. The end is told only after the receipt was checked: for responses it is their
+/// last event, for all others `[DONE]`.
+fn stream(
+    local: Arc<Local>,
+    peer: Arc<Peer>,
+    endpoint: Endpoint,
+    answering: Answering,
+    first: Answer,
+) -> Response {
     let state = (local, peer, answering, Some(first), false);
     let events =
-        futures_util::stream::unfold(state, |(local, peer, mut answering, first, ended)| async move {
+        futures_util::stream::unfold(state, move |(local, peer, mut answering, first, ended)| async move {
             if ended {
                 return None;
             }
             let (line, ended) = match first {
-                Some(chunk) => (data(chunk.expose()), false),
-                None => next_line(&local, &peer, &mut answering).await,
+                Some(chunk) => (event(endpoint, chunk.expose()), false),
+                None => next_line(&local, &peer, endpoint, &mut answering).await,
             };
             Some((Ok::<_, Infallible>(Bytes::from(line)), (local, peer, answering, None, ended)))
         });
@@ -208,15 +198,28 @@ fn stream(local: Arc<Local>, peer: Arc<Peer>, answering: Answering, first: Answe
 }
 
 /// The next line of a stream, and whether it is the last.
-async fn next_line(local: &Local, peer: &Peer, answering: &mut Answering) -> (Vec<u8>, bool) {
+async fn next_line(
+    local: &Local,
+    peer: &Peer,
+    endpoint: Endpoint,
+    answering: &mut Answering,
+) -> (Vec<u8>, bool) {
+    let mut held = Vec::new();
     loop {
         match answering.next().await {
             Ok(Some(Event::Progress(_))) => {}
-            Ok(Some(Event::Chunk(chunk))) => return (data(chunk.expose()), false),
+            Ok(Some(Event::Chunk(chunk))) => {
+                let line = event(endpoint, chunk.expose());
+                if !(endpoint == Endpoint::Responses && is_last(chunk.expose())) {
+                    return (line, false);
+                }
+                held = line; // until the receipt holds
+            }
             Ok(Some(Event::Error { body, .. })) => return (data(body.expose()), false),
             Ok(Some(Event::Finished(finished))) => {
                 (local.on_finished)(peer, &finished);
-                return (data(b"[DONE]"), true);
+                let done = if endpoint == Endpoint::Responses { held } else { data(b"[DONE]") };
+                return (done, true);
             }
             Ok(None) => return (Vec::new(), true),
             Err(error) => {
@@ -227,24 +230,65 @@ async fn next_line(local: &Local, peer: &Peer, answering: &mut Answering) -> (Ve
     }
 }
 
+/// One event. Those of responses are named, as their type says.
+fn event(endpoint: Endpoint, payload: &[u8]) -> Vec<u8> {
+    match kind(payload).filter(|_| endpoint == Endpoint::Responses) {
+        Some(kind) => [b"event: ", kind.as_bytes(), b"\n", &data(payload)[..]].concat(),
+        None => data(payload),
+    }
+}
+
+/// The type of a response's event. A worker names it: it must not break out of its line.
+fn kind(payload: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Typed {
+        r#type: String,
+    }
+    let Typed { r#type } = serde_json::from_slice(payload).ok()?;
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'.' || byte == b'_';
+    r#type.bytes().all(plain).then_some(r#type)
+}
+
+fn is_last(payload: &[u8]) -> bool {
+    kind(payload).is_some_and(|kind| matches!(kind.as_str(), "response.completed" | "response.incomplete"))
+}
+
 fn data(payload: &[u8]) -> Vec<u8> {
     [b"data: ", payload, b"\n\n"].concat()
 }
 
 async fn models(State(local): State<Arc<Local>>) -> Response {
-    let entries = match local.client.workers().await {
-        Ok(entries) => entries,
-        Err(error) => return client_failure(&error),
-    };
+    match names(&local).await {
+        Ok(names) => {
+            let list: Vec<_> = names.iter().map(|name| model_object(name)).collect();
+            let body = serde_json::json!({"object": "list", "data": list});
+            json_response(200, body.to_string().into_bytes())
+        }
+        Err(error) => client_failure(&error),
+    }
+}
+
+async fn model(State(local): State<Arc<Local>>, Path(model): Path<String>) -> Response {
+    match names(&local).await {
+        Ok(names) if names.contains(&model) => {
+            json_response(200, model_object(&model).to_string().into_bytes())
+        }
+        Ok(names) => client_failure(&ClientError::NoSuchModel { model, available: names.join(", ") }),
+        Err(error) => client_failure(&error),
+    }
+}
+
+/// The models of all workers that are listed.
+async fn names(local: &Local) -> Result<Vec<String>, ClientError> {
+    let entries = local.client.workers().await?;
     let mut names: Vec<String> = entries.into_iter().flat_map(|e| e.models).map(|m| m.name).collect();
     names.sort_unstable();
     names.dedup();
-    let list: Vec<_> = names
-        .iter()
-        .map(|id| serde_json::json!({"id": id, "object": "model", "created": 0, "owned_by": "cocoon"}))
-        .collect();
-    let body = serde_json::json!({"object": "list", "data": list});
-    json_response(200, body.to_string().into_bytes())
+    Ok(names)
+}
+
+fn model_object(id: &str) -> serde_json::Value {
+    serde_json::json!({"id": id, "object": "model", "created": 0, "owned_by": "cocoon"})
 }
 
 /// Refuses what a browser sends for another origin, and hosts that are not this machine.
@@ -337,15 +381,13 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_covers_every_byte_as_a_token() {
-        let budget = budget_for(b"12345", None);
-        assert_eq!(budget.prompt_tokens, (5 + TEMPLATE_TOKENS).next_power_of_two());
-        assert_eq!(
-            budget_for(b"1234567890", None).prompt_tokens,
-            budget.prompt_tokens,
-            "lengths are blurred"
-        );
-        assert_eq!(budget.completion_tokens, DEFAULT_COMPLETION_TOKENS);
-        assert_eq!(budget_for(b"", Some(7)).completion_tokens, 7);
+    fn events_of_responses_are_named_and_others_are_not() {
+        let payload = br#"{"type":"response.completed","sequence_number":1}"#;
+        let named = event(Endpoint::Responses, payload);
+        assert!(named.starts_with(b"event: response.completed\ndata: {") && named.ends_with(b"}\n\n"));
+        assert!(is_last(payload) && !is_last(br#"{"type":"response.created"}"#));
+        assert!(event(Endpoint::ChatCompletions, payload).starts_with(b"data: "));
+        let broken = br#"{"type":"a\nevent: b"}"#;
+        assert!(event(Endpoint::Responses, broken).starts_with(b"data: "), "a name stays in its line");
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use cocoon_protocol::Usage;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
 /// How much text is kept for counting, in bytes. Longer answers are compared by what fits, and never accused.
@@ -62,9 +63,18 @@ pub(crate) struct Tally {
 impl Tally {
     /// For an answer to this request.
     pub(crate) fn new(counter: Arc<dyn TokenCounter>, request: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Held {
+            response_format: Option<IgnoredAny>,
+            tools: Option<IgnoredAny>,
+        }
         let prompt_tokens = counter.prompt_tokens(request);
+        // An answer that is held to a grammar may be made of other tokens than its text would be.
+        let held = serde_json::from_slice::<Held>(request);
+        let is_held = held.is_ok_and(|held| held.response_format.is_some() || held.tools.is_some());
         // Room for an ordinary answer, so that growing leaves few copies behind.
-        Self { counter, prompt_tokens, text: Some(Zeroizing::new(String::with_capacity(16 << 10))) }
+        let text = (!is_held).then(|| Zeroizing::new(String::with_capacity(16 << 10)));
+        Self { counter, prompt_tokens, text }
     }
 
     /// Hears an OpenAI chunk, or a whole object.
@@ -72,7 +82,11 @@ impl Tally {
         let Some(text) = &mut self.text else { return };
         let Ok(object) = serde_json::from_slice::<Object>(json) else { return self.text = None };
         for choice in object.choices {
-            let said = choice.delta.or(choice.message).and_then(|said| said.content).map(Zeroizing::new);
+            let said = choice.delta.or(choice.message);
+            if said.as_ref().is_some_and(|said| said.tool_calls.is_some()) {
+                return self.text = None; // a call's own words are not in the answer
+            }
+            let said = said.and_then(|said| said.content).map(Zeroizing::new);
             let said = said.as_deref().map_or("", String::as_str);
             if text.len() + said.len() > MAX_TEXT {
                 return self.text = None;
@@ -105,6 +119,7 @@ struct Choice {
 #[derive(Deserialize)]
 struct Said {
     content: Option<String>,
+    tool_calls: Option<IgnoredAny>,
 }
 
 #[cfg(test)]
@@ -174,6 +189,12 @@ mod tests {
         assert_eq!((unreadable.completion_tokens, unreadable.differs()), (None, false));
         let long = format!(r#"{{"choices":[{{"delta":{{"content":"{}"}}}}]}}"#, "a".repeat(MAX_TEXT));
         assert_eq!(tally(&[&long, CHUNKS[1]]).finish(claimed(7, 1)).completion_tokens, None);
+        let held = br#"{"response_format":{"type":"json_object"}}"#;
+        let mut held = Tally::new(Arc::new(Bytes), held);
+        held.hear(CHUNKS[1].as_bytes());
+        assert_eq!(held.finish(claimed(7, 10_000)).completion_tokens, None);
+        let call = r#"{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}"#;
+        assert!(!tally(&[call]).finish(claimed(7, 10_000)).differs());
         // Refused before the prompt was read: nothing is claimed.
         assert!(!tally(&[]).finish(claimed(0, 0)).differs());
     }

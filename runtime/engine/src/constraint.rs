@@ -33,7 +33,7 @@ pub struct TokenMask {
 
 impl TokenMask {
     /// Allows every token of a vocabulary of so many.
-    pub(crate) fn all(length: usize) -> Self {
+    pub fn all(length: usize) -> Self {
         let mut mask = Self { words: Vec::new(), length };
         mask.allow_all();
         mask

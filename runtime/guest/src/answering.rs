@@ -1,38 +1,40 @@
 //! One answer, from the opened request to the receipt. A task of its own; the engine runs many together.
 
 use crate::Guest;
-use crate::chat::{self, ChatRequest, Refusal};
-use crate::openai::Voice;
+use crate::openai::{self, Asked, Call, EmbeddingsRequest, Naming, Refusal, Said, Voice};
 use crate::sink::Sink;
 use cocoon_engine::{
     Answer as EngineAnswer, Event, Finish, GenerateError, Params, Payer, Request, Salt,
     Sampling as EngineSampling, SubmitError, TemplateError,
 };
-use cocoon_protocol::http::{ApiError, code};
+use cocoon_protocol::http::code;
 use cocoon_protocol::{
-    Answer, AnswerEvent, AnswerSealer, Ending, Endpoint, Opened, Outcome, Prompt, RequestHeader, Sampling,
-    Usage,
+    Answer, AnswerEvent, AnswerSealer, Ending, Endpoint, MAX_EVENT, Opened, Outcome, Prompt, RequestHeader,
+    Sampling, Usage,
 };
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
 
 /// Answers one request; all that is said goes through `sink`, sealed. `payer` is the host's word for who shares this
 /// worker evenly, and nothing else.
 pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink: Sink) {
-    let Opened { header, endpoint: Endpoint::ChatCompletions, prompt, answer } = opened;
+    let Opened { header, endpoint, prompt, answer } = opened;
     let came_ms = now_ms();
     let seed = u64::from_le_bytes(random());
     let out = Out { guest: &guest, sealer: answer, sink, usage: Usage::default(), shown: 0 };
     let planned = {
         // Templates and tokenizers take their time with a long prompt: not on a thread that serves others.
         let (guest, header) = (guest.clone(), header.clone());
-        tokio::task::spawn_blocking(move || Plan::make(&guest, &header, prompt, payer, seed)).await
+        let asked = Asking { endpoint, payer, seed, came_ms };
+        tokio::task::spawn_blocking(move || Planned::make(&guest, &header, prompt, asked)).await
     };
-    let internal = |_| Err(Refusal { status: 500, error: ApiError::server("internal", "the guest failed") });
+    let internal = |_| Err(Refusal::server(500, "internal", "the guest failed"));
     let (outcome, usage) = match planned.unwrap_or_else(internal) {
-        Ok(plan) => plan.run(&header, out, came_ms).await,
+        Ok(Planned::Text(plan)) => plan.run(out, came_ms).await,
+        Ok(Planned::Whole { answer, prompt_tokens }) => out.whole(answer, prompt_tokens, came_ms).await,
         Err(refusal) => {
             let sampling = recorded(&EngineSampling { seed, ..EngineSampling::default() }, 0);
             out.refuse(refusal, sampling, came_ms).await
@@ -48,19 +50,67 @@ pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink
     );
 }
 
+/// What is known of a request before it is read.
+struct Asking {
+    endpoint: Endpoint,
+    payer: Payer,
+    seed: u64,
+    came_ms: u64,
+}
+
+/// What a request comes to.
+enum Planned {
+    /// Answers that the engine is to write.
+    Text(Plan),
+    /// An answer that is there already.
+    Whole { answer: Answer, prompt_tokens: u32 },
+}
+
+impl Planned {
+    fn make(guest: &Guest, header: &RequestHeader, prompt: Prompt, asked: Asking) -> Result<Self, Refusal> {
+        if guest.is_draining() {
+            return Err(draining());
+        }
+        let read = openai::read(asked.endpoint, prompt.expose(), asked.seed)?;
+        drop(prompt);
+        match read {
+            Asked::Text(call) => Plan::make(guest, header, *call, &asked).map(Self::Text),
+            Asked::Vectors(request) => Self::vectors(guest, header, &request),
+        }
+    }
+
+    /// A worker has one model: it writes text or makes vectors.
+    fn vectors(guest: &Guest, header: &RequestHeader, request: &EmbeddingsRequest) -> Result<Self, Refusal> {
+        let name = &guest.config.model.name;
+        let Some(model) = &guest.vectors else {
+            let message = format!("{name} writes text and makes no embeddings; ask for an embedding model");
+            return Err(Refusal::new(400, "unsupported_endpoint", message).with_param("model"));
+        };
+        let mut prompt_tokens = 0u32;
+        let answer = request.answer(model.as_ref(), name, |tokens| {
+            prompt_tokens = prompt_tokens.saturating_add(tokens);
+            within_budget(header, prompt_tokens as usize)
+        })?;
+        Ok(Self::Whole { answer, prompt_tokens })
+    }
+}
+
 /// A request that can be run: its tokens, within the client's budget.
 struct Plan {
-    request: Request,
-    prompt_tokens: u32,
+    /// One for each prompt.
+    requests: Vec<Request>,
+    /// Of each prompt.
+    prompt_tokens: Vec<u32>,
+    /// Answers to each prompt.
+    choices: u32,
     sampling: Sampling,
-    stream: bool,
-    include_usage: bool,
+    voice: Box<dyn Voice>,
 }
 
 /// How an answer went.
 enum Course {
     /// To its end.
-    Ended(Finish),
+    Ended(Outcome),
     /// The reader left, or this worker ends.
     BrokenOff,
     /// There is none.
@@ -68,64 +118,92 @@ enum Course {
 }
 
 impl Plan {
-    fn make(
-        guest: &Guest,
-        header: &RequestHeader,
-        prompt: Prompt,
-        payer: Payer,
-        seed: u64,
-    ) -> Result<Self, Refusal> {
-        if guest.is_draining() {
-            return Err(draining());
-        }
-        let request = chat::parse(prompt.expose(), seed)?;
-        drop(prompt);
-        let model = guest.engine.model();
-        let text =
-            Zeroizing::new(model.render_chat(&request.messages, true).map_err(|e| template_refusal(&e))?);
-        let tokens = model.tokenizer().encode(&text, true);
-        let prompt_tokens = within_limits(guest, header, tokens.len())?;
-        let ChatRequest { stream, include_usage, sampling, stop, logit_bias, cache_salt, .. } = request;
-        let room = u32::try_from(guest.engine.max_context() - tokens.len()).unwrap_or(u32::MAX);
-        let asked = request.max_tokens.unwrap_or(u32::MAX);
-        let max_tokens = asked.min(header.budget.completion_tokens).min(room);
-        let params =
-            Params { sampling, max_tokens: max_tokens as usize, stop, logit_bias, ..Params::default() };
-        let mut request = Request::new(tokens, params).with_payer(payer);
-        if let Some(secret) = cache_salt {
-            request = request.with_salt(Salt::new(secret.as_bytes()));
-        }
-        Ok(Self { request, prompt_tokens, sampling: recorded(&sampling, max_tokens), stream, include_usage })
+    fn make(guest: &Guest, header: &RequestHeader, mut call: Call, asked: &Asking) -> Result<Self, Refusal> {
+        let prompts: Vec<Zeroizing<Vec<u32>>> =
+            call.prompts.iter().map(|prompt| tokens(guest, prompt)).collect::<Result<_, _>>()?;
+        let prompt_tokens = within_limits(guest, header, &prompts)?;
+        let max_tokens = max_tokens(guest, header, &call, &prompts)?;
+        let naming = Naming {
+            id: hex::encode(header.request_id),
+            created: asked.came_ms / 1000,
+            model: guest.config.model.name.clone(),
+            fingerprint: guest.fingerprint.clone(),
+        };
+        let voice = call.voice(naming, guest.engine.model());
+        let Call { options, logprobs, format, tools, .. } = call;
+        let salt = options.cache_salt.as_ref().map(|secret| Salt::new(secret.as_bytes()));
+        let params = Params {
+            sampling: options.sampling,
+            max_tokens: max_tokens as usize,
+            stop: options.stop,
+            logit_bias: options.logit_bias,
+            logprobs,
+            ..Params::default()
+        };
+        let choices = options.choices;
+        let request = |prompt: Zeroizing<Vec<u32>>| {
+            let model = guest.engine.model();
+            let constraints = guest.grammars.constraints(model, &format, tools.as_ref(), choices)?;
+            let request = Request::new(prompt.to_vec(), params.clone());
+            let request = request.with_payer(asked.payer).with_choices(choices).with_constraints(constraints);
+            Ok(match salt {
+                Some(salt) => request.with_salt(salt),
+                None => request,
+            })
+        };
+        let requests = prompts.into_iter().map(request).collect::<Result<_, _>>()?;
+        let sampling = recorded(&params.sampling, max_tokens);
+        Ok(Self { requests, prompt_tokens, choices, sampling, voice })
     }
 
-    async fn run(self, header: &RequestHeader, mut out: Out<'_>, came_ms: u64) -> (Outcome, Usage) {
-        let Self { request, prompt_tokens, sampling, stream, include_usage } = self;
-        let guest = out.guest;
-        let voice = Voice {
-            id: format!("chatcmpl-{}", hex::encode(header.request_id)),
-            created: came_ms / 1000,
-            model: &guest.config.model.name,
-            fingerprint: &guest.fingerprint,
-            include_usage,
+    async fn run(self, mut out: Out<'_>, came_ms: u64) -> (Outcome, Usage) {
+        let Self { requests, prompt_tokens, choices, sampling, mut voice } = self;
+        let submitted: Result<Vec<_>, _> =
+            requests.into_iter().map(|request| out.guest.engine.submit(request)).collect();
+        let answers = match submitted {
+            Ok(answers) => Answers { answers, choices, prompt_tokens, next: 0 },
+            Err(error) => return out.refuse(submit_refusal(&error), sampling, came_ms).await,
         };
-        let mut content = Zeroizing::new(String::new());
         let mut started_ms = came_ms;
-        let course = match guest.engine.submit(request) {
-            Err(error) => Course::Refused(submit_refusal(&error)),
-            Ok(mut answer) => match out.begun(&mut answer, prompt_tokens).await {
-                ControlFlow::Break(course) => course,
-                ControlFlow::Continue(()) => {
-                    started_ms = now_ms();
-                    out.follow(answer, &voice, stream, &mut content).await
-                }
-            },
-        };
-        let outcome = match course {
+        let outcome = match out.follow(answers, voice.as_mut(), &mut started_ms).await {
             Course::Refused(refusal) => return out.refuse(refusal, sampling, started_ms).await,
             Course::BrokenOff => Outcome::Cancelled,
-            Course::Ended(finish) => out.conclude(stream, &voice, finish, &content).await,
+            Course::Ended(outcome) => match out.tell(voice.close(out.usage)).await {
+                ControlFlow::Continue(()) => outcome,
+                ControlFlow::Break(()) => Outcome::Cancelled,
+            },
         };
         out.end(outcome, sampling, started_ms).await
+    }
+}
+
+/// The answers to all prompts of a request, as they are made. Dropping it cancels what is not finished.
+struct Answers {
+    answers: Vec<EngineAnswer>,
+    /// Answers to each prompt.
+    choices: u32,
+    /// Of each prompt.
+    prompt_tokens: Vec<u32>,
+    /// Which prompt is looked at first: they take turns.
+    next: usize,
+}
+
+impl Answers {
+    /// The next event of any, with the prompt that it is of; `None` after the last.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<(usize, Event)>> {
+        let (count, mut finished) = (self.answers.len(), 0);
+        for turn in 0..count {
+            let prompt = (self.next + turn) % count;
+            match self.answers[prompt].poll_next(context) {
+                Poll::Ready(Some(event)) => {
+                    self.next = prompt + 1;
+                    return Poll::Ready(Some((prompt, event)));
+                }
+                Poll::Ready(None) => finished += 1,
+                Poll::Pending => {}
+            }
+        }
+        if finished == count { Poll::Ready(None) } else { Poll::Pending }
     }
 }
 
@@ -139,68 +217,90 @@ struct Out<'a> {
     shown: u32,
 }
 
+/// What the engine's next event is, seen from the reader's side.
+enum Next {
+    Event(usize, Event),
+    Finished,
+    /// The reader left or this worker ends.
+    Gone,
+}
+
 impl Out<'_> {
-    /// The engine's next event; `None` when the reader left or this worker ends, which cancels the answer when it is
-    /// dropped.
-    async fn next(&self, answer: &mut EngineAnswer) -> Option<Event> {
+    /// The next event. Where the reader is gone, what is not finished is cancelled when it is dropped.
+    async fn next(&self, answers: &mut Answers) -> Next {
         tokio::select! {
             biased;
-            () = self.sink.abandoned() => None,
-            () = self.guest.drained() => None,
-            event = std::future::poll_fn(|context| answer.poll_next(context)) => event,
+            () = self.sink.abandoned() => Next::Gone,
+            () = self.guest.drained() => Next::Gone,
+            event = std::future::poll_fn(|context| answers.poll_next(context)) => match event {
+                Some((prompt, event)) => Next::Event(prompt, event),
+                None => Next::Finished,
+            },
         }
     }
 
-    /// Waits for the answer's turn. The prompt is charged before it is read: reading it is the work.
-    async fn begun(&mut self, answer: &mut EngineAnswer, prompt_tokens: u32) -> ControlFlow<Course> {
-        match self.next(answer).await {
-            Some(Event::Started { cached_tokens }) => {
-                let cached_tokens = u32::try_from(cached_tokens).unwrap_or(0);
-                self.usage = Usage { prompt_tokens, cached_tokens, completion_tokens: 0 };
-                ControlFlow::Continue(())
-            }
-            Some(Event::End { outcome: Err(error), .. }) => {
-                ControlFlow::Break(Course::Refused(generate_refusal(&error)))
-            }
-            _ if self.guest.is_draining() => ControlFlow::Break(Course::Refused(draining())),
-            _ => ControlFlow::Break(Course::BrokenOff),
-        }
-    }
-
-    /// Passes on what is written, or gathers it in `content` where it is not streamed.
-    async fn follow(
-        &mut self,
-        mut answer: EngineAnswer,
-        voice: &Voice<'_>,
-        stream: bool,
-        content: &mut Zeroizing<String>,
-    ) -> Course {
-        let mut flow = self.emit(AnswerEvent::Tick).await;
-        if stream && flow.is_continue() {
-            flow = self.emit(AnswerEvent::Chunk(voice.role())).await;
-        }
-        while flow.is_continue() {
-            let text = match self.next(&mut answer).await {
-                Some(Event::Token { text, .. }) => {
+    /// Passes on what is written. A prompt is charged before it is read: reading it is the work.
+    async fn follow(&mut self, mut answers: Answers, voice: &mut dyn Voice, started_ms: &mut u64) -> Course {
+        let (mut begun, mut cut) = (false, false);
+        loop {
+            let (prompt, event) = match self.next(&mut answers).await {
+                Next::Event(prompt, event) => (prompt, event),
+                Next::Finished => break,
+                Next::Gone if !begun && self.guest.is_draining() => return Course::Refused(draining()),
+                Next::Gone => return Course::BrokenOff,
+            };
+            let index = |choice: u32| prompt as u32 * answers.choices + choice;
+            let flow = match event {
+                Event::Started { cached_tokens } => {
+                    self.charge(answers.prompt_tokens[prompt], cached_tokens);
+                    let flow = self.emit(AnswerEvent::Tick).await;
+                    let first = !std::mem::replace(&mut begun, true);
+                    if first {
+                        *started_ms = now_ms();
+                    }
+                    let heads = if first && flow.is_continue() { voice.begin() } else { Vec::new() };
+                    if flow.is_break() { flow } else { self.tell(heads).await }
+                }
+                Event::Read { .. } => ControlFlow::Continue(()),
+                Event::Token { choice, token, text, logprobs } => {
                     self.usage.completion_tokens = self.usage.completion_tokens.saturating_add(1);
-                    text
+                    let token = logprobs.as_ref().map(|logprobs| (token, logprobs));
+                    self.tell(voice.say(Said { choice: index(choice), text: &text, token })).await
                 }
-                Some(Event::Text { text, .. }) => text,
-                Some(Event::Started { .. } | Event::Read { .. }) => continue,
-                Some(Event::End { outcome: Ok(finish), .. }) => return Course::Ended(finish),
-                Some(Event::End { outcome: Err(error), .. }) => {
-                    return Course::Refused(generate_refusal(&error));
+                Event::Text { choice, text } => {
+                    self.tell(voice.say(Said { choice: index(choice), text: &text, token: None })).await
                 }
-                None => return Course::BrokenOff,
+                Event::End { outcome: Ok(Finish::Cancelled), .. } => return Course::BrokenOff,
+                Event::End { choice, outcome: Ok(finish) } => {
+                    cut |= finish == Finish::Length;
+                    self.tell(voice.end(index(choice), finish)).await
+                }
+                Event::End { outcome: Err(error), .. } => return Course::Refused(generate_refusal(&error)),
             };
-            flow = if stream && !text.is_empty() {
-                self.emit(AnswerEvent::Chunk(voice.text(&text))).await
-            } else {
-                content.push_str(&text);
-                self.tick().await
-            };
+            if flow.is_break() {
+                return Course::BrokenOff;
+            }
         }
-        Course::BrokenOff
+        Course::Ended(if cut { Outcome::Length } else { Outcome::Stop })
+    }
+
+    fn charge(&mut self, prompt_tokens: u32, cached_tokens: usize) {
+        let usage = &mut self.usage;
+        usage.prompt_tokens = usage.prompt_tokens.saturating_add(prompt_tokens);
+        usage.cached_tokens = usage.cached_tokens.saturating_add(u32::try_from(cached_tokens).unwrap_or(0));
+    }
+
+    /// Seals what there is to say; where there is nothing, shows the usage once enough was used.
+    async fn tell(&mut self, said: Vec<Answer>) -> ControlFlow<()> {
+        if said.is_empty() {
+            return self.tick().await;
+        }
+        for answer in said {
+            if self.emit(AnswerEvent::Chunk(answer)).await.is_break() {
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     async fn emit(&mut self, event: AnswerEvent) -> ControlFlow<()> {
@@ -216,7 +316,6 @@ impl Out<'_> {
         }
     }
 
-    /// Shows the usage, when enough was used and nothing else has shown it.
     async fn tick(&mut self) -> ControlFlow<()> {
         if self.usage.completion_tokens - self.shown < self.guest.config.tick_tokens {
             return ControlFlow::Continue(());
@@ -224,23 +323,15 @@ impl Out<'_> {
         self.emit(AnswerEvent::Tick).await
     }
 
-    /// The JSON that ends the answer.
-    async fn conclude(&mut self, stream: bool, voice: &Voice<'_>, finish: Finish, content: &str) -> Outcome {
-        let (outcome, reason) = match finish {
-            Finish::Stop => (Outcome::Stop, "stop"),
-            Finish::Length => (Outcome::Length, "length"),
-            Finish::Cancelled => return Outcome::Cancelled,
+    /// An answer that was there already.
+    async fn whole(mut self, answer: Answer, prompt_tokens: u32, started_ms: u64) -> (Outcome, Usage) {
+        self.charge(prompt_tokens, 0);
+        let outcome = match self.emit(AnswerEvent::Chunk(answer)).await {
+            ControlFlow::Continue(()) => Outcome::Stop,
+            ControlFlow::Break(()) => Outcome::Cancelled,
         };
-        let mut flow;
-        if stream {
-            flow = self.emit(AnswerEvent::Chunk(voice.finish(reason))).await;
-            if voice.include_usage && flow.is_continue() {
-                flow = self.emit(AnswerEvent::Chunk(voice.usage(self.usage))).await;
-            }
-        } else {
-            flow = self.emit(AnswerEvent::Chunk(voice.whole(content, reason, self.usage))).await;
-        }
-        if flow.is_break() { Outcome::Cancelled } else { outcome }
+        let sampling = recorded(&EngineSampling::greedy(), 0);
+        self.end(outcome, sampling, started_ms).await
     }
 
     async fn refuse(mut self, refusal: Refusal, sampling: Sampling, started_ms: u64) -> (Outcome, Usage) {
@@ -266,22 +357,73 @@ pub(crate) fn preamble(opened: &Opened) -> Vec<u8> {
     opened.answer.preamble()
 }
 
-fn within_limits(guest: &Guest, header: &RequestHeader, tokens: usize) -> Result<u32, Refusal> {
+/// The tokens that an answer goes on from.
+fn tokens(guest: &Guest, prompt: &openai::Prompt) -> Result<Zeroizing<Vec<u32>>, Refusal> {
+    let model = guest.engine.model();
+    let tokenizer = model.tokenizer();
+    Ok(Zeroizing::new(match prompt {
+        openai::Prompt::Chat(messages) => {
+            let text = Zeroizing::new(model.render_chat(messages, true).map_err(|e| template_refusal(&e))?);
+            tokenizer.encode(&text, true)
+        }
+        openai::Prompt::Text(text) => {
+            tokenizer.bos().into_iter().chain(tokenizer.encode(text, false)).collect()
+        }
+        openai::Prompt::Tokens(tokens) => tokens.clone(),
+    }))
+}
+
+/// Tokens of each prompt: each fits the context, and all together the budget.
+fn within_limits(
+    guest: &Guest,
+    header: &RequestHeader,
+    prompts: &[Zeroizing<Vec<u32>>],
+) -> Result<Vec<u32>, Refusal> {
     let context = guest.engine.max_context();
-    if tokens >= context {
+    if let Some(long) = prompts.iter().map(|prompt| prompt.len()).find(|tokens| *tokens >= context) {
         let message =
-            format!("the prompt has {tokens} tokens, the context holds {context}: shorten the prompt");
+            format!("the prompt has {long} tokens, the context holds {context}: shorten the prompt");
         return Err(Refusal::new(400, "context_length_exceeded", message));
     }
+    let tokens: usize = prompts.iter().map(|prompt| prompt.len()).sum();
+    within_budget(header, tokens)?;
+    let each = |prompt: &Zeroizing<Vec<u32>>| u32::try_from(prompt.len()).expect("within the budget, a u32");
+    Ok(prompts.iter().map(each).collect())
+}
+
+fn within_budget(header: &RequestHeader, tokens: usize) -> Result<(), Refusal> {
     let budget = header.budget.prompt_tokens;
-    match u32::try_from(tokens) {
-        Ok(tokens) if tokens <= budget => Ok(tokens),
-        _ => {
-            let message =
-                format!("the prompt has {tokens} tokens, its budget is {budget}: allow more prompt tokens");
-            Err(Refusal::new(400, "budget_exceeded", message))
-        }
+    if tokens <= budget as usize {
+        return Ok(());
     }
+    let message = format!("the prompt has {tokens} tokens, its budget is {budget}: allow more prompt tokens");
+    Err(Refusal::new(400, "budget_exceeded", message))
+}
+
+/// Most tokens of each answer: what was asked for, an even share of the budget, what fits the context.
+fn max_tokens(
+    guest: &Guest,
+    header: &RequestHeader,
+    call: &Call,
+    prompts: &[Zeroizing<Vec<u32>>],
+) -> Result<u32, Refusal> {
+    let answers = call.options.choices.saturating_mul(u32::try_from(prompts.len()).unwrap_or(u32::MAX));
+    let budget = header.budget.completion_tokens;
+    let share = budget / answers.max(1);
+    if share == 0 && budget > 0 {
+        let message =
+            format!("{answers} answers do not fit a budget of {budget} tokens: allow more completion tokens");
+        return Err(Refusal::new(400, "budget_exceeded", message));
+    }
+    let longest = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
+    let room = u32::try_from(guest.engine.max_context() - longest).unwrap_or(u32::MAX);
+    let tokens = call.max_tokens.unwrap_or(u32::MAX).min(share).min(room);
+    if call.likelihood_bytes(answers, tokens) > MAX_EVENT {
+        let message = "the logprobs of so many tokens do not fit one piece of an answer: stream it, lower the limit of \
+                       tokens, or ask for fewer alternatives";
+        return Err(Refusal::field("logprobs", message));
+    }
+    Ok(tokens)
 }
 
 fn template_refusal(error: &TemplateError) -> Refusal {
@@ -289,32 +431,26 @@ fn template_refusal(error: &TemplateError) -> Refusal {
         TemplateError::Refused(_) | TemplateError::Limit(_) => {
             Refusal::new(400, "invalid_messages", error.to_string())
         }
-        _ => Refusal { status: 500, error: ApiError::server("model_unusable", error.to_string()) },
+        _ => Refusal::server(500, "model_unusable", error.to_string()),
     }
 }
 
 fn draining() -> Refusal {
-    Refusal { status: 503, error: ApiError::server("draining", "this worker ends; use another") }
+    Refusal::server(503, "draining", "this worker ends; use another")
 }
 
 fn submit_refusal(error: &SubmitError) -> Refusal {
     match error {
         SubmitError::Invalid(error) => generate_refusal(error),
-        SubmitError::Busy(busy) => {
-            Refusal { status: 503, error: ApiError::server(code::BUSY, busy.to_string()) }
-        }
-        _ => Refusal { status: 500, error: ApiError::server("internal", error.to_string()) },
+        SubmitError::Busy(busy) => Refusal::server(503, code::BUSY, busy.to_string()),
+        _ => Refusal::server(500, "internal", error.to_string()),
     }
 }
 
 fn generate_refusal(error: &GenerateError) -> Refusal {
     match error {
-        GenerateError::NotANumber => {
-            Refusal { status: 500, error: ApiError::server("model_damaged", error.to_string()) }
-        }
-        GenerateError::Stopped => {
-            Refusal { status: 500, error: ApiError::server("internal", error.to_string()) }
-        }
+        GenerateError::NotANumber => Refusal::server(500, "model_damaged", error.to_string()),
+        GenerateError::Stopped => Refusal::server(500, "internal", error.to_string()),
         GenerateError::SlowReader { .. } => Refusal::new(408, "timeout", error.to_string()),
         _ => Refusal::new(400, "invalid_value", error.to_string()),
     }

@@ -97,6 +97,9 @@ pub enum BootError {
 pub struct Guest {
     pub(crate) config: Config,
     pub(crate) engine: Engine,
+    pub(crate) grammars: crate::grammar::Grammars,
+    /// What makes vectors of texts, where the model is one that does.
+    pub(crate) vectors: Option<Box<dyn crate::openai::Vectors>>,
     pub(crate) tee: Box<dyn Tee>,
     pub(crate) gpus: Box<dyn Gpus>,
     pub(crate) seal: SealKey,
@@ -149,6 +152,8 @@ pub fn boot(
         admitted: Arc::new(Semaphore::new(admitted)),
         config,
         engine,
+        grammars: Default::default(),
+        vectors: None, // of a model that writes text
         tee,
         gpus,
         seal: SealKey::generate(),

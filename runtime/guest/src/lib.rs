@@ -18,11 +18,11 @@
 
 mod answering;
 mod boot;
-mod chat;
 mod config;
 mod door;
 mod evidence;
 mod gpu;
+mod grammar;
 mod openai;
 mod server;
 mod sink;

@@ -72,16 +72,41 @@ impl RequestHeader {
 pub enum Endpoint {
     /// `/v1/chat/completions`
     ChatCompletions,
+    /// `/v1/completions`
+    Completions,
+    /// `/v1/responses`
+    Responses,
+    /// `/v1/embeddings`
+    Embeddings,
 }
 
 impl Endpoint {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::ChatCompletions, Self::Completions, Self::Responses, Self::Embeddings];
+
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::ChatCompletions => 1,
+            Self::Completions => 2,
+            Self::Responses => 3,
+            Self::Embeddings => 4,
         }
     }
 
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        (code == 1).then_some(Self::ChatCompletions)
+        Self::ALL.into_iter().find(|endpoint| endpoint.code() == code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_endpoint_has_a_code_of_its_own() {
+        for endpoint in Endpoint::ALL {
+            assert_eq!(Endpoint::from_code(endpoint.code()), Some(endpoint));
+        }
+        assert_eq!((Endpoint::from_code(0), Endpoint::from_code(5)), (None, None));
     }
 }

@@ -200,7 +200,7 @@ impl Tokenizer {
     }
 
     /// Bytes that this token adds to an answer: none for control tokens and unknown ids.
-    pub(crate) fn text_of(&self, id: u32) -> &[u8] {
+    pub fn text_of(&self, id: u32) -> &[u8] {
         match self.kinds.get(id as usize) {
             Some(Kind::Normal | Kind::UserDefined | Kind::Byte) => &self.tokens[id as usize],
             _ => &[],

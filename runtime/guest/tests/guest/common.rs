@@ -214,7 +214,18 @@ impl Running {
 
     /// One whole exchange.
     pub(crate) fn ask(&self, peer: &Trusted, header: &RequestHeader, body: &str) -> Heard {
-        let (wire, opener) = sealed(peer, header, body);
+        self.ask_at(peer, header, Endpoint::ChatCompletions, body)
+    }
+
+    /// The same with any endpoint.
+    pub(crate) fn ask_at(
+        &self,
+        peer: &Trusted,
+        header: &RequestHeader,
+        endpoint: Endpoint,
+        body: &str,
+    ) -> Heard {
+        let (wire, opener) = sealed_at(peer, header, endpoint, body);
         let reply = self.send(&wire).whole();
         assert_eq!(reply.status, 200, "{}", reply.text());
         assert_eq!(reply.kind, SEALED);
@@ -261,8 +272,17 @@ pub(crate) fn header(peer: &Trusted) -> RequestHeader {
 }
 
 pub(crate) fn sealed(peer: &Trusted, header: &RequestHeader, body: &str) -> (Vec<u8>, AnswerOpener) {
+    sealed_at(peer, header, Endpoint::ChatCompletions, body)
+}
+
+pub(crate) fn sealed_at(
+    peer: &Trusted,
+    header: &RequestHeader,
+    endpoint: Endpoint,
+    body: &str,
+) -> (Vec<u8>, AnswerOpener) {
     let body = Prompt::new(body.as_bytes().to_vec());
-    let (request, opener) = seal(peer, header, Endpoint::ChatCompletions, body).expect("the header fits");
+    let (request, opener) = seal(peer, header, endpoint, body).expect("the header fits");
     (request.into_bytes(), opener)
 }
 

@@ -187,8 +187,8 @@ fn refusals_of_content_are_sealed_and_cost_nothing() {
     let tight = Budget { prompt_tokens: 5, completion_tokens: 5 };
     let cases = [
         (header(&peer), "not json".to_owned(), "invalid_json"),
-        (header(&peer), question("Hi", r#","n":2"#), "invalid_value"),
-        (header(&peer), question("Hi", r#","tools":[{}]"#), "unsupported_parameter"),
+        (header(&peer), question("Hi", r#","n":17"#), "invalid_value"),
+        (header(&peer), question("Hi", r#","functions":[{}]"#), "unsupported_parameter"),
         (header(&peer), long, "context_length_exceeded"),
         (RequestHeader { budget: tight, ..header(&peer) }, medium, "budget_exceeded"),
     ];
