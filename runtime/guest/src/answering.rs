@@ -3,15 +3,15 @@
 use crate::Guest;
 use crate::chat::{self, ChatRequest, Refusal};
 use crate::openai::Voice;
+use crate::record::Record;
 use crate::sink::Sink;
 use cocoon_engine::{
-    Answer as EngineAnswer, Event, Finish, GenerateError, Params, Payer, Request, Salt,
-    Sampling as EngineSampling, SubmitError, TemplateError,
+    Answer as EngineAnswer, Event, Finish, GenerateError, Params, Payer, Request, Salt, SubmitError,
+    TemplateError,
 };
 use cocoon_protocol::http::{ApiError, code};
 use cocoon_protocol::{
-    Answer, AnswerEvent, AnswerSealer, Ending, Endpoint, Opened, Outcome, Prompt, RequestHeader, Sampling,
-    Usage,
+    Answer, AnswerEvent, AnswerSealer, Ending, Endpoint, Opened, Outcome, Prompt, RequestHeader, Usage,
 };
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink
     let Opened { header, endpoint: Endpoint::ChatCompletions, prompt, answer } = opened;
     let came_ms = now_ms();
     let seed = u64::from_le_bytes(random());
-    let out = Out { guest: &guest, sealer: answer, sink, usage: Usage::default(), shown: 0 };
+    let out = Out { guest: &guest, sealer: answer, sink, usage: Usage::default(), shown: 0, record: None };
     let planned = {
         // Templates and tokenizers take their time with a long prompt: not on a thread that serves others.
         let (guest, header) = (guest.clone(), header.clone());
@@ -33,10 +33,7 @@ pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink
     let internal = |_| Err(Refusal { status: 500, error: ApiError::server("internal", "the guest failed") });
     let (outcome, usage) = match planned.unwrap_or_else(internal) {
         Ok(plan) => plan.run(&header, out, came_ms).await,
-        Err(refusal) => {
-            let sampling = recorded(&EngineSampling { seed, ..EngineSampling::default() }, 0);
-            out.refuse(refusal, sampling, came_ms).await
-        }
+        Err(refusal) => out.refuse(refusal, came_ms).await,
     };
     tracing::info!(
         prompt_tokens = usage.prompt_tokens,
@@ -52,7 +49,6 @@ pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink
 struct Plan {
     request: Request,
     prompt_tokens: u32,
-    sampling: Sampling,
     stream: bool,
     include_usage: bool,
 }
@@ -95,11 +91,11 @@ impl Plan {
         if let Some(secret) = cache_salt {
             request = request.with_salt(Salt::new(secret.as_bytes()));
         }
-        Ok(Self { request, prompt_tokens, sampling: recorded(&sampling, max_tokens), stream, include_usage })
+        Ok(Self { request, prompt_tokens, stream, include_usage })
     }
 
     async fn run(self, header: &RequestHeader, mut out: Out<'_>, came_ms: u64) -> (Outcome, Usage) {
-        let Self { request, prompt_tokens, sampling, stream, include_usage } = self;
+        let Self { request, prompt_tokens, stream, include_usage } = self;
         let guest = out.guest;
         let voice = Voice {
             id: format!("chatcmpl-{}", hex::encode(header.request_id)),
@@ -110,6 +106,7 @@ impl Plan {
         };
         let mut content = Zeroizing::new(String::new());
         let mut started_ms = came_ms;
+        out.record = Some(Record::of(&request));
         let course = match guest.engine.submit(request) {
             Err(error) => Course::Refused(submit_refusal(&error)),
             Ok(mut answer) => match out.begun(&mut answer, prompt_tokens).await {
@@ -121,11 +118,11 @@ impl Plan {
             },
         };
         let outcome = match course {
-            Course::Refused(refusal) => return out.refuse(refusal, sampling, started_ms).await,
+            Course::Refused(refusal) => return out.refuse(refusal, started_ms).await,
             Course::BrokenOff => Outcome::Cancelled,
             Course::Ended(finish) => out.conclude(stream, &voice, finish, &content).await,
         };
-        out.end(outcome, sampling, started_ms).await
+        out.end(outcome, started_ms).await
     }
 }
 
@@ -137,18 +134,24 @@ struct Out<'a> {
     usage: Usage,
     /// Completion tokens in the last frame sent.
     shown: u32,
+    /// What the engine was asked and what it wrote, for the receipt's opening.
+    record: Option<Record>,
 }
 
 impl Out<'_> {
     /// The engine's next event; `None` when the reader left or this worker ends, which cancels the answer when it is
     /// dropped.
-    async fn next(&self, answer: &mut EngineAnswer) -> Option<Event> {
-        tokio::select! {
+    async fn next(&mut self, answer: &mut EngineAnswer) -> Option<Event> {
+        let event = tokio::select! {
             biased;
             () = self.sink.abandoned() => None,
             () = self.guest.drained() => None,
             event = std::future::poll_fn(|context| answer.poll_next(context)) => event,
+        };
+        if let (Some(record), Some(event)) = (&mut self.record, &event) {
+            record.hear(event);
         }
+        event
     }
 
     /// Waits for the answer's turn. The prompt is charged before it is read: reading it is the work.
@@ -243,16 +246,19 @@ impl Out<'_> {
         if flow.is_break() { Outcome::Cancelled } else { outcome }
     }
 
-    async fn refuse(mut self, refusal: Refusal, sampling: Sampling, started_ms: u64) -> (Outcome, Usage) {
+    async fn refuse(mut self, refusal: Refusal, started_ms: u64) -> (Outcome, Usage) {
         let body = serde_json::to_vec(&refusal.error).expect("strings always encode");
         // Whether the reader is still there or not, the answer ends here.
         let _ = self.emit(AnswerEvent::Error { status: refusal.status, body: Answer::new(body) }).await;
-        self.end(Outcome::Error, sampling, started_ms).await
+        self.record = None;
+        self.end(Outcome::Error, started_ms).await
     }
 
-    async fn end(self, outcome: Outcome, sampling: Sampling, started_ms: u64) -> (Outcome, Usage) {
+    async fn end(self, outcome: Outcome, started_ms: u64) -> (Outcome, Usage) {
         let usage = self.usage;
-        let ending = Ending { usage, started_ms, finished_ms: now_ms(), outcome, sampling };
+        let (engine, run) =
+            (crate::record::engine(), self.record.filter(|_| usage.prompt_tokens > 0).map(Record::finish));
+        let ending = Ending { usage, started_ms, finished_ms: now_ms(), outcome, engine, run };
         match self.sealer.finish(ending, &self.guest.receipt) {
             Ok(wire) => drop(self.sink.send(wire).await),
             Err(error) => tracing::error!(%error, "the answer could not be ended"),
@@ -318,11 +324,6 @@ fn generate_refusal(error: &GenerateError) -> Refusal {
         GenerateError::SlowReader { .. } => Refusal::new(408, "timeout", error.to_string()),
         _ => Refusal::new(400, "invalid_value", error.to_string()),
     }
-}
-
-fn recorded(sampling: &EngineSampling, max_tokens: u32) -> Sampling {
-    let EngineSampling { temperature, top_p, repetition_penalty, seed, .. } = *sampling;
-    Sampling { seed, temperature, top_p, repetition_penalty, max_tokens }
 }
 
 fn random() -> [u8; 8] {

@@ -24,6 +24,7 @@ mod door;
 mod evidence;
 mod gpu;
 mod openai;
+mod record;
 mod server;
 mod sink;
 mod tee;

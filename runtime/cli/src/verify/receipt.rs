@@ -46,9 +46,9 @@ impl Paper {
             SignedReceipt::decode(&read_file(receipt)?).map_err(|error| usage(receipt, error.to_string()))?;
         let opening = match opening {
             None => None,
-            Some(path) => Some(
-                Opening::decode(&read_file(path)?).ok_or_else(|| usage(path, "not an opening".to_owned()))?,
-            ),
+            Some(path) => {
+                Some(Opening::decode(&read_file(path)?).map_err(|error| usage(path, error.to_string()))?)
+            }
         };
         Ok(Self { receipt: signed, opening })
     }
