@@ -156,7 +156,9 @@ impl ClientError {
             },
             Self::Nonsense { .. } => "this is not a gateway of this version: check the address, or update",
             Self::WrongNetwork { .. } => "use a gateway of this network",
-            Self::NoWorker => "try again in a minute: hosts register again by themselves; or use another gateway",
+            Self::NoWorker => {
+                "try again in a minute: hosts register again by themselves; or use another gateway"
+            }
             Self::NoSuchModel { .. } => "choose one of the models named",
             Self::Untrusted { .. } => {
                 "nothing was sent; if the difference is expected, change the policy or the registry, never the check"

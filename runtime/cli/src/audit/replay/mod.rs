@@ -213,7 +213,7 @@ fn show(screen: &Screen, report: &Report) {
     let why = report.why().unwrap_or_default();
     match report.word() {
         Word::Same => {
-            let tokens = report.compared.as_ref().map_or(0, |compared| compared.tokens);
+            let tokens = report.compared.as_ref().map_or(0, |compared| compared.tokens as u64);
             let text =
                 format!("SAME: this engine writes {} as the receipt has them", counted(tokens, "token"));
             screen.line(&screen.good(&text));
