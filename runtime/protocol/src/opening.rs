@@ -52,7 +52,10 @@ impl Opening {
             return Err(ReceiptError::BadOpening);
         }
         let mut fields = Fields::decode(bytes).ok_or(ReceiptError::BadOpening)?;
-        check_version(&mut fields)?;
+        check_version(&mut fields).map_err(|error| match error {
+            ReceiptError::Malformed => ReceiptError::BadOpening,
+            other => other,
+        })?;
         Self::fields(fields).ok_or(ReceiptError::BadOpening)
     }
 

@@ -43,8 +43,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// Threads that compute [default: one for each core]
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS))]
-    threads: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS))]
+    threads: Option<u32>,
     /// Show the prompt and the answer, which is private, as text
     #[arg(long)]
     text: bool,
@@ -178,7 +178,7 @@ fn report(arguments: &Arguments, screen: &Screen) -> Result<Report, Failure> {
         Err(stop) => report.stop = Some(stop),
         Ok(model) => {
             report.text = arguments.text.then(|| text(&model, run));
-            match rerun::compare(model, run, arguments.threads, screen) {
+            match rerun::compare(model, run, arguments.threads.unwrap_or(0), screen) {
                 Ok(compared) => report.compared = Some(compared),
                 Err(stop) => report.stop = Some(stop),
             }

@@ -189,7 +189,7 @@ impl Kit {
             opening: None,
             bundle: None,
             model: Some(self.model.clone()),
-            threads: self.threads,
+            threads: Some(self.threads),
             text: false,
             json: true,
         };
