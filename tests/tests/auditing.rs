@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use cocoon_chain::Wallet;
+use cocoon_client::{Client, Event, Peer};
 use cocoon_contracts::bond::Liabilities;
 use cocoon_contracts::liabilities::Tree;
 use cocoon_contracts::{Address, SigningKey, parse_address};
 use cocoon_keystore::KeyFile;
+use cocoon_protocol::{Budget, Outcome, Prompt};
 use cocoon_tests::page::{self, Ends};
 use cocoon_tests::{Network, binary, tiny_model, wait_for};
 use serde_json::Value;
@@ -87,6 +89,8 @@ async fn every_command_on_the_page_ends_as_it_says() {
     std::os::unix::fs::symlink(folder, folder.join("cocoon")).expect("our folder");
     std::fs::copy(proof, folder.join("own.proof")).expect("our folder");
     std::fs::write(folder.join("channels.txt"), "# none\n").expect("our folder");
+    std::os::unix::fs::symlink(tiny_model(), folder.join("model.gguf")).expect("our folder");
+    std::fs::write(folder.join("other.gguf"), "another model").expect("our folder");
     let content = cocoon(&network, &["registry", "show", "--toml"]);
     let content = String::from_utf8(content.stdout).expect("text");
     let edited = content.replace("max_permille = 10000", "max_permille = 9000");
@@ -108,7 +112,73 @@ async fn every_command_on_the_page_ends_as_it_says() {
         example.run(&binary("cocoon"), folder, &[("XDG_STATE_HOME", folder)]);
         run += 1;
     }
-    assert!(run >= 20, "{run} commands run");
+    assert!(run >= 27, "{run} commands run");
+}
+
+/// What a client keeps of an answer.
+async fn kept(client: &Client, peer: &Peer, folder: PathBuf, body: Value) -> (PathBuf, Outcome, u32) {
+    let budget = Budget { prompt_tokens: 400, completion_tokens: 400 };
+    let prompt = Prompt::new(body.to_string().into_bytes());
+    let mut answering = client.ask(peer, prompt, budget).await.expect("it is taken");
+    let receipt = loop {
+        match answering.next().await.expect("an honest answer").expect("it has an end") {
+            Event::Finished(finished) => break finished.receipt,
+            Event::Error { .. } => panic!("the worker refuses {body}"),
+            Event::Chunk(_) | Event::Progress(_) => {}
+        }
+    };
+    std::fs::create_dir(&folder).expect("our folder");
+    std::fs::write(folder.join("bundle.cmw"), peer.bundle()).expect("our folder");
+    std::fs::write(folder.join("receipt.cbor"), receipt.signed().encode()).expect("our folder");
+    std::fs::write(folder.join("opening.cbor"), receipt.opening().encode()).expect("our folder");
+    let said = receipt.receipt();
+    (folder.join("receipt.cbor"), said.outcome, said.usage.cached_tokens)
+}
+
+#[tokio::test]
+async fn answers_that_a_worker_gave_at_the_same_time_replay_one_by_one() {
+    let network = Network::start(&tiny_model());
+    let client = network.client("asks", &network.gateway_url(), 1_000_000_000).await;
+    let peer = client.find(None).await.expect("a worker");
+    let question = "Please write about lists, tuples and sets, and about what their methods return.";
+    let body = |more: Value| {
+        let salt = "b25lIHNlY3JldCBvZiBtaW5l";
+        let mut body = serde_json::json!({
+            "messages": [{"role": "user", "content": question}], "max_tokens": 32, "stream": true, "cache_salt": salt,
+        });
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        body
+    };
+    let asked = [
+        serde_json::json!({"temperature": 0}),
+        serde_json::json!({"temperature": 1.2, "seed": 5}),
+        serde_json::json!({"temperature": 0.8, "top_k": 20, "min_p": 0.05, "presence_penalty": 0.5, "seed": -3}),
+        serde_json::json!({"temperature": 0.8, "stop": ["e "], "logit_bias": {"40": 3}}),
+        serde_json::json!({"max_tokens": 3}),
+    ];
+    let folder = |name: &str| network.folder.path().join(name);
+    let first = kept(&client, &peer, folder("first"), body(serde_json::json!({}))).await;
+    let at_once = asked
+        .into_iter()
+        .enumerate()
+        .map(|(number, more)| kept(&client, &peer, folder(&format!("answer{number}")), body(more)));
+    let mut answers = futures_util::future::join_all(at_once).await;
+    assert!(answers.iter().any(|(_, _, cached)| *cached >= 16), "the beginning was cached");
+    assert!(answers.iter().any(|(_, outcome, _)| *outcome == Outcome::Length), "one reached its limit");
+    answers.push(first);
+    let model = tiny_model();
+    for (threads, (receipt, _, _)) in (1..).zip(answers) {
+        let threads = (1 + threads % 3).to_string();
+        let arguments =
+            ["audit", "replay", text(&receipt), "--model", text(&model), "--threads", &threads, "--json"];
+        let mut command = Command::new(binary("cocoon"));
+        let output = command.args(arguments).stdin(Stdio::null()).output().expect("cocoon starts");
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        let report = json(&output);
+        assert_eq!((&report["verdict"], &report["prompt"]), (&Value::from("same"), &Value::Null));
+        assert!(report["compared_tokens"].as_u64() >= Some(1), "{report}");
+        assert!(!said(&output).contains("tuple"), "nothing is shown as text");
+    }
 }
 
 #[tokio::test]

@@ -49,6 +49,9 @@ pub(crate) struct Arguments {
     /// Count tokens again with this model file, and report a worker whose count differs
     #[arg(long, value_name = "FILE")]
     recount: Option<PathBuf>,
+    /// Keep the last answer's receipt, its opening and the worker's bundle here, for `cocoon verify` and `cocoon audit replay`
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// Whose wallet and books to use; each profile is open in one process at a time
     #[arg(long, value_name = "NAME", default_value = CLIENT, value_parser = parse_profile)]
     profile: String,
@@ -170,6 +173,9 @@ impl Chat {
             ton(finished.bill)
         );
         eprintln!("{}", self.screen.dim(&cost));
+        if let Some(folder) = &self.arguments.keep {
+            crate::keep::papers(folder, self.peer.bundle(), &finished.receipt)?;
+        }
         if counter::report(&self.screen, &self.folder, &self.peer, &finished) {
             self.client.avoid(&self.peer);
         }

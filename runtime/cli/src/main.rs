@@ -13,6 +13,7 @@ mod fetch;
 mod gateway;
 mod host;
 mod image;
+mod keep;
 mod keys;
 mod lifeline;
 mod network;

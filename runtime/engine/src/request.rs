@@ -120,6 +120,26 @@ impl Request {
         self
     }
 
+    /// The prompt's tokens.
+    pub fn prompt(&self) -> &[u32] {
+        &self.prompt
+    }
+
+    /// What to make of the prompt.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// How many answers.
+    pub fn choices(&self) -> u32 {
+        self.choices
+    }
+
+    /// Whether something says what may come next.
+    pub fn is_constrained(&self) -> bool {
+        !self.constraints.is_empty()
+    }
+
     /// Refuses what can never be answered, with a vocabulary of so many tokens and a context of `context`.
     pub(crate) fn check(&self, vocab_size: usize, context: usize) -> Result<(), GenerateError> {
         self.params.check(vocab_size)?;

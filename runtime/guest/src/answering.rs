@@ -2,15 +2,16 @@
 
 use crate::Guest;
 use crate::openai::{self, Asked, Call, EmbeddingsRequest, Naming, Refusal, Said, Voice};
+use crate::record::Record;
 use crate::sink::Sink;
 use cocoon_engine::{
-    Answer as EngineAnswer, Event, Finish, GenerateError, Params, Payer, Request, Salt,
-    Sampling as EngineSampling, SubmitError, TemplateError,
+    Answer as EngineAnswer, Event, Finish, GenerateError, Params, Payer, Request, Salt, SubmitError,
+    TemplateError,
 };
 use cocoon_protocol::http::code;
 use cocoon_protocol::{
     Answer, AnswerEvent, AnswerSealer, Ending, Endpoint, MAX_EVENT, Opened, Outcome, Prompt, RequestHeader,
-    Sampling, Usage,
+    Usage,
 };
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink
     let Opened { header, endpoint, prompt, answer } = opened;
     let came_ms = now_ms();
     let seed = u64::from_le_bytes(random());
-    let out = Out { guest: &guest, sealer: answer, sink, usage: Usage::default(), shown: 0 };
+    let out = Out { guest: &guest, sealer: answer, sink, usage: Usage::default(), shown: 0, record: None };
     let planned = {
         // Templates and tokenizers take their time with a long prompt: not on a thread that serves others.
         let (guest, header) = (guest.clone(), header.clone());
@@ -35,10 +36,7 @@ pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink
     let (outcome, usage) = match planned.unwrap_or_else(internal) {
         Ok(Planned::Text(plan)) => plan.run(out, came_ms).await,
         Ok(Planned::Whole { answer, prompt_tokens }) => out.whole(answer, prompt_tokens, came_ms).await,
-        Err(refusal) => {
-            let sampling = recorded(&EngineSampling { seed, ..EngineSampling::default() }, 0);
-            out.refuse(refusal, sampling, came_ms).await
-        }
+        Err(refusal) => out.refuse(refusal, came_ms).await,
     };
     tracing::info!(
         prompt_tokens = usage.prompt_tokens,
@@ -103,7 +101,6 @@ struct Plan {
     prompt_tokens: Vec<u32>,
     /// Answers to each prompt.
     choices: u32,
-    sampling: Sampling,
     voice: Box<dyn Voice>,
 }
 
@@ -152,28 +149,32 @@ impl Plan {
             })
         };
         let requests = prompts.into_iter().map(request).collect::<Result<_, _>>()?;
-        let sampling = recorded(&params.sampling, max_tokens);
-        Ok(Self { requests, prompt_tokens, choices, sampling, voice })
+        Ok(Self { requests, prompt_tokens, choices, voice })
     }
 
     async fn run(self, mut out: Out<'_>, came_ms: u64) -> (Outcome, Usage) {
-        let Self { requests, prompt_tokens, choices, sampling, mut voice } = self;
+        let Self { requests, prompt_tokens, choices, mut voice } = self;
+        // An opening holds one run: of one prompt, with all answers to it.
+        out.record = match requests.as_slice() {
+            [request] => Some(Record::of(request)),
+            _ => None,
+        };
         let submitted: Result<Vec<_>, _> =
             requests.into_iter().map(|request| out.guest.engine.submit(request)).collect();
         let answers = match submitted {
             Ok(answers) => Answers { answers, choices, prompt_tokens, next: 0 },
-            Err(error) => return out.refuse(submit_refusal(&error), sampling, came_ms).await,
+            Err(error) => return out.refuse(submit_refusal(&error), came_ms).await,
         };
         let mut started_ms = came_ms;
         let outcome = match out.follow(answers, voice.as_mut(), &mut started_ms).await {
-            Course::Refused(refusal) => return out.refuse(refusal, sampling, started_ms).await,
+            Course::Refused(refusal) => return out.refuse(refusal, started_ms).await,
             Course::BrokenOff => Outcome::Cancelled,
             Course::Ended(outcome) => match out.tell(voice.close(out.usage)).await {
                 ControlFlow::Continue(()) => outcome,
                 ControlFlow::Break(()) => Outcome::Cancelled,
             },
         };
-        out.end(outcome, sampling, started_ms).await
+        out.end(outcome, started_ms).await
     }
 }
 
@@ -215,6 +216,8 @@ struct Out<'a> {
     usage: Usage,
     /// Completion tokens in the last frame sent.
     shown: u32,
+    /// What the engine was asked and what it wrote, for the receipt's opening.
+    record: Option<Record>,
 }
 
 /// What the engine's next event is, seen from the reader's side.
@@ -227,8 +230,8 @@ enum Next {
 
 impl Out<'_> {
     /// The next event. Where the reader is gone, what is not finished is cancelled when it is dropped.
-    async fn next(&self, answers: &mut Answers) -> Next {
-        tokio::select! {
+    async fn next(&mut self, answers: &mut Answers) -> Next {
+        let next = tokio::select! {
             biased;
             () = self.sink.abandoned() => Next::Gone,
             () = self.guest.drained() => Next::Gone,
@@ -236,7 +239,11 @@ impl Out<'_> {
                 Some((prompt, event)) => Next::Event(prompt, event),
                 None => Next::Finished,
             },
+        };
+        if let (Some(record), Next::Event(_, event)) = (&mut self.record, &next) {
+            record.hear(event);
         }
+        next
     }
 
     /// Passes on what is written. A prompt is charged before it is read: reading it is the work.
@@ -330,20 +337,22 @@ impl Out<'_> {
             ControlFlow::Continue(()) => Outcome::Stop,
             ControlFlow::Break(()) => Outcome::Cancelled,
         };
-        let sampling = recorded(&EngineSampling::greedy(), 0);
-        self.end(outcome, sampling, started_ms).await
+        self.end(outcome, started_ms).await
     }
 
-    async fn refuse(mut self, refusal: Refusal, sampling: Sampling, started_ms: u64) -> (Outcome, Usage) {
+    async fn refuse(mut self, refusal: Refusal, started_ms: u64) -> (Outcome, Usage) {
         let body = serde_json::to_vec(&refusal.error).expect("strings always encode");
         // Whether the reader is still there or not, the answer ends here.
         let _ = self.emit(AnswerEvent::Error { status: refusal.status, body: Answer::new(body) }).await;
-        self.end(Outcome::Error, sampling, started_ms).await
+        self.record = None;
+        self.end(Outcome::Error, started_ms).await
     }
 
-    async fn end(self, outcome: Outcome, sampling: Sampling, started_ms: u64) -> (Outcome, Usage) {
+    async fn end(self, outcome: Outcome, started_ms: u64) -> (Outcome, Usage) {
         let usage = self.usage;
-        let ending = Ending { usage, started_ms, finished_ms: now_ms(), outcome, sampling };
+        let run = self.record.filter(|_| usage.prompt_tokens > 0).map(Record::finish);
+        let engine = crate::record::engine();
+        let ending = Ending { usage, started_ms, finished_ms: now_ms(), outcome, engine, run };
         match self.sealer.finish(ending, &self.guest.receipt) {
             Ok(wire) => drop(self.sink.send(wire).await),
             Err(error) => tracing::error!(%error, "the answer could not be ended"),
@@ -454,11 +463,6 @@ fn generate_refusal(error: &GenerateError) -> Refusal {
         GenerateError::SlowReader { .. } => Refusal::new(408, "timeout", error.to_string()),
         _ => Refusal::new(400, "invalid_value", error.to_string()),
     }
-}
-
-fn recorded(sampling: &EngineSampling, max_tokens: u32) -> Sampling {
-    let EngineSampling { temperature, top_p, repetition_penalty, seed, .. } = *sampling;
-    Sampling { seed, temperature, top_p, repetition_penalty, max_tokens }
 }
 
 fn random() -> [u8; 8] {

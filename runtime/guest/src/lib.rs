@@ -24,6 +24,7 @@ mod evidence;
 mod gpu;
 mod grammar;
 mod openai;
+mod record;
 mod server;
 mod sink;
 mod tee;

@@ -3,11 +3,14 @@
 use crate::crypto::{AnswerKey, AnswerSecret, aad, random};
 use crate::frame::{FrameHeader, MAX_FRAMES, MAX_PAYLOAD, pad, sealed_length};
 use crate::{
-    Answer, MAX_EVENT, Opening, Outcome, Receipt, ReceiptKey, RequestHeader, Sampling, SignedReceipt, Usage,
-    WireError,
+    Answer, EngineId, MAX_EVENT, MAX_OPENING, Opening, Outcome, Receipt, ReceiptKey, RequestHeader, Run,
+    SignedReceipt, Usage, WireError,
 };
 use ring::digest;
 use zeroize::Zeroizing;
+
+/// Most frames of the event that ends an answer: room for them is always kept.
+const END_FRAMES: u32 = ((32 + MAX_OPENING) / (MAX_PAYLOAD - 1) + 1) as u32;
 
 pub(crate) const MAGIC: &[u8; 4] = b"CAN1";
 
@@ -79,7 +82,9 @@ impl AnswerHash {
 }
 
 /// What the guest says at the end; the sealer knows the rest of the receipt.
-#[derive(Clone, Copy, Debug, PartialEq)]
+///
+/// No `Debug`: the run holds the prompt and the answer.
+#[derive(Clone, PartialEq)]
 pub struct Ending {
     /// Tokens in all.
     pub usage: Usage,
@@ -89,8 +94,11 @@ pub struct Ending {
     pub finished_ms: u64,
     /// How it ended.
     pub outcome: Outcome,
-    /// With what it was drawn; sealed, and committed to in the receipt.
-    pub sampling: Sampling,
+    /// What computed it.
+    pub engine: EngineId,
+    /// What the engine was asked and what it wrote; sealed, and committed to in the receipt. `None` where nothing ran, or
+    /// where no engine of ours did. One of more than [`MAX_RUN_TOKENS`](crate::MAX_RUN_TOKENS) is left out.
+    pub run: Option<Run>,
 }
 
 /// Seals one answer. Frames must be sent in the order in which they were sealed.
@@ -136,9 +144,9 @@ impl AnswerSealer {
         if body.len() > MAX_EVENT {
             return Err(WireError::Oversized { what: "event", limit: MAX_EVENT, got: body.len() });
         }
-        // Room is kept for the frame that ends the answer.
+        // Room is kept for the frames that end the answer.
         let frames = u32::try_from(body.len() / (MAX_PAYLOAD - 1) + 1).expect("events are below MAX_EVENT");
-        if self.counter + frames >= MAX_FRAMES {
+        if self.counter + frames > MAX_FRAMES - END_FRAMES {
             return Err(WireError::TooManyFrames { limit: MAX_FRAMES });
         }
         self.check(usage)?;
@@ -157,7 +165,7 @@ impl AnswerSealer {
             salt: random(),
             request_hash: self.request_hash,
             answer_hash: hash.finish(),
-            sampling: ending.sampling,
+            run: ending.run.filter(Run::fits),
         };
         let receipt = Receipt {
             network: self.header.network,
@@ -169,6 +177,7 @@ impl AnswerSealer {
             started_ms: ending.started_ms,
             finished_ms: ending.finished_ms.max(ending.started_ms), // a clock may step back
             outcome: ending.outcome,
+            engine: ending.engine,
             commitment: opening.commitment(),
         };
         let signed = SignedReceipt::sign(receipt, signer);

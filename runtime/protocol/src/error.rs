@@ -177,6 +177,19 @@ pub enum ReceiptError {
     /// Not a receipt in canonical form.
     #[error("the receipt is malformed")]
     Malformed,
+    /// Not an opening in canonical form, or one over a limit.
+    #[error("the opening is malformed")]
+    BadOpening,
+    /// Written by another version of the protocol.
+    #[error(
+        "it is of version {found}, and version {expected} is read here: use the program of its time to read it"
+    )]
+    Version {
+        /// Its version.
+        found: u8,
+        /// Ours.
+        expected: u8,
+    },
     /// Not signed by the expected receipt key.
     #[error("the receipt's signature does not hold under the attested receipt key")]
     Signature,

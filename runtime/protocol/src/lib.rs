@@ -16,6 +16,7 @@
 mod answer;
 mod cbor;
 mod crypto;
+mod engine;
 mod error;
 mod frame;
 mod header;
@@ -24,12 +25,15 @@ mod keys;
 mod meter;
 mod money;
 mod opener;
+mod opening;
 mod receipt;
 mod replay;
 mod request;
+mod run;
 mod secret;
 
 pub use answer::{AnswerEvent, AnswerSealer, Ending};
+pub use engine::{EngineId, EngineKind, Kernels};
 pub use error::{AnswerError, MeterError, ReceiptError, RequestError, SealError, WireError};
 pub use frame::{FRAME_HEADER, MAX_FRAME, MAX_FRAMES, MIN_FRAME};
 pub use header::{Endpoint, MAX_HEADER, RequestHeader};
@@ -37,9 +41,11 @@ pub use keys::{ReceiptKey, SEAL_KEY_BYTES, SealKey};
 pub use meter::{Meter, Metered, Part};
 pub use money::{Budget, Coefficient, CoefficientError, Price, TOKENS_PER_PRICE, Usage};
 pub use opener::{AnswerOpener, MAX_EVENT, VerifiedReceipt};
-pub use receipt::{MAX_RECEIPT, Opening, Outcome, Receipt, Sampling, SignedReceipt};
+pub use opening::{MAX_OPENING, Opening};
+pub use receipt::{MAX_RECEIPT, Outcome, Receipt, SignedReceipt};
 pub use replay::ReplayGuard;
 pub use request::{Expected, MAX_BODY, MAX_REQUEST, Opened, SealedRequest, open, seal};
+pub use run::{MAX_RUN_TOKENS, Run, Sampling, Written};
 pub use secret::{Answer, Prompt};
 
 #[cfg(test)]

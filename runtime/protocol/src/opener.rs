@@ -167,7 +167,7 @@ impl AnswerOpener {
             }
             kind::END => {
                 let (digest, opening) = body.split_first_chunk::<32>().ok_or(malformed.clone())?;
-                let opening = Opening::decode(opening).ok_or(malformed)?;
+                let opening = Opening::decode(opening).map_err(|_| malformed)?;
                 self.check_opening(&opening)?;
                 self.end = Some((opening.clone(), *digest));
                 Ok(AnswerEvent::End { opening, receipt_digest: *digest })

@@ -1,19 +1,17 @@
-//! Receipts: what a guest swears about an answer, and the opening that only the client gets.
+//! Receipts: what a guest swears about an answer.
 
 use crate::cbor::{Fields, Map};
 use crate::crypto::sha256;
-use crate::{Price, ReceiptError, ReceiptKey, RequestHeader, Usage};
+use crate::{EngineId, Price, ReceiptError, ReceiptKey, RequestHeader, Usage};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::{Serialize, Serializer};
 
 /// Most bytes of an encoded signed receipt.
 pub const MAX_RECEIPT: usize = 1024;
-/// Most bytes of an encoded opening.
-pub(crate) const MAX_OPENING: usize = 512;
 
-const VERSION: u8 = 2;
+/// The version that is written, and the only one that is read; an [`Opening`](crate::Opening) has its receipt's.
+pub(crate) const VERSION: u8 = 3;
 const RECEIPT_DOMAIN: &[u8] = b"cocoon receipt v1";
-const OPENING_DOMAIN: &[u8] = b"cocoon opening v1";
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -30,7 +28,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Stop => 0,
             Self::Length => 1,
@@ -39,7 +37,7 @@ impl Outcome {
         }
     }
 
-    fn from_code(code: u8) -> Option<Self> {
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
         [Self::Stop, Self::Length, Self::Cancelled, Self::Error].into_iter().find(|it| it.code() == code)
     }
 }
@@ -68,7 +66,9 @@ pub struct Receipt {
     pub finished_ms: u64,
     /// How it ended.
     pub outcome: Outcome,
-    /// Commits to an [`Opening`].
+    /// What computed it.
+    pub engine: EngineId,
+    /// Commits to an [`Opening`](crate::Opening): request, answer, their tokens, and with what they were drawn.
     #[serde(serialize_with = "as_hex")]
     pub commitment: [u8; 32],
 }
@@ -105,7 +105,7 @@ impl Receipt {
 
     fn encode(&self) -> Vec<u8> {
         let usage = &self.usage;
-        Map::default()
+        let map = Map::default()
             .int(0, VERSION)
             .int(1, self.network)
             .bytes(2, &self.request_id)
@@ -119,15 +119,18 @@ impl Receipt {
             .int(7, self.started_ms)
             .int(8, self.finished_ms)
             .int(9, self.outcome.code())
-            .bytes(10, &self.commitment)
-            .encode()
+            .bytes(10, &self.commitment);
+        self.engine.add_to(map).encode()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields::decode(bytes)?;
-        if fields.int::<u8>(0)? != VERSION {
-            return None;
-        }
+    fn decode(bytes: &[u8]) -> Result<Self, ReceiptError> {
+        let mut fields = Fields::decode(bytes).ok_or(ReceiptError::Malformed)?;
+        check_version(&mut fields)?;
+        Self::fields(fields).ok_or(ReceiptError::Malformed)
+    }
+
+    /// All but the version.
+    fn fields(mut fields: Fields) -> Option<Self> {
         let network = fields.int(1)?;
         let request_id = fields.array(2)?;
         let statement = fields.array(3)?;
@@ -138,6 +141,7 @@ impl Receipt {
         let finished_ms = fields.int(8)?;
         let outcome = Outcome::from_code(fields.int(9)?)?;
         let commitment = fields.array(10)?;
+        let engine = EngineId::take_from(&mut fields)?;
         fields.finish()?;
         let usage = Usage { prompt_tokens, cached_tokens, completion_tokens };
         if !usage.is_consistent() {
@@ -153,8 +157,20 @@ impl Receipt {
             started_ms,
             finished_ms,
             outcome,
+            engine,
             commitment,
         })
+    }
+}
+
+/// Takes the version, and refuses all but ours.
+///
+/// # Errors
+/// [`ReceiptError::Version`], or [`ReceiptError::Malformed`] where there is none.
+pub(crate) fn check_version(fields: &mut Fields) -> Result<(), ReceiptError> {
+    match fields.int::<u8>(0).ok_or(ReceiptError::Malformed)? {
+        VERSION => Ok(()),
+        found => Err(ReceiptError::Version { found, expected: VERSION }),
     }
 }
 
@@ -197,100 +213,24 @@ impl SignedReceipt {
     /// Reads one signed receipt and nothing else; the signature is not checked here.
     ///
     /// # Errors
-    /// [`ReceiptError::Malformed`].
+    /// [`ReceiptError::Malformed`], or [`ReceiptError::Version`] for one of another time.
     pub fn decode(bytes: &[u8]) -> Result<Self, ReceiptError> {
         if bytes.len() > MAX_RECEIPT {
             return Err(ReceiptError::Malformed);
         }
-        Self::fields(bytes).ok_or(ReceiptError::Malformed)
+        let (receipt, signature) = Self::parts(bytes).ok_or(ReceiptError::Malformed)?;
+        Ok(Self { receipt: Receipt::decode(&receipt)?, signature })
     }
 
-    fn fields(bytes: &[u8]) -> Option<Self> {
+    fn parts(bytes: &[u8]) -> Option<(Vec<u8>, [u8; 64])> {
         let mut fields = Fields::decode(bytes)?;
-        let receipt = Receipt::decode(&fields.bytes(0)?)?;
-        let signature = fields.array(1)?;
+        let parts = (fields.bytes(0)?, fields.array(1)?);
         fields.finish()?;
-        Some(Self { receipt, signature })
+        Some(parts)
     }
 
     /// SHA-256 of the encoding: the sealed last frame names the receipt by it.
     pub fn digest(&self) -> [u8; 32] {
         sha256(&[&self.encode()])
-    }
-}
-
-/// With what the tokens were drawn, as the guest applied it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Sampling {
-    /// Of the random generator.
-    pub seed: u64,
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// Nucleus; 1 is all.
-    pub top_p: f32,
-    /// 1 is none.
-    pub repetition_penalty: f32,
-    /// Most completion tokens that were allowed.
-    pub max_tokens: u32,
-}
-
-/// The private part of a receipt: opens its commitment. It is sealed to the client, who may show it to an auditor.
-///
-/// No `Debug`: the hashes of short prompts can be guessed.
-#[derive(Clone, PartialEq)]
-pub struct Opening {
-    /// Makes the commitment hide what it commits to.
-    pub salt: [u8; 32],
-    /// SHA-256 of the endpoint's code and the request's body.
-    pub request_hash: [u8; 32],
-    /// SHA-256 over every chunk and error of the answer: kind, `u32be` length, bytes.
-    pub answer_hash: [u8; 32],
-    /// With what it was drawn.
-    pub sampling: Sampling,
-}
-
-impl Opening {
-    /// Canonical CBOR.
-    pub fn encode(&self) -> Vec<u8> {
-        let sampling = &self.sampling;
-        Map::default()
-            .int(0, VERSION)
-            .bytes(1, &self.salt)
-            .bytes(2, &self.request_hash)
-            .bytes(3, &self.answer_hash)
-            .int(4, sampling.seed)
-            .int(5, sampling.temperature.to_bits())
-            .int(6, sampling.top_p.to_bits())
-            .int(7, sampling.repetition_penalty.to_bits())
-            .int(8, sampling.max_tokens)
-            .encode()
-    }
-
-    /// Reads one opening and nothing else; `None` if malformed.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() > MAX_OPENING {
-            return None;
-        }
-        let mut fields = Fields::decode(bytes)?;
-        if fields.int::<u8>(0)? != VERSION {
-            return None;
-        }
-        let salt = fields.array(1)?;
-        let request_hash = fields.array(2)?;
-        let answer_hash = fields.array(3)?;
-        let sampling = Sampling {
-            seed: fields.int(4)?,
-            temperature: f32::from_bits(fields.int(5)?),
-            top_p: f32::from_bits(fields.int(6)?),
-            repetition_penalty: f32::from_bits(fields.int(7)?),
-            max_tokens: fields.int(8)?,
-        };
-        fields.finish()?;
-        Some(Self { salt, request_hash, answer_hash, sampling })
-    }
-
-    /// SHA-256("cocoon opening v1" ‖ CBOR).
-    pub fn commitment(&self) -> [u8; 32] {
-        sha256(&[OPENING_DOMAIN, &self.encode()])
     }
 }

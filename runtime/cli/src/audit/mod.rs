@@ -1,7 +1,8 @@
-//! `cocoon audit`: what anybody can check of a gateway's money, from the chain.
+//! `cocoon audit`: what anybody can check of a gateway's money, from the chain; and of an answer, by running it again.
 
 mod judge;
 mod read;
+mod replay;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +25,8 @@ const MAX_AGE: u64 = 2 * 3600;
 pub(crate) enum Commands {
     /// Compare what a gateway published that it owes with what is locked for that on the chain
     Solvency(Box<Solvency>),
+    /// Run an answer again from its receipt and opening, and compare it token by token
+    Replay(replay::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -58,9 +61,16 @@ pub(crate) struct Solvency {
     json: bool,
 }
 
-pub(crate) async fn run(Commands::Solvency(arguments): Commands) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(command: Commands) -> Result<ExitCode, Failure> {
+    match command {
+        Commands::Solvency(arguments) => solvency(&arguments).await,
+        Commands::Replay(arguments) => replay::run(&arguments),
+    }
+}
+
+async fn solvency(arguments: &Solvency) -> Result<ExitCode, Failure> {
     let joined = Joined::load(&state_folder(arguments.state.clone())?).await?;
-    let facts = read::facts(&joined, &arguments).await?;
+    let facts = read::facts(&joined, arguments).await?;
     let audit = judge::judge(&facts);
     if let (Some(folder), Some(shown)) = (&arguments.keep, &facts.shown) {
         read::keep(&joined, folder, &facts, shown).await?;

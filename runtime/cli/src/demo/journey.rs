@@ -57,7 +57,7 @@ pub(super) async fn walk(
 
     let paid = settle(screen, stage, &joined, client, client_before).await?;
     show_balances(screen, &paid, finished.bill);
-    show_farewell(screen, keep, verified_at);
+    show_farewell(screen, keep, model, verified_at);
     let usage = finished.receipt.receipt().usage;
     Ok(Report {
         verdict: verdict.verdict,
@@ -204,8 +204,7 @@ fn show_receipt(screen: &Screen, finished: &Finished, peer: &Peer, keep: &Path) 
         receipt.usage.prompt_tokens, receipt.usage.completion_tokens
     ));
     yes("its commitment opens to this prompt and this answer; only the client can show that".to_owned());
-    write(keep, "receipt.cbor", &finished.receipt.signed().encode())?;
-    write(keep, "opening.cbor", &finished.receipt.opening().encode())
+    crate::keep::receipt(keep, &finished.receipt)
 }
 
 fn show_payment(screen: &Screen, finished: &Finished, voucher: Nanotons) {
@@ -317,27 +316,23 @@ fn show_balances(screen: &Screen, paid: &Paid, bill: Nanotons) {
 
 /// Keeps what an auditor needs, to verify it later and elsewhere.
 fn keep_evidence(joined: &Joined, peer: &Peer, keep: &Path) -> Result<(), Failure> {
-    write(keep, "bundle.cmw", peer.bundle())?;
-    write(keep, "policy.toml", joined.policy()?.to_toml().as_bytes())?;
+    crate::keep::write(keep, "bundle.cmw", peer.bundle())?;
+    crate::keep::write(keep, "policy.toml", joined.policy()?.to_toml().as_bytes())?;
     let beacon = peer.beacon();
     let beacon =
         BeaconFile { seqno: beacon.seqno, root_hash: hex::encode(beacon.root_hash), time: beacon.time.0 };
-    write(keep, "beacon.json", &serde_json::to_vec_pretty(&beacon).expect("numbers and strings are JSON"))?;
+    crate::keep::write(
+        keep,
+        "beacon.json",
+        &serde_json::to_vec_pretty(&beacon).expect("numbers and strings are JSON"),
+    )?;
     if let Some(root) = joined.file.simulated_root_der(&joined.state)? {
-        write(keep, "simulated-root.der", &root)?;
+        crate::keep::write(keep, "simulated-root.der", &root)?;
     }
     Ok(())
 }
 
-fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-    let path = folder.join(name);
-    std::fs::write(&path, bytes).explain(
-        || format!("cannot write {}", path.display()),
-        "check the disk, or choose another folder with --keep DIR",
-    )
-}
-
-fn show_farewell(screen: &Screen, keep: &Path, at: u64) {
+fn show_farewell(screen: &Screen, keep: &Path, model: &Path, at: u64) {
     screen.line("");
     screen.line(&screen.bold("Check it yourself, offline"));
     let keep = keep.display();
@@ -346,4 +341,5 @@ fn show_farewell(screen: &Screen, keep: &Path, at: u64) {
          --policy {keep}/policy.toml --beacon {keep}/beacon.json --at {at} \\\n     \
          --receipt {keep}/receipt.cbor --opening {keep}/opening.cbor"
     ));
+    screen.line(&format!("   cocoon audit replay {keep}/receipt.cbor --model {}", model.display()));
 }

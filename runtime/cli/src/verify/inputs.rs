@@ -137,7 +137,7 @@ fn unusable(path: &Path, error: &InvalidPolicy) -> Failure {
 }
 
 /// Reads a file up to [`MAX_FILE`] bytes, whatever it says of its own length.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     use std::os::unix::fs::FileTypeExt;
     let unreadable = |error: std::io::Error| {
         Failure::usage(format!("cannot read {}: {error}", path.display()), "check the name")

@@ -17,7 +17,7 @@ use crate::error::Failure;
 use crate::fetch::{FetchArguments, gather};
 use crate::ui::Screen;
 use inputs::Inputs;
-pub(crate) use inputs::{BeaconFile, read_policies};
+pub(crate) use inputs::{BeaconFile, read_file, read_policies};
 use receipt::{CheckedReceipt, Paper};
 
 /// A signature does not hold.

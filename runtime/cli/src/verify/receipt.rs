@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cocoon_attestation::Statement;
-use cocoon_protocol::{Opening, Receipt, SignedReceipt};
+use cocoon_protocol::{EngineId, Opening, Receipt, SignedReceipt};
 use serde::Serialize;
 
 use super::inputs::read_file;
@@ -35,6 +35,8 @@ pub(super) struct Words {
     prompt_tokens: u64,
     completion_tokens: u64,
     nanotons: u64,
+    engine: EngineId,
+    replayable: bool,
 }
 
 impl Paper {
@@ -46,9 +48,9 @@ impl Paper {
             SignedReceipt::decode(&read_file(receipt)?).map_err(|error| usage(receipt, error.to_string()))?;
         let opening = match opening {
             None => None,
-            Some(path) => Some(
-                Opening::decode(&read_file(path)?).ok_or_else(|| usage(path, "not an opening".to_owned()))?,
-            ),
+            Some(path) => {
+                Some(Opening::decode(&read_file(path)?).map_err(|error| usage(path, error.to_string()))?)
+            }
         };
         Ok(Self { receipt: signed, opening })
     }
@@ -93,6 +95,8 @@ impl CheckedReceipt {
             prompt_tokens: self.receipt.usage.prompt_tokens.into(),
             completion_tokens: self.receipt.usage.completion_tokens.into(),
             nanotons: self.receipt.bill(),
+            engine: self.receipt.engine,
+            replayable: self.receipt.engine.is_replayable(),
         }
     }
 
@@ -112,6 +116,12 @@ impl CheckedReceipt {
         let word = if self.wrong.is_none() { screen.good("VERIFIED") } else { screen.bad("UNVERIFIED") };
         screen.line(&format!("{} {word}", screen.bold("receipt")));
         screen.line(&format!("  {}", self.summary()));
+        let engine = &self.receipt.engine;
+        let replay = match engine.is_replayable() {
+            true => "`cocoon audit replay` runs it again",
+            false => "a child: what it answered cannot be replayed",
+        };
+        screen.line(&format!("  engine {} · {replay}", engine.release()));
         if let Some(why) = &self.wrong {
             screen.line(&format!("  {why}"));
         }

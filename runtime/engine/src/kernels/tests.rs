@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::container::Format;
 
+#[path = "identity_tests.rs"]
+mod identity;
+
 /// A sequence of numbers that look random, from a seed that a failure prints.
 struct Numbers(u64);
 

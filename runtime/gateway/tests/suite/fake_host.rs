@@ -32,10 +32,11 @@ use cocoon_attestation::{
 use cocoon_contracts::{Address, Nanotons};
 use cocoon_protocol::{
     Answer, AnswerEvent, AnswerSealer, Ending, Expected, Meter, Outcome, Price, ReceiptKey, ReplayGuard,
-    Sampling, SealKey, Usage,
+    SealKey, Usage,
     http::{AccountStatus, PRICE_HEADER, RegisterWorker},
     open,
 };
+use cocoon_protocol::{EngineId, EngineKind, Kernels};
 use cocoon_simulated_tee::{Emulator, SimulatedRoot};
 use futures_util::{Stream, stream};
 use tokio::sync::Semaphore;
@@ -321,9 +322,10 @@ impl Work {
     fn end(&mut self) -> Vec<u8> {
         let sealer = self.sealer.take().expect("it ends once");
         let usage = Usage { prompt_tokens: 5, cached_tokens: 0, completion_tokens: self.frame };
-        let sampling =
-            Sampling { seed: 1, temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 10 };
-        let ending = Ending { usage, started_ms: 1, finished_ms: 2, outcome: Outcome::Stop, sampling };
+        let engine =
+            EngineId { kind: EngineKind::Child, version: [0, 1, 0], digest: [4; 32], kernels: Kernels::Cpu };
+        let ending =
+            Ending { usage, started_ms: 1, finished_ms: 2, outcome: Outcome::Stop, engine, run: None };
         let forger = ReceiptKey::generate();
         let key = if self.script.forges { &forger } else { &self.shared.guest.receipt };
         sealer.finish(ending, key).expect("within the rules")

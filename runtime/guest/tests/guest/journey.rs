@@ -34,7 +34,14 @@ fn a_guest_attests_answers_and_signs() {
     assert_eq!(usage["usage"]["completion_tokens"], receipt.usage.completion_tokens);
     assert_eq!((receipt.statement, receipt.model), (peer.statement_digest(), guest.setup.weights()));
     assert!(matches!(receipt.outcome, Outcome::Stop | Outcome::Length));
-    assert_eq!(heard.receipt().opening().sampling.seed, 5);
+    let run = heard.receipt().opening().run.as_ref().expect("an engine of ours answered");
+    assert_eq!(run.sampling.seed, 5);
+    assert_eq!(
+        (run.prompt.len(), run.completion_tokens()),
+        (receipt.usage.prompt_tokens as usize, receipt.usage.completion_tokens as usize)
+    );
+    assert_eq!(run.written[0].outcome, receipt.outcome);
+    assert_eq!(receipt.engine.digest, cocoon_engine::Identity::current().digest);
     // The prompt was announced before it was read.
     assert_eq!(
         (heard.ticks[0].prompt_tokens, heard.ticks[0].completion_tokens),
@@ -67,7 +74,7 @@ fn one_seed_gives_one_text_streamed_or_whole() {
     assert_ne!(first.text(), other.text(), "another seed");
     // Replays exactly from the receipt's opening.
     let sampling = ask(r#""stream":true,"temperature":0.7"#);
-    let seed = sampling.receipt().opening().sampling.seed;
+    let seed = sampling.receipt().opening().run.as_ref().expect("it ran").sampling.seed;
     assert_eq!(ask(&format!(r#""stream":true,"seed":{seed},"temperature":0.7"#)).text(), sampling.text());
 }
 

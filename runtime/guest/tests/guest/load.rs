@@ -136,6 +136,12 @@ fn told_to_end_it_finishes_what_runs_with_a_receipt() {
         refused || matches!(outcome, Outcome::Cancelled | Outcome::Length | Outcome::Stop),
         "{outcome:?}"
     );
+    // What was written is in the opening, token for token, so that it can be replayed as far as it went.
+    if let Some(run) = &heard.receipt().opening().run {
+        assert_eq!(run.completion_tokens(), heard.receipt().receipt().usage.completion_tokens as usize);
+    } else {
+        assert!(heard.receipt().receipt().usage.completion_tokens == 0, "{outcome:?}");
+    }
     let (status, log) = guest.end();
     assert!(status.success() && log.contains("told to end"), "{status}\n{log}");
 }

@@ -1,6 +1,7 @@
 //! Both ends of the wire in one process, and what a hostile relay does between them.
 
 mod answers;
+mod openings;
 mod requests;
 mod roundtrip;
 
@@ -75,9 +76,34 @@ fn usage(prompt_tokens: u32, completion_tokens: u32) -> Usage {
 }
 
 fn ending(usage: Usage) -> Ending {
-    let sampling =
-        Sampling { seed: 7, temperature: 0.4, top_p: 0.9, repetition_penalty: 1.1, max_tokens: 200 };
-    Ending { usage, started_ms: 1000, finished_ms: 2000, outcome: Outcome::Stop, sampling }
+    let outcome = Outcome::Stop;
+    Ending { usage, started_ms: 1000, finished_ms: 2000, outcome, engine: engine(), run: Some(run(2)) }
+}
+
+fn engine() -> EngineId {
+    EngineId { kind: EngineKind::Cocoon, version: [1, 2, 3], digest: [6; 32], kernels: Kernels::Cpu }
+}
+
+/// A run that wrote so many tokens.
+fn run(tokens: usize) -> Run {
+    Run {
+        prompt: vec![1, 2, 3].into(),
+        sampling: Sampling {
+            seed: 7,
+            temperature: 0.4,
+            top_p: 0.9,
+            top_k: 40,
+            min_p: 0.1,
+            repetition_penalty: 1.1,
+            presence_penalty: 0.5,
+            frequency_penalty: -0.5,
+            max_tokens: 200,
+        },
+        stop: vec!["end".to_owned()],
+        logit_bias: vec![(9, -1.5)],
+        constrained: false,
+        written: vec![Written { tokens: vec![70_000; tokens].into(), outcome: Outcome::Stop }],
+    }
 }
 
 /// What a client saw: kind and bytes of each event, then how it ended.

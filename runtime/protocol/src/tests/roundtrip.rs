@@ -80,11 +80,15 @@ proptest! {
 
     #[test]
     fn any_opening_survives(salt: [u8; 32], hash: [u8; 32], seed: u64, max_tokens: u32, temperature in 0f32..2.0) {
-        let sampling = Sampling { seed, temperature, top_p: 0.5, repetition_penalty: 1.1, max_tokens };
-        let opening = Opening { salt, request_hash: hash, answer_hash: salt, sampling };
+        let with = |seed| {
+            let mut run = run(3);
+            run.sampling = Sampling { seed, temperature, max_tokens, ..run.sampling };
+            Some(run)
+        };
+        let opening = Opening { salt, request_hash: hash, answer_hash: salt, run: with(seed) };
         let decoded = Opening::decode(&opening.encode()).expect("it was encoded");
-        prop_assert_eq!(decoded.commitment(), opening.commitment());
-        let other = Opening { sampling: Sampling { seed: seed ^ 1, ..sampling }, ..opening.clone() };
+        prop_assert!(decoded == opening);
+        let other = Opening { run: with(seed ^ 1), ..opening.clone() };
         prop_assert_ne!(other.commitment(), opening.commitment());
     }
 }

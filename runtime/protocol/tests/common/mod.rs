@@ -6,8 +6,9 @@ use cocoon_attestation::{
     Statement, Tee, TrustAnchors, Trusted, UnixTime, verify,
 };
 use cocoon_protocol::{
-    Answer, AnswerEvent, AnswerSealer, Budget, Ending, Expected, Opened, Outcome, Price, Prompt, ReceiptKey,
-    ReplayGuard, RequestError, RequestHeader, Sampling, SealKey, Usage, open,
+    Answer, AnswerEvent, AnswerSealer, Budget, Ending, EngineId, EngineKind, Expected, Kernels, Opened,
+    Outcome, Price, Prompt, ReceiptKey, ReplayGuard, RequestError, RequestHeader, Run, Sampling, SealKey,
+    Usage, Written, open,
 };
 use cocoon_simulated_tee::{Emulator, SimulatedRoot};
 
@@ -83,13 +84,31 @@ impl Guest {
         wire.extend(sealer.seal(&AnswerEvent::Tick, used(0)).expect("within the rules"));
         let chunk = AnswerEvent::Chunk(Answer::new(text.to_vec()));
         wire.extend(sealer.seal(&chunk, used(1)).expect("within the rules"));
-        let sampling =
-            Sampling { seed: 1, temperature: 0.4, top_p: 1.0, repetition_penalty: 1.1, max_tokens: 10 };
-        let ending =
-            Ending { usage: used(1), started_ms: 1, finished_ms: 2, outcome: Outcome::Stop, sampling };
+        let engine =
+            EngineId { kind: EngineKind::Cocoon, version: [0, 1, 0], digest: [4; 32], kernels: Kernels::Cpu };
+        let (usage, outcome, run) = (used(1), Outcome::Stop, Some(run()));
+        let ending = Ending { usage, started_ms: 1, finished_ms: 2, outcome, engine, run };
         wire.extend(sealer.finish(ending, &self.receipt).expect("within the rules"));
         wire
     }
+}
+
+/// A run of one token.
+pub(crate) fn run() -> Run {
+    let sampling = Sampling {
+        seed: 1,
+        temperature: 0.4,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        repetition_penalty: 1.1,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        max_tokens: 10,
+    };
+    let written = vec![Written { tokens: vec![8].into(), outcome: Outcome::Stop }];
+    let (stop, logit_bias) = (vec!["end".to_owned()], vec![(5, 1.0)]);
+    Run { prompt: vec![1, 2, 3, 4, 5].into(), sampling, stop, logit_bias, constrained: false, written }
 }
 
 pub(crate) fn header(peer: &Trusted, id: u64) -> RequestHeader {
