@@ -3,9 +3,10 @@
 use crate::Guest;
 use crate::chat::{self, ChatRequest, Refusal};
 use crate::openai::Voice;
+use crate::serving::Serving;
 use crate::sink::Sink;
 use cocoon_engine::{
-    Answer as EngineAnswer, Event, Finish, GenerateError, Params, Payer, Request, Salt,
+    Answer as EngineAnswer, Engine, Event, Finish, GenerateError, Params, Payer, Request, Salt,
     Sampling as EngineSampling, SubmitError, TemplateError,
 };
 use cocoon_protocol::http::{ApiError, code};
@@ -21,10 +22,13 @@ use zeroize::Zeroizing;
 /// Answers one request; all that is said goes through `sink`, sealed. `payer` is the host's word for who shares this
 /// worker evenly, and nothing else.
 pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink: Sink) {
+    if let Serving::Child(child) = &guest.engine {
+        return crate::child::answer(&guest, child, opened, sink).await;
+    }
     let Opened { header, endpoint: Endpoint::ChatCompletions, prompt, answer } = opened;
     let came_ms = now_ms();
     let seed = u64::from_le_bytes(random());
-    let out = Out { guest: &guest, sealer: answer, sink, usage: Usage::default(), shown: 0 };
+    let out = Out::new(&guest, answer, sink);
     let planned = {
         // Templates and tokenizers take their time with a long prompt: not on a thread that serves others.
         let (guest, header) = (guest.clone(), header.clone());
@@ -80,13 +84,14 @@ impl Plan {
         }
         let request = chat::parse(prompt.expose(), seed)?;
         drop(prompt);
-        let model = guest.engine.model();
+        let engine = guest.engine.embedded().expect("children are asked elsewhere");
+        let model = engine.model();
         let text =
             Zeroizing::new(model.render_chat(&request.messages, true).map_err(|e| template_refusal(&e))?);
         let tokens = model.tokenizer().encode(&text, true);
-        let prompt_tokens = within_limits(guest, header, tokens.len())?;
+        let prompt_tokens = within_limits(engine, header, tokens.len())?;
         let ChatRequest { stream, include_usage, sampling, stop, logit_bias, cache_salt, .. } = request;
-        let room = u32::try_from(guest.engine.max_context() - tokens.len()).unwrap_or(u32::MAX);
+        let room = u32::try_from(engine.max_context() - tokens.len()).unwrap_or(u32::MAX);
         let asked = request.max_tokens.unwrap_or(u32::MAX);
         let max_tokens = asked.min(header.budget.completion_tokens).min(room);
         let params =
@@ -110,7 +115,8 @@ impl Plan {
         };
         let mut content = Zeroizing::new(String::new());
         let mut started_ms = came_ms;
-        let course = match guest.engine.submit(request) {
+        let engine = guest.engine.embedded().expect("children are asked elsewhere");
+        let course = match engine.submit(request) {
             Err(error) => Course::Refused(submit_refusal(&error)),
             Ok(mut answer) => match out.begun(&mut answer, prompt_tokens).await {
                 ControlFlow::Break(course) => course,
@@ -130,16 +136,30 @@ impl Plan {
 }
 
 /// What has been said, and how much it is worth.
-struct Out<'a> {
-    guest: &'a Guest,
+pub(crate) struct Out<'a> {
+    pub(crate) guest: &'a Guest,
     sealer: AnswerSealer,
     sink: Sink,
-    usage: Usage,
+    pub(crate) usage: Usage,
     /// Completion tokens in the last frame sent.
     shown: u32,
 }
 
+impl<'a> Out<'a> {
+    pub(crate) fn new(guest: &'a Guest, sealer: AnswerSealer, sink: Sink) -> Self {
+        Self { guest, sealer, sink, usage: Usage::default(), shown: 0 }
+    }
+}
+
 impl Out<'_> {
+    /// Resolves when the reader left or this worker ends.
+    pub(crate) async fn left(&self) {
+        tokio::select! {
+            () = self.sink.abandoned() => {}
+            () = self.guest.drained() => {}
+        }
+    }
+
     /// The engine's next event; `None` when the reader left or this worker ends, which cancels the answer when it is
     /// dropped.
     async fn next(&self, answer: &mut EngineAnswer) -> Option<Event> {
@@ -203,7 +223,7 @@ impl Out<'_> {
         Course::BrokenOff
     }
 
-    async fn emit(&mut self, event: AnswerEvent) -> ControlFlow<()> {
+    pub(crate) async fn emit(&mut self, event: AnswerEvent) -> ControlFlow<()> {
         match self.sealer.seal(&event, self.usage) {
             Ok(wire) => {
                 self.shown = self.usage.completion_tokens;
@@ -217,7 +237,7 @@ impl Out<'_> {
     }
 
     /// Shows the usage, when enough was used and nothing else has shown it.
-    async fn tick(&mut self) -> ControlFlow<()> {
+    pub(crate) async fn tick(&mut self) -> ControlFlow<()> {
         if self.usage.completion_tokens - self.shown < self.guest.config.tick_tokens {
             return ControlFlow::Continue(());
         }
@@ -225,7 +245,13 @@ impl Out<'_> {
     }
 
     /// The JSON that ends the answer.
-    async fn conclude(&mut self, stream: bool, voice: &Voice<'_>, finish: Finish, content: &str) -> Outcome {
+    pub(crate) async fn conclude(
+        &mut self,
+        stream: bool,
+        voice: &Voice<'_>,
+        finish: Finish,
+        content: &str,
+    ) -> Outcome {
         let (outcome, reason) = match finish {
             Finish::Stop => (Outcome::Stop, "stop"),
             Finish::Length => (Outcome::Length, "length"),
@@ -243,14 +269,19 @@ impl Out<'_> {
         if flow.is_break() { Outcome::Cancelled } else { outcome }
     }
 
-    async fn refuse(mut self, refusal: Refusal, sampling: Sampling, started_ms: u64) -> (Outcome, Usage) {
+    pub(crate) async fn refuse(
+        mut self,
+        refusal: Refusal,
+        sampling: Sampling,
+        started_ms: u64,
+    ) -> (Outcome, Usage) {
         let body = serde_json::to_vec(&refusal.error).expect("strings always encode");
         // Whether the reader is still there or not, the answer ends here.
         let _ = self.emit(AnswerEvent::Error { status: refusal.status, body: Answer::new(body) }).await;
         self.end(Outcome::Error, sampling, started_ms).await
     }
 
-    async fn end(self, outcome: Outcome, sampling: Sampling, started_ms: u64) -> (Outcome, Usage) {
+    pub(crate) async fn end(self, outcome: Outcome, sampling: Sampling, started_ms: u64) -> (Outcome, Usage) {
         let usage = self.usage;
         let ending = Ending { usage, started_ms, finished_ms: now_ms(), outcome, sampling };
         match self.sealer.finish(ending, &self.guest.receipt) {
@@ -266,8 +297,8 @@ pub(crate) fn preamble(opened: &Opened) -> Vec<u8> {
     opened.answer.preamble()
 }
 
-fn within_limits(guest: &Guest, header: &RequestHeader, tokens: usize) -> Result<u32, Refusal> {
-    let context = guest.engine.max_context();
+fn within_limits(engine: &Engine, header: &RequestHeader, tokens: usize) -> Result<u32, Refusal> {
+    let context = engine.max_context();
     if tokens >= context {
         let message =
             format!("the prompt has {tokens} tokens, the context holds {context}: shorten the prompt");
@@ -293,7 +324,7 @@ fn template_refusal(error: &TemplateError) -> Refusal {
     }
 }
 
-fn draining() -> Refusal {
+pub(crate) fn draining() -> Refusal {
     Refusal { status: 503, error: ApiError::server("draining", "this worker ends; use another") }
 }
 
@@ -320,19 +351,19 @@ fn generate_refusal(error: &GenerateError) -> Refusal {
     }
 }
 
-fn recorded(sampling: &EngineSampling, max_tokens: u32) -> Sampling {
+pub(crate) fn recorded(sampling: &EngineSampling, max_tokens: u32) -> Sampling {
     let EngineSampling { temperature, top_p, repetition_penalty, seed, .. } = *sampling;
     Sampling { seed, temperature, top_p, repetition_penalty, max_tokens }
 }
 
-fn random() -> [u8; 8] {
+pub(crate) fn random() -> [u8; 8] {
     use ring::rand::SecureRandom;
     let mut bytes = [0; 8];
     ring::rand::SystemRandom::new().fill(&mut bytes).expect("the system has a random generator");
     bytes
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

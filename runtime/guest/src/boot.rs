@@ -1,6 +1,7 @@
 //! Boot: read, measure, load, make keys.
 
-use crate::{Config, ConfigError, Gpus, Tee, TeeError};
+use crate::serving::Serving;
+use crate::{Config, ConfigError, EngineConfig, Gpus, Tee, TeeError};
 use cocoon_engine::{Engine, EngineOptions, Model};
 use cocoon_protocol::{ReceiptKey, ReplayGuard, SealKey};
 use ring::digest::{Context, SHA256, SHA384, digest};
@@ -88,6 +89,9 @@ pub enum BootError {
         /// The file that says what was measured.
         path: PathBuf,
     },
+    /// A VM's service can start no process, and its image holds no such server.
+    #[error("{CONFIG} asks for a child as the engine, which a booted image cannot start: leave [engine] out")]
+    ChildInVm,
     /// The TEE does not do its part.
     #[error(transparent)]
     Tee(#[from] TeeError),
@@ -96,7 +100,7 @@ pub enum BootError {
 /// A booted guest: measured, with its keys. It serves nobody before it has made evidence.
 pub struct Guest {
     pub(crate) config: Config,
-    pub(crate) engine: Engine,
+    pub(crate) engine: Serving,
     pub(crate) tee: Box<dyn Tee>,
     pub(crate) gpus: Box<dyn Gpus>,
     pub(crate) seal: SealKey,
@@ -141,7 +145,15 @@ pub fn boot(
         measure(tee.as_ref(), &[&bytes])?;
     }
     let config = Config::parse(&bytes).map_err(|source| BootError::Config { path: config_path, source })?;
-    let engine = load(&folder.join(MODEL), &config, tee.as_ref())?;
+    let engine = match &config.engine {
+        None => Serving::Embedded(Arc::new(load(&folder.join(MODEL), &config, tee.as_ref())?)),
+        Some(EngineConfig::Child(_)) if folder.join(MEASURED).exists() => return Err(BootError::ChildInVm),
+        Some(EngineConfig::Child(child)) => {
+            let path = folder.join(MODEL);
+            drop(measured_weights(&path, &config, tee.as_ref())?);
+            Serving::child(child.clone(), path, config.max_running)
+        }
+    };
     let configuration = sha256(&[&bytes]);
     let admitted = config.max_running + config.max_queued;
     Ok(Guest {
@@ -166,6 +178,15 @@ pub fn boot(
 
 /// Reads the model once; the bytes that are hashed are the bytes that run.
 fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Engine, BootError> {
+    let bytes = measured_weights(path, config, tee)?;
+    let model =
+        Model::from_bytes(bytes).map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
+    let options = engine_options(config, &model);
+    Ok(Engine::new(Arc::new(model), options))
+}
+
+/// The model's bytes: those that the configuration names, and in the register.
+fn measured_weights(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Vec<u8>, BootError> {
     let bytes = match config.model.bytes {
         Some(length) => read_exactly(path, length)?,
         None => read_limited(path, MAX_MODEL)?,
@@ -176,10 +197,7 @@ fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Engine, BootError
         return Err(BootError::WrongWeights { path: path.to_path_buf(), expected, got });
     }
     measure(tee, &[WEIGHTS_DOMAIN, &weights])?;
-    let model =
-        Model::from_bytes(bytes).map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
-    let options = engine_options(config, &model);
-    Ok(Engine::new(Arc::new(model), options))
+    Ok(bytes)
 }
 
 /// The engine keeps to the configuration's limits. How many requests are here is limited at the door, before they are
