@@ -1,9 +1,12 @@
 //! The guest as a process: started as a host starts it, spoken to over its sockets.
 
+mod child;
 mod common;
 mod fuzz_decoders;
 mod http;
 mod journey;
 mod load;
 mod refusals;
+#[path = "../../../supervisor/tests/stand_in/server.rs"]
+mod stand_in;
 mod vm;

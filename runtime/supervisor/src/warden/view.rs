@@ -29,11 +29,6 @@ const DATA: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 pub(super) fn enter(spec: &Spec) -> Result<(), String> {
     refuse_swap()?;
     let hidden = hidden(spec).map_err(reason("the run folder"))?;
-    let model = spec.model.as_ref().map(|path| {
-        open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| format!("the model {}: {error}", path.display()))
-    });
-    let model = model.transpose()?;
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
     let mut own = UnshareFlags::NEWNS
         | UnshareFlags::NEWNET
@@ -47,7 +42,7 @@ pub(super) fn enter(spec: &Spec) -> Result<(), String> {
     if spec.mapped {
         map_user(user, group).map_err(reason("the map of users"))?;
     }
-    mount_all(spec, model.as_ref(), &hidden).map_err(|(what, error)| format!("{what}: {error}; {REMEDY}"))?;
+    mount_all(spec, &hidden).map_err(|(what, error)| format!("{what}: {error}; {REMEDY}"))?;
     if spec.port.is_some() {
         loopback_up().map_err(reason("the loopback interface"))?;
     }
@@ -76,10 +71,13 @@ fn hidden(spec: &Spec) -> io::Result<Vec<PathBuf>> {
 
 type Step<T = ()> = Result<T, (&'static str, io::Error)>;
 
-fn mount_all(spec: &Spec, model: Option<&OwnedFd>, hidden: &[PathBuf]) -> Step {
+fn mount_all(spec: &Spec, hidden: &[PathBuf]) -> Step {
     let step = |what| move |error: rustix::io::Errno| (what, io::Error::from(error));
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(step("private mounts"))?;
+    // Opened in this view, of which it shall be a part, and before anything lies over it.
+    let opened = |path: &PathBuf| open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let model = spec.model.as_ref().map(opened).transpose().map_err(step("the model"))?;
     read_only("/", true).map_err(|error| ("a read-only view", error))?;
     for folder in hidden {
         let flags = DATA | MountFlags::NOEXEC | MountFlags::RDONLY;
@@ -89,7 +87,7 @@ fn mount_all(spec: &Spec, model: Option<&OwnedFd>, hidden: &[PathBuf]) -> Step {
     let options = format!("mode=0700,uid={user},gid={user},size={}", spec.scratch);
     let options = CString::new(options).expect("numbers hold no NUL");
     mount("tmpfs", SCRATCH, "tmpfs", DATA, &*options).map_err(step(SCRATCH))?;
-    let Some(model) = model else { return Ok(()) };
+    let Some(model) = &model else { return Ok(()) };
     let folder =
         FileType::from_raw_mode(fstat(model).map_err(step("the model"))?.st_mode) == FileType::Directory;
     let target = if folder {
