@@ -22,7 +22,12 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("cocoon-protocol", "runtime/protocol", &["cocoon-attestation"]),
     ("cocoon-reference", "runtime/reference", &["cocoon-attestation", "cocoon-contracts"]),
     ("cocoon-engine", "runtime/engine", &["cocoon-kernels"]),
-    ("cocoon-guest", "runtime/guest", &["cocoon-attestation", "cocoon-protocol", "cocoon-engine"]),
+    ("cocoon-supervisor", "runtime/supervisor", &[]),
+    (
+        "cocoon-guest",
+        "runtime/guest",
+        &["cocoon-attestation", "cocoon-protocol", "cocoon-engine", "cocoon-supervisor"],
+    ),
     ("cocoon-accounts", "runtime/accounts", &["cocoon-chain", "cocoon-contracts", "cocoon-protocol"]),
     ("cocoon-accounts-postgres", "runtime/accounts/postgres", &["cocoon-accounts", "cocoon-contracts"]),
     (

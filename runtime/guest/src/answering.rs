@@ -3,15 +3,16 @@
 use crate::Guest;
 use crate::openai::{self, Asked, Call, EmbeddingsRequest, Naming, Refusal, Said, Voice};
 use crate::record::Record;
+use crate::serving::Serving;
 use crate::sink::Sink;
 use cocoon_engine::{
-    Answer as EngineAnswer, Event, Finish, GenerateError, Params, Payer, Request, Salt, SubmitError,
+    Answer as EngineAnswer, Engine, Event, Finish, GenerateError, Params, Payer, Request, Salt, SubmitError,
     TemplateError,
 };
 use cocoon_protocol::http::code;
 use cocoon_protocol::{
-    Answer, AnswerEvent, AnswerSealer, Ending, Endpoint, MAX_EVENT, Opened, Outcome, Prompt, RequestHeader,
-    Usage,
+    Answer, AnswerEvent, AnswerSealer, Ending, Endpoint, EngineId, MAX_EVENT, Opened, Outcome, Prompt,
+    RequestHeader, Usage,
 };
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -22,10 +23,13 @@ use zeroize::Zeroizing;
 /// Answers one request; all that is said goes through `sink`, sealed. `payer` is the host's word for who shares this
 /// worker evenly, and nothing else.
 pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink: Sink) {
+    if let Serving::Child(child) = &guest.engine {
+        return crate::child::answer(&guest, child, opened, sink).await;
+    }
     let Opened { header, endpoint, prompt, answer } = opened;
     let came_ms = now_ms();
     let seed = u64::from_le_bytes(random());
-    let out = Out { guest: &guest, sealer: answer, sink, usage: Usage::default(), shown: 0, record: None };
+    let out = Out::new(&guest, answer, sink, crate::record::engine());
     let planned = {
         // Templates and tokenizers take their time with a long prompt: not on a thread that serves others.
         let (guest, header) = (guest.clone(), header.clone());
@@ -116,17 +120,18 @@ enum Course {
 
 impl Plan {
     fn make(guest: &Guest, header: &RequestHeader, mut call: Call, asked: &Asking) -> Result<Self, Refusal> {
+        let engine = embedded(guest);
         let prompts: Vec<Zeroizing<Vec<u32>>> =
-            call.prompts.iter().map(|prompt| tokens(guest, prompt)).collect::<Result<_, _>>()?;
-        let prompt_tokens = within_limits(guest, header, &prompts)?;
-        let max_tokens = max_tokens(guest, header, &call, &prompts)?;
+            call.prompts.iter().map(|prompt| tokens(engine, prompt)).collect::<Result<_, _>>()?;
+        let prompt_tokens = within_limits(engine, header, &prompts)?;
+        let max_tokens = max_tokens(engine, header, &call, &prompts)?;
         let naming = Naming {
             id: hex::encode(header.request_id),
             created: asked.came_ms / 1000,
             model: guest.config.model.name.clone(),
             fingerprint: guest.fingerprint.clone(),
         };
-        let voice = call.voice(naming, guest.engine.model());
+        let voice = call.voice(naming, Some(engine.model()));
         let Call { options, logprobs, format, tools, .. } = call;
         let salt = options.cache_salt.as_ref().map(|secret| Salt::new(secret.as_bytes()));
         let params = Params {
@@ -139,7 +144,7 @@ impl Plan {
         };
         let choices = options.choices;
         let request = |prompt: Zeroizing<Vec<u32>>| {
-            let model = guest.engine.model();
+            let model = engine.model();
             let constraints = guest.grammars.constraints(model, &format, tools.as_ref(), choices)?;
             let request = Request::new(prompt.to_vec(), params.clone());
             let request = request.with_payer(asked.payer).with_choices(choices).with_constraints(constraints);
@@ -160,7 +165,7 @@ impl Plan {
             _ => None,
         };
         let submitted: Result<Vec<_>, _> =
-            requests.into_iter().map(|request| out.guest.engine.submit(request)).collect();
+            requests.into_iter().map(|request| embedded(out.guest).submit(request)).collect();
         let answers = match submitted {
             Ok(answers) => Answers { answers, choices, prompt_tokens, next: 0 },
             Err(error) => return out.refuse(submit_refusal(&error), came_ms).await,
@@ -209,15 +214,17 @@ impl Answers {
 }
 
 /// What has been said, and how much it is worth.
-struct Out<'a> {
-    guest: &'a Guest,
+pub(crate) struct Out<'a> {
+    pub(crate) guest: &'a Guest,
     sealer: AnswerSealer,
     sink: Sink,
-    usage: Usage,
+    pub(crate) usage: Usage,
     /// Completion tokens in the last frame sent.
     shown: u32,
     /// What the engine was asked and what it wrote, for the receipt's opening.
     record: Option<Record>,
+    /// What answers.
+    engine: EngineId,
 }
 
 /// What the engine's next event is, seen from the reader's side.
@@ -228,13 +235,26 @@ enum Next {
     Gone,
 }
 
+impl<'a> Out<'a> {
+    pub(crate) fn new(guest: &'a Guest, sealer: AnswerSealer, sink: Sink, engine: EngineId) -> Self {
+        Self { guest, sealer, sink, usage: Usage::default(), shown: 0, record: None, engine }
+    }
+}
+
 impl Out<'_> {
+    /// Resolves when the reader left or this worker ends.
+    pub(crate) async fn left(&self) {
+        tokio::select! {
+            () = self.sink.abandoned() => {}
+            () = self.guest.drained() => {}
+        }
+    }
+
     /// The next event. Where the reader is gone, what is not finished is cancelled when it is dropped.
     async fn next(&mut self, answers: &mut Answers) -> Next {
         let next = tokio::select! {
             biased;
-            () = self.sink.abandoned() => Next::Gone,
-            () = self.guest.drained() => Next::Gone,
+            () = self.left() => Next::Gone,
             event = std::future::poll_fn(|context| answers.poll_next(context)) => match event {
                 Some((prompt, event)) => Next::Event(prompt, event),
                 None => Next::Finished,
@@ -298,7 +318,7 @@ impl Out<'_> {
     }
 
     /// Seals what there is to say; where there is nothing, shows the usage once enough was used.
-    async fn tell(&mut self, said: Vec<Answer>) -> ControlFlow<()> {
+    pub(crate) async fn tell(&mut self, said: Vec<Answer>) -> ControlFlow<()> {
         if said.is_empty() {
             return self.tick().await;
         }
@@ -310,7 +330,7 @@ impl Out<'_> {
         ControlFlow::Continue(())
     }
 
-    async fn emit(&mut self, event: AnswerEvent) -> ControlFlow<()> {
+    pub(crate) async fn emit(&mut self, event: AnswerEvent) -> ControlFlow<()> {
         match self.sealer.seal(&event, self.usage) {
             Ok(wire) => {
                 self.shown = self.usage.completion_tokens;
@@ -340,7 +360,7 @@ impl Out<'_> {
         self.end(outcome, started_ms).await
     }
 
-    async fn refuse(mut self, refusal: Refusal, started_ms: u64) -> (Outcome, Usage) {
+    pub(crate) async fn refuse(mut self, refusal: Refusal, started_ms: u64) -> (Outcome, Usage) {
         let body = serde_json::to_vec(&refusal.error).expect("strings always encode");
         // Whether the reader is still there or not, the answer ends here.
         let _ = self.emit(AnswerEvent::Error { status: refusal.status, body: Answer::new(body) }).await;
@@ -348,11 +368,10 @@ impl Out<'_> {
         self.end(Outcome::Error, started_ms).await
     }
 
-    async fn end(self, outcome: Outcome, started_ms: u64) -> (Outcome, Usage) {
+    pub(crate) async fn end(self, outcome: Outcome, started_ms: u64) -> (Outcome, Usage) {
         let usage = self.usage;
         let run = self.record.filter(|_| usage.prompt_tokens > 0).map(Record::finish);
-        let engine = crate::record::engine();
-        let ending = Ending { usage, started_ms, finished_ms: now_ms(), outcome, engine, run };
+        let ending = Ending { usage, started_ms, finished_ms: now_ms(), outcome, engine: self.engine, run };
         match self.sealer.finish(ending, &self.guest.receipt) {
             Ok(wire) => drop(self.sink.send(wire).await),
             Err(error) => tracing::error!(%error, "the answer could not be ended"),
@@ -366,9 +385,14 @@ pub(crate) fn preamble(opened: &Opened) -> Vec<u8> {
     opened.answer.preamble()
 }
 
+/// The engine that is built in: a child's answers have left long before.
+fn embedded(guest: &Guest) -> &Engine {
+    guest.engine.embedded().expect("a child is asked elsewhere")
+}
+
 /// The tokens that an answer goes on from.
-fn tokens(guest: &Guest, prompt: &openai::Prompt) -> Result<Zeroizing<Vec<u32>>, Refusal> {
-    let model = guest.engine.model();
+fn tokens(engine: &Engine, prompt: &openai::Prompt) -> Result<Zeroizing<Vec<u32>>, Refusal> {
+    let model = engine.model();
     let tokenizer = model.tokenizer();
     Ok(Zeroizing::new(match prompt {
         openai::Prompt::Chat(messages) => {
@@ -384,11 +408,11 @@ fn tokens(guest: &Guest, prompt: &openai::Prompt) -> Result<Zeroizing<Vec<u32>>,
 
 /// Tokens of each prompt: each fits the context, and all together the budget.
 fn within_limits(
-    guest: &Guest,
+    engine: &Engine,
     header: &RequestHeader,
     prompts: &[Zeroizing<Vec<u32>>],
 ) -> Result<Vec<u32>, Refusal> {
-    let context = guest.engine.max_context();
+    let context = engine.max_context();
     if let Some(long) = prompts.iter().map(|prompt| prompt.len()).find(|tokens| *tokens >= context) {
         let message =
             format!("the prompt has {long} tokens, the context holds {context}: shorten the prompt");
@@ -411,7 +435,7 @@ fn within_budget(header: &RequestHeader, tokens: usize) -> Result<(), Refusal> {
 
 /// Most tokens of each answer: what was asked for, an even share of the budget, what fits the context.
 fn max_tokens(
-    guest: &Guest,
+    engine: &Engine,
     header: &RequestHeader,
     call: &Call,
     prompts: &[Zeroizing<Vec<u32>>],
@@ -425,7 +449,7 @@ fn max_tokens(
         return Err(Refusal::new(400, "budget_exceeded", message));
     }
     let longest = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
-    let room = u32::try_from(guest.engine.max_context() - longest).unwrap_or(u32::MAX);
+    let room = u32::try_from(engine.max_context() - longest).unwrap_or(u32::MAX);
     let tokens = call.max_tokens.unwrap_or(u32::MAX).min(share).min(room);
     if call.likelihood_bytes(answers, tokens) > MAX_EVENT {
         let message = "the logprobs of so many tokens do not fit one piece of an answer: stream it, lower the limit of \
@@ -444,7 +468,7 @@ fn template_refusal(error: &TemplateError) -> Refusal {
     }
 }
 
-fn draining() -> Refusal {
+pub(crate) fn draining() -> Refusal {
     Refusal::server(503, "draining", "this worker ends; use another")
 }
 
@@ -465,14 +489,14 @@ fn generate_refusal(error: &GenerateError) -> Refusal {
     }
 }
 
-fn random() -> [u8; 8] {
+pub(crate) fn random() -> [u8; 8] {
     use ring::rand::SecureRandom;
     let mut bytes = [0; 8];
     ring::rand::SystemRandom::new().fill(&mut bytes).expect("the system has a random generator");
     bytes
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

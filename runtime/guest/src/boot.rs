@@ -1,6 +1,7 @@
 //! Boot: read, measure, load, make keys.
 
-use crate::{Config, ConfigError, Gpus, Tee, TeeError};
+use crate::serving::Serving;
+use crate::{Config, ConfigError, EngineConfig, Gpus, Tee, TeeError};
 use cocoon_engine::{Engine, EngineOptions, Model};
 use cocoon_protocol::{ReceiptKey, ReplayGuard, SealKey};
 use ring::digest::{Context, SHA256, SHA384, digest};
@@ -88,6 +89,9 @@ pub enum BootError {
         /// The file that says what was measured.
         path: PathBuf,
     },
+    /// A VM's service can start no process, and its image holds no such server.
+    #[error("{CONFIG} asks for a child as the engine, which a booted image cannot start: leave [engine] out")]
+    ChildInVm,
     /// The TEE does not do its part.
     #[error(transparent)]
     Tee(#[from] TeeError),
@@ -96,7 +100,7 @@ pub enum BootError {
 /// A booted guest: measured, with its keys. It serves nobody before it has made evidence.
 pub struct Guest {
     pub(crate) config: Config,
-    pub(crate) engine: Engine,
+    pub(crate) engine: Serving,
     pub(crate) grammars: crate::grammar::Grammars,
     /// What makes vectors of texts, where the model is one that does.
     pub(crate) vectors: Option<Box<dyn crate::openai::Vectors>>,
@@ -144,7 +148,15 @@ pub fn boot(
         measure(tee.as_ref(), &[&bytes])?;
     }
     let config = Config::parse(&bytes).map_err(|source| BootError::Config { path: config_path, source })?;
-    let engine = load(&folder.join(MODEL), &config, tee.as_ref())?;
+    let engine = match &config.engine {
+        None => Serving::Embedded(Arc::new(load(&folder.join(MODEL), &config, tee.as_ref())?)),
+        Some(EngineConfig::Child(_)) if folder.join(MEASURED).exists() => return Err(BootError::ChildInVm),
+        Some(EngineConfig::Child(child)) => {
+            let path = folder.join(MODEL);
+            drop(measured_weights(&path, &config, tee.as_ref())?);
+            Serving::child(child.clone(), path, config.max_running)
+        }
+    };
     let configuration = sha256(&[&bytes]);
     let admitted = config.max_running + config.max_queued;
     Ok(Guest {
@@ -171,6 +183,15 @@ pub fn boot(
 
 /// Reads the model once; the bytes that are hashed are the bytes that run.
 fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Engine, BootError> {
+    let bytes = measured_weights(path, config, tee)?;
+    let model =
+        Model::from_bytes(bytes).map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
+    let options = engine_options(config, &model);
+    Ok(Engine::new(Arc::new(model), options))
+}
+
+/// The model's bytes: those that the configuration names, and in the register.
+fn measured_weights(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Vec<u8>, BootError> {
     let bytes = match config.model.bytes {
         Some(length) => read_exactly(path, length)?,
         None => read_limited(path, MAX_MODEL)?,
@@ -181,10 +202,7 @@ fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Engine, BootError
         return Err(BootError::WrongWeights { path: path.to_path_buf(), expected, got });
     }
     measure(tee, &[WEIGHTS_DOMAIN, &weights])?;
-    let model =
-        Model::from_bytes(bytes).map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
-    let options = engine_options(config, &model);
-    Ok(Engine::new(Arc::new(model), options))
+    Ok(bytes)
 }
 
 /// The engine keeps to the configuration's limits. How many requests are here is limited at the door, before they are
@@ -274,7 +292,12 @@ fn read_exactly(path: &Path, length: u64) -> Result<Vec<u8>, BootError> {
 /// # Errors
 /// If the file cannot be read.
 pub fn executable_digest() -> std::io::Result<[u8; 32]> {
-    let mut file = std::fs::File::open("/proc/self/exe")?;
+    file_digest(Path::new("/proc/self/exe"))
+}
+
+/// SHA-256 of a file, of any length.
+pub(crate) fn file_digest(path: &Path) -> std::io::Result<[u8; 32]> {
+    let mut file = std::fs::File::open(path)?;
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; 1 << 20];
     loop {

@@ -1,5 +1,6 @@
 //! `config.toml`: all that may be configured, and all of it measured.
 
+use cocoon_supervisor::ChildConfig;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -47,6 +48,17 @@ pub struct Config {
     pub cache_bytes: Option<u64>,
     /// The one model.
     pub model: ModelConfig,
+    /// What answers; without it the engine that is built in.
+    #[serde(default)]
+    pub engine: Option<EngineConfig>,
+}
+
+/// What answers, where it is not the engine that is built in.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EngineConfig {
+    /// Another inference server, as a supervised child.
+    Child(ChildConfig),
 }
 
 /// The model, by name and by content.
@@ -75,6 +87,9 @@ pub enum ConfigError {
     /// Not TOML of these fields.
     #[error("{0}")]
     Toml(String),
+    /// The child's part breaks a rule.
+    #[error(transparent)]
+    Child(#[from] cocoon_supervisor::ConfigError),
     /// A value is out of its range.
     #[error("{field} must be from {least} to {most}, not {got}")]
     Range {
@@ -114,6 +129,9 @@ impl Config {
                 return Err(ConfigError::Range { field, least, most, got });
             }
         }
+        if let Some(EngineConfig::Child(child)) = &config.engine {
+            child.check()?;
+        }
         Ok(config)
     }
 }
@@ -146,6 +164,26 @@ mod tests {
     fn the_good_configuration_is_read() {
         let config = Config::parse(text().as_bytes()).expect("good");
         assert_eq!((config.network, config.model.weights), (-3, [0xab; 32]));
+    }
+
+    const CHILD: &str = "[engine]\nkind = \"child\"\nargv = [\"/opt/serve\"]\naddress = \"unix:/dev/shm/child.sock\"\n\
+                         dialect = \"vllm\"\n[engine.canary]\nprompt = \"Say hello.\"\n";
+
+    #[test]
+    fn a_child_may_be_configured_within_its_rules() {
+        let text = text() + CHILD;
+        let config = Config::parse(text.as_bytes()).expect("good");
+        assert!(matches!(config.engine, Some(EngineConfig::Child(child)) if child.argv == ["/opt/serve"]));
+        for (good, bad) in [
+            ("\"child\"", "\"parent\""),
+            ("\"/opt/serve\"", "\"serve\""),
+            ("\"/opt/serve\"", "\"/opt/serve\", \"--trust-remote-code\""),
+            ("dialect", "shell = true\ndialect"),
+        ] {
+            let changed = text.replacen(good, bad, 1);
+            assert_ne!(changed, text);
+            assert!(Config::parse(changed.as_bytes()).is_err(), "{bad} was accepted");
+        }
     }
 
     #[test]

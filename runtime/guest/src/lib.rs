@@ -18,6 +18,7 @@
 
 mod answering;
 mod boot;
+mod child;
 mod config;
 mod door;
 mod evidence;
@@ -26,6 +27,7 @@ mod grammar;
 mod openai;
 mod record;
 mod server;
+mod serving;
 mod sink;
 mod tee;
 
@@ -33,7 +35,8 @@ pub use boot::{
     BootError, CONFIG, EVENT_LOG, GUEST_SOCKET, Guest, MAX_MODEL, MEASURED, MODEL, TEE_SOCKET, boot,
     executable_digest,
 };
-pub use config::{Config, ConfigError, MAX_CONFIG, ModelConfig};
+pub use cocoon_supervisor::take_over;
+pub use config::{Config, ConfigError, EngineConfig, MAX_CONFIG, ModelConfig};
 pub use door::Door;
 pub use evidence::AttestError;
 pub use gpu::{GpuError, GpuEvidence, Gpus, MAX_GPUS, NoGpus, Nvidia};

@@ -22,6 +22,10 @@ type Hardware = (Box<dyn Tee>, Box<dyn Gpus>);
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
+    // Started by a guest as the keeper of its child, under another name.
+    if let Some(code) = cocoon_guest::take_over() {
+        return code;
+    }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
@@ -104,6 +108,7 @@ fn confine() -> Result<(), Failure> {
 }
 
 async fn run(guest: Arc<Guest>) -> Result<(), Failure> {
+    guest.start_engine().await?;
     let handed = Door::handed_over()?;
     // A socket for standard input comes from PID 1, which outlives this service: there is no lifeline to watch.
     let (door, lifeline) = match handed {

@@ -47,7 +47,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (drained, draining) = tokio::sync::oneshot::channel();
-    let stopping = guest.clone();
+    let (stopping, engine) = (guest.clone(), guest.engine.clone());
     let signal = async move {
         tokio::select! {
             () = shutdown => {}
@@ -64,9 +64,14 @@ pub async fn serve(
             Err(_) => std::future::pending().await,
         }
     };
+    let ended = async {
+        engine.dead().await;
+        Err(io::Error::other("the engine failed too often; its guest ends with it"))
+    };
     tokio::select! {
         result = server => result,
         () = overdue => Ok(()),
+        result = ended => result,
     }
 }
 
@@ -88,7 +93,7 @@ fn failure(status: StatusCode, error: ApiError) -> Response {
 
 async fn health(State(guest): State<Arc<Guest>>) -> Json<GuestHealth> {
     let config = &guest.config;
-    let running = guest.engine.status().running;
+    let running = guest.engine.running();
     let here = config.max_running + config.max_queued - guest.admitted.available_permits();
     let state = match (guest.is_draining(), guest.attested.load(Ordering::Relaxed)) {
         (true, _) => GuestState::Draining,
@@ -157,6 +162,10 @@ async fn attest(State(guest): State<Arc<Guest>>, request: Request) -> Response {
 async fn answers(State(guest): State<Arc<Guest>>, request: Request) -> Response {
     if guest.is_draining() {
         let error = ApiError::server("draining", "this guest ends; use another");
+        return failure(StatusCode::SERVICE_UNAVAILABLE, error);
+    }
+    if !guest.engine.is_ready() {
+        let error = ApiError::server(code::BUSY, "the engine is started again; try again, or another worker");
         return failure(StatusCode::SERVICE_UNAVAILABLE, error);
     }
     let payer = payer(&request);

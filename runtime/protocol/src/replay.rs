@@ -39,6 +39,11 @@ impl ReplayGuard {
         current.push_back(Issued { statement, taken: HashSet::new() });
     }
 
+    /// No request under any statement so far is taken: what they speak of has changed.
+    pub fn forget(&self) {
+        self.lock().clear();
+    }
+
     /// Whether requests under this statement are taken at all.
     pub fn is_current(&self, statement: &[u8; 32]) -> bool {
         self.lock().iter().any(|issued| issued.statement == *statement)
@@ -68,6 +73,14 @@ impl ReplayGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statements_that_are_forgotten_take_nothing() {
+        let guard = ReplayGuard::new(2, 10);
+        guard.issue([1; 32]);
+        guard.forget();
+        assert!(!guard.is_current(&[1; 32]) && guard.take(&[1; 32], [1; 16]).is_err());
+    }
 
     #[test]
     fn a_request_id_is_taken_once_per_statement() {

@@ -62,8 +62,8 @@ impl CompletionsVoice {
 
     /// Notes how likely a token was.
     fn note(&mut self, said: &Said<'_>) {
-        let Some((token, likely)) = said.token else { return };
-        let tokenizer = self.told.model.tokenizer();
+        let (Some((token, likely)), Some(model)) = (said.token, &self.told.model) else { return };
+        let tokenizer = model.tokenizer();
         let text = logprobs::text(tokenizer, token);
         let top: Map<String, Value> = likely
             .top

@@ -109,10 +109,10 @@ impl Call {
     }
 
     /// Whoever tells the answer.
-    pub(crate) fn voice(&mut self, naming: Naming, model: &Arc<Model>) -> Box<dyn Voice> {
+    pub(crate) fn voice(&mut self, naming: Naming, model: Option<&Arc<Model>>) -> Box<dyn Voice> {
         let told = voice::Told {
             naming,
-            model: Arc::clone(model),
+            model: model.cloned(),
             stream: self.options.stream,
             include_usage: self.options.include_usage,
             choices: self.options.choices * self.prompts.len() as u32,
@@ -122,7 +122,10 @@ impl Call {
         match std::mem::replace(&mut self.style, Style::Chat) {
             Style::Chat => Box::new(chat_voice::ChatVoice::new(told)),
             Style::Completion { echo } => {
-                let texts = if echo { self.echoed(model) } else { Vec::new() };
+                let texts = match model {
+                    Some(model) if echo => self.echoed(model),
+                    _ => Vec::new(),
+                };
                 Box::new(completions_voice::CompletionsVoice::new(told, texts))
             }
             Style::Response(echo) => Box::new(responses_voice::ResponsesVoice::new(told, echo)),

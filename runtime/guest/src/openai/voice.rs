@@ -41,7 +41,8 @@ pub(crate) trait Voice: Send {
 /// What a voice is made of.
 pub(super) struct Told {
     pub(super) naming: Naming,
-    pub(super) model: Arc<Model>,
+    /// Absent where another engine writes: it tells no logprobs.
+    pub(super) model: Option<Arc<Model>>,
     pub(super) stream: bool,
     pub(super) include_usage: bool,
     pub(super) choices: u32,
@@ -52,7 +53,7 @@ pub(super) struct Told {
 impl Told {
     /// How likely a token was, in the shape of chat completions and responses.
     pub(super) fn likelihood(&self, token: u32, likely: &Logprobs) -> Value {
-        logprobs::of(self.model.tokenizer(), token, likely)
+        self.model.as_ref().map_or(Value::Null, |model| logprobs::of(model.tokenizer(), token, likely))
     }
 }
 

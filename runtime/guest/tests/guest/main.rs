@@ -1,5 +1,6 @@
 //! The guest as a process: started as a host starts it, spoken to over its sockets.
 
+mod child;
 mod common;
 mod endpoints;
 mod fuzz_decoders;
@@ -7,4 +8,6 @@ mod http;
 mod journey;
 mod load;
 mod refusals;
+#[path = "../../../supervisor/tests/stand_in/server.rs"]
+mod stand_in;
 mod vm;
