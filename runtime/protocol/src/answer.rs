@@ -15,6 +15,7 @@ const END_FRAMES: u32 = ((32 + MAX_OPENING) / (MAX_PAYLOAD - 1) + 1) as u32;
 pub(crate) const MAGIC: &[u8; 4] = b"CAN1";
 
 /// What one or more sealed frames carry. No `Debug`: it holds plaintext.
+#[expect(clippy::large_enum_variant, reason = "one at a time is there, and it ends the answer")]
 pub enum AnswerEvent {
     /// OpenAI JSON: one `chat.completion.chunk` when streaming, else the whole `chat.completion`.
     Chunk(Answer),

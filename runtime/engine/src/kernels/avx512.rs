@@ -177,12 +177,13 @@ fn quantise_here(floats: &[f32], blocks: &mut [Block]) {
             let rounded = _mm512_add_ps(_mm512_mul_ps(part, factor), round);
             _mm512_cvtepi32_epi8(_mm512_castps_si512(rounded))
         });
-        let sum = _mm512_add_epi32(_mm512_cvtepi8_epi32(bytes[0]), _mm512_cvtepi8_epi32(bytes[1]));
+        let sums = bytes.map(|bytes| _mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(bytes)));
         #[expect(unsafe_code, reason = "SIMD")]
         // SAFETY: two vectors of four words are an array of eight.
         let words: [i32; 8] = unsafe { std::mem::transmute(bytes) };
         block.words = words;
-        block.sum = _mm512_reduce_add_epi32(sum);
+        block.first = sums[0];
+        block.sum = sums[0] + sums[1];
         block.scale = largest / 127.0;
         block.offset = block.scale * block.sum as f32;
     }

@@ -72,8 +72,8 @@ impl Bits {
     }
 }
 
-/// The tiny model with output weights of their own, equal to the embedding, of which the row of one token is not a
-/// number: so only what reads that token meets it.
+/// The tiny model with output weights of their own, and weights that make nonsense of one token alone: so only what reads
+/// that token meets it.
 pub(crate) fn untied(poisoned: u32) -> Vec<u8> {
     let bytes = tiny_bytes();
     let find = |name: &[u8]| {
@@ -103,7 +103,12 @@ pub(crate) fn untied(poisoned: u32) -> Vec<u8> {
     out.extend(data);
     out.resize(start + align(data.len()), 0);
     out.extend(weights);
-    let scale = start + offset + poisoned as usize * row_bytes;
-    out[scale..scale + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
+    // Each weight is a number. The first dimension is zero for all tokens but one, and its norm in the first layer as large
+    // as can be: what is too large in there is infinite, and soon not a number.
+    for row in 0..rows as usize {
+        out[start + offset + row * row_bytes + 2] = if row == poisoned as usize { 127 } else { 0 };
+    }
+    let norm = start + word(find(b"blk.0.attn_norm.weight") + 16) as usize;
+    out[norm..norm + 4].copy_from_slice(&f32::MAX.to_le_bytes());
     out
 }
