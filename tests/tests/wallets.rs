@@ -112,7 +112,7 @@ fn every_command_on_the_page_ends_as_it_says() {
     for example in examples {
         example.run(&binary("cocoon"), bench.folder.path(), &[]);
     }
-    assert_eq!(bench.balance(&person(2)), 30_000_000);
+    assert_eq!(bench.balance(&person(2)), 60_000_000, "of both wallets that pay the list");
     let log = std::fs::read_to_string(bench.path("chain.log")).expect("a log");
     assert!(!log.contains("correct horse"), "a passphrase is not logged");
 }
