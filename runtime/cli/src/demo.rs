@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     /// What to ask
     #[arg(long, value_name = "TEXT", default_value = PROMPT)]
     prompt: String,
-    /// The model: a GGUF of the Llama architecture [default: the demo model, if ./scripts/demo fetched it]
+    /// The model: a GGUF of a family that the engine knows [default: the demo model, if ./scripts/demo fetched it]
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// Boot the guest in an emulated VM from the development image, instead of running it as a process

@@ -200,7 +200,7 @@ fn floats_of(values: &[f32]) -> __m512 {
 }
 
 #[target_feature(enable = "avx512f")]
-fn load(line: &Line) -> __m512i {
+pub(super) fn load(line: &Line) -> __m512i {
     #[expect(unsafe_code, reason = "SIMD")]
     // SAFETY: a line is 64 bytes on a 64-byte boundary.
     unsafe {
@@ -209,7 +209,7 @@ fn load(line: &Line) -> __m512i {
 }
 
 #[target_feature(enable = "avx512f")]
-fn ahead(line: &Line) {
+pub(super) fn ahead(line: &Line) {
     // Asking for memory ahead never faults, wherever the address points.
     _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).wrapping_add(AHEAD).cast());
 }

@@ -223,8 +223,10 @@ fn show(screen: &Screen, report: &Report) {
         Word::Malformed => screen.line(&screen.bad(&format!("MALFORMED: {why}"))),
         Word::Unavailable => screen.line(&screen.warn(&format!("UNAVAILABLE: {why}"))),
     }
-    screen.line(&screen.dim(
-        "Proven by SAME: the receipt's model and engine give these tokens for this prompt and sampler.\n\
-         Not proven by it: that the guest ran them. Its statement says which program ran: cocoon verify --receipt.",
-    ));
+    if report.word() == Word::Same {
+        screen.line(&screen.dim(
+            "Proven by it: the receipt's model and engine give these tokens for this prompt and sampler.\n\
+             Not proven by it: that the guest ran them. Its statement says which program ran: cocoon verify --receipt.",
+        ));
+    }
 }

@@ -5,11 +5,9 @@ use std::arch::x86_64::*;
 use super::{Kind, Layout, Packed, Parts};
 use crate::kernels::{
     activations::{Activations, Block},
+    avx512::{ahead, load},
     matrix::{Line, TILE},
 };
-
-/// How far ahead weights are asked for, in lines of 64 bytes.
-const AHEAD: usize = 48;
 
 /// 16 rows times each of up to eight tokens.
 pub(super) fn product<L: Layout>(packed: &Packed, tile: usize, inputs: &[&Activations], out: &mut [f32]) {
@@ -139,21 +137,6 @@ fn add<L: Layout, const T: usize>(
             sums[t] = _mm512_fmadd_ps(least, _mm512_set1_ps(-block[t].offset), sums[t]);
         }
     }
-}
-
-#[target_feature(enable = "avx512f")]
-fn load(line: &Line) -> __m512i {
-    #[expect(unsafe_code, reason = "SIMD")]
-    // SAFETY: a line is 64 bytes on a 64-byte boundary.
-    unsafe {
-        _mm512_load_si512(line.0.as_ptr().cast())
-    }
-}
-
-#[target_feature(enable = "avx512f")]
-fn ahead(line: &Line) {
-    // Asking for memory ahead never faults, wherever the address points.
-    _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).wrapping_add(AHEAD).cast());
 }
 
 #[target_feature(enable = "avx512f")]
