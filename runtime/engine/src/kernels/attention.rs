@@ -1,9 +1,12 @@
 //! Keys and values in pages of 16 tokens, and attention over them in one pass.
 
+use std::ops::Range;
+
 use zeroize::Zeroize;
 
 use super::{
     half::{Widen, narrow},
+    memory::fetch,
     on_each_set,
     vector::{exp, total},
 };
@@ -133,7 +136,8 @@ on_each_set! {
     ) = attend_body
 }
 
-/// As many queries as the registers of a set hold, or what is left.
+/// As many queries as the registers of a set hold, or what is left. Few of them take several pages' scores at a time: one sum
+/// alone waits for each of its additions.
 #[inline(always)]
 fn attend_body<W: Widen>(
     mut queries: &[Query<'_>],
@@ -144,12 +148,12 @@ fn attend_body<W: Widen>(
 ) {
     while !queries.is_empty() {
         (queries, out) = match queries.len() {
-            8.. => group::<W, 8>(queries, sequence, layer, head, out),
-            6.. => group::<W, 6>(queries, sequence, layer, head, out),
-            4.. => group::<W, 4>(queries, sequence, layer, head, out),
-            3 => group::<W, 3>(queries, sequence, layer, head, out),
-            2 => group::<W, 2>(queries, sequence, layer, head, out),
-            _ => group::<W, 1>(queries, sequence, layer, head, out),
+            8.. => group::<W, 8, 1>(queries, sequence, layer, head, out),
+            6.. => group::<W, 6, 1>(queries, sequence, layer, head, out),
+            4.. => group::<W, 4, 1>(queries, sequence, layer, head, out),
+            3 => group::<W, 3, 2>(queries, sequence, layer, head, out),
+            2 => group::<W, 2, 2>(queries, sequence, layer, head, out),
+            _ => group::<W, 1, 4>(queries, sequence, layer, head, out),
         };
     }
 }
@@ -157,7 +161,7 @@ fn attend_body<W: Widen>(
 /// The first `Q` queries; returns the others. Page by page, with a running maximum, so that no list of scores is needed
 /// however long the context is.
 #[inline(always)]
-fn group<'q, 'v, 'o, W: Widen, const Q: usize>(
+fn group<'q, 'v, 'o, W: Widen, const Q: usize, const P: usize>(
     queries: &'q [Query<'v>],
     sequence: Paged<'_>,
     layer: usize,
@@ -178,33 +182,73 @@ fn group<'q, 'v, 'o, W: Widen, const Q: usize>(
     sums.fill(0.0);
     let first = queries.iter().map(|query| query.first).min().unwrap_or(0) / PAGE;
     let end = queries.iter().map(|query| query.end).max().unwrap_or(0).div_ceil(PAGE);
-    for page in first..end {
-        let (keys, page_values) = pages[table[page] as usize].head(shape, layer, head);
-        let mut scores = [[0.0f32; PAGE]; Q];
-        for (keys, query) in keys.as_chunks::<PAGE>().0.iter().zip(&dimensions[..len]) {
-            let keys = W::widen(keys);
+    let ask = |range: Range<usize>| {
+        for page in &table[range.start.min(end)..range.end.min(end)] {
+            let (keys, values) = pages[*page as usize].head(shape, layer, head);
+            fetch(keys);
+            fetch(values);
+        }
+    };
+    ask(first..first + P);
+    let mut page = first;
+    while page < end {
+        // Pages lie anywhere: the processor does not see the next one coming.
+        ask(page + P..page + 2 * P);
+        let mut parts = [([].as_slice(), [].as_slice()); P];
+        let pages_here = (end - page).min(P);
+        for (part, table) in parts.iter_mut().zip(&table[page..page + pages_here]) {
+            *part = pages[*table as usize].head(shape, layer, head);
+        }
+        let mut scores = match pages_here == P {
+            true => scores::<W, Q, P>(parts.map(|(keys, _)| keys), &dimensions[..len]),
+            false => {
+                let mut scores = [[[0.0; PAGE]; Q]; P];
+                for (scores_here, (keys, _)) in scores.iter_mut().zip(&parts[..pages_here]) {
+                    [*scores_here] = self::scores::<W, Q, 1>([keys], &dimensions[..len]);
+                }
+                scores
+            }
+        };
+        for (scores, (_, values)) in scores.iter_mut().zip(&parts[..pages_here]) {
+            let slots: [(usize, usize); Q] = std::array::from_fn(|q| queries[q].slots(page));
             for q in 0..Q {
-                for lane in 0..PAGE {
-                    scores[q][lane] = keys[lane].mul_add(query[q], scores[q][lane]);
+                if slots[q].0 < slots[q].1 {
+                    let fade = softmax[q].weigh(&mut scores[q], slots[q]);
+                    if fade != 1.0 {
+                        sums[q * len..][..len].iter_mut().for_each(|sum| *sum *= fade);
+                    }
                 }
             }
+            add_values::<W, Q>(sums, len, scores, values, &slots);
+            page += 1;
         }
-        let slots: [(usize, usize); Q] = std::array::from_fn(|q| queries[q].slots(page));
-        for q in 0..Q {
-            if slots[q].0 < slots[q].1 {
-                let fade = softmax[q].weigh(&mut scores[q], slots[q]);
-                if fade != 1.0 {
-                    sums[q * len..][..len].iter_mut().for_each(|sum| *sum *= fade);
-                }
-            }
-        }
-        add_values::<W, Q>(sums, len, &scores, page_values, &slots);
     }
     for (sums, softmax) in sums.chunks_exact_mut(len).zip(softmax) {
         let inverse = 1.0 / softmax.weight;
         sums.iter_mut().for_each(|sum| *sum *= inverse);
     }
     (later, rest)
+}
+
+/// Each query's products with the keys of some pages, dimension after dimension.
+#[inline(always)]
+fn scores<W: Widen, const Q: usize, const P: usize>(
+    keys: [&[u16]; P],
+    dimensions: &[[f32; Q]],
+) -> [[[f32; PAGE]; Q]; P] {
+    let mut scores = [[[0.0f32; PAGE]; Q]; P];
+    let keys = keys.map(|keys| &keys.as_chunks::<PAGE>().0[..dimensions.len()]);
+    for (dimension, query) in dimensions.iter().enumerate() {
+        for p in 0..P {
+            let keys = W::widen(&keys[p][dimension]);
+            for q in 0..Q {
+                for lane in 0..PAGE {
+                    scores[p][q][lane] = keys[lane].mul_add(query[q], scores[p][q][lane]);
+                }
+            }
+        }
+    }
+    scores
 }
 
 /// What a query has seen so far: its highest score, and the sum of all weights beside it.

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// How far ahead weights are asked for, in lines of 64 bytes.
-const AHEAD: usize = 48;
+const AHEAD: usize = 160;
 
 /// 16 rows times each of up to eight tokens; false where there is nothing special to do.
 pub(super) fn product(matrix: &Matrix, tile: usize, inputs: &[&Activations], out: &mut [f32]) -> bool {

@@ -15,6 +15,7 @@ use super::{
     activations::Activations,
     half,
     kquants::{Kind, Packed},
+    memory::filled,
     scalar,
 };
 use crate::container::Format;
@@ -188,11 +189,9 @@ pub(crate) fn multiply<I: AsRef<Activations> + Sync>(
 ) {
     let tiles: usize = matrices.iter().map(|matrix| matrix.tiles()).sum();
     let tile_len = TILE * inputs.len();
-    // Some chunks for each thread, so that one that was interrupted does not hold up the rest.
-    let chunk = (tiles / (pool.threads() * 6)).clamp(1, 64);
     let set = pool.instruction_set();
-    pool.each_chunk(&mut out[..tiles * tile_len], chunk * tile_len, |index, out| {
-        let (mut tile, mut rest) = (index * chunk, matrices.iter());
+    pool.each_run(&mut out[..tiles * tile_len], tile_len, |first, out| {
+        let (mut tile, mut rest) = (first, matrices.iter());
         let mut matrix = rest.next().expect("tiles come from a matrix");
         for out in out.chunks_exact_mut(tile_len) {
             while tile >= matrix.tiles() {
@@ -223,8 +222,8 @@ fn pack_blocks(
     let blocks = columns / 32;
     let tiles = rows.div_ceil(TILE);
     // Rows that fill the last tile up: quants that mean zero, scales of zero.
-    let mut packed = vec![Line([flip; 64]); tiles * blocks * lines];
-    let mut scales = vec![0u16; tiles * blocks * halves * TILE];
+    let mut packed = filled(Line([flip; 64]), tiles * blocks * lines);
+    let mut scales = filled(0u16, tiles * blocks * halves * TILE);
     for (row, data) in data.chunks_exact(blocks * block_bytes).enumerate() {
         let (tile, lane) = (row / TILE, row % TILE);
         for (block, data) in data.chunks_exact(block_bytes).enumerate() {
@@ -250,7 +249,7 @@ fn pack_numbers<const N: usize, T: Copy + Default>(
     columns: usize,
     read: impl Fn([u8; N]) -> T,
 ) -> Vec<T> {
-    let mut packed = vec![T::default(); rows.div_ceil(TILE) * columns * TILE];
+    let mut packed = filled(T::default(), rows.div_ceil(TILE) * columns * TILE);
     for (row, data) in data.chunks_exact(columns * N).enumerate() {
         let start = row / TILE * columns * TILE + row % TILE;
         for (column, number) in data.chunks_exact(N).enumerate() {

@@ -14,6 +14,7 @@ mod encoder;
 pub(crate) mod half;
 mod kquants;
 mod matrix;
+mod memory;
 mod pool;
 mod scalar;
 mod vector;

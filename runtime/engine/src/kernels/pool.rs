@@ -4,6 +4,7 @@
 use std::{
     any::Any,
     cell::UnsafeCell,
+    marker::PhantomData,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
@@ -29,13 +30,16 @@ const STEP: u64 = OPEN << 1;
 /// Gate of a pool that ends.
 const END: u64 = u64::MAX;
 
-type Body<'a> = dyn Fn(usize) + Sync + 'a;
+/// Does the pieces of these numbers.
+type Body<'a> = dyn Fn(Range<usize>) + Sync + 'a;
 
 struct Shared {
     gate: AtomicU64,
     /// The loop's body. Written while the gate is closed and nobody is inside; read only by those inside.
     body: UnsafeCell<Option<&'static Body<'static>>>,
     count: AtomicUsize,
+    /// A thread takes this part of what is left, one piece at least.
+    part: AtomicUsize,
     next: AtomicUsize,
     sleeping: Vec<AtomicBool>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -63,6 +67,7 @@ impl Pool {
             gate: AtomicU64::new(0),
             body: UnsafeCell::new(None),
             count: AtomicUsize::new(0),
+            part: AtomicUsize::new(usize::MAX),
             next: AtomicUsize::new(0),
             sleeping: (0..extra).map(|_| AtomicBool::new(false)).collect(),
             panic: Mutex::new(None),
@@ -86,13 +91,18 @@ impl Pool {
     }
 
     /// Calls `body` with each number below `count`, on any thread, in any order, and returns when all are done.
-    pub(crate) fn run(&self, count: usize, body: &Body<'_>) {
+    pub(crate) fn run(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+        self.divide(count, usize::MAX, &|range| range.for_each(body));
+    }
+
+    /// Calls `body` with ranges that are all of `0..count`, on any thread, in any order: a `part` of what is left, or one.
+    fn divide(&self, count: usize, part: usize, body: &Body<'_>) {
         if self.workers.is_empty() || count < 2 {
-            (0..count).for_each(body);
+            body(0..count);
             return;
         }
         let _one_at_a_time = self.caller.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let open = self.open(count, body);
+        let open = self.open(count, part, body);
         let own = catch_unwind(AssertUnwindSafe(|| self.shared.take_part(body)));
         drop(open); // closes the gate and waits for those inside
         let theirs = self.shared.panic.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
@@ -101,9 +111,10 @@ impl Pool {
         }
     }
 
-    fn open<'p>(&'p self, count: usize, body: &Body<'_>) -> Open<'p> {
+    fn open<'p>(&'p self, count: usize, part: usize, body: &Body<'_>) -> Open<'p> {
         let shared = &*self.shared;
         shared.count.store(count, Ordering::Relaxed);
+        shared.part.store(part, Ordering::Relaxed);
         shared.next.store(0, Ordering::Relaxed);
         #[expect(unsafe_code, reason = "a loop's body is lent to other threads for the length of the loop")]
         // SAFETY: the caller holds `caller`, the gate is closed and nobody is inside, so nothing reads `body` now.
@@ -129,26 +140,53 @@ impl Pool {
         chunk: usize,
         body: impl Fn(usize, &mut [T]) + Sync,
     ) {
-        struct Start<T>(*mut T);
-        #[expect(unsafe_code, reason = "disjoint chunks of one slice")]
-        // SAFETY: each number is handed out once, so each chunk is seen by one thread; T is Send.
-        unsafe impl<T: Send> Sync for Start<T> {}
-        impl<T> Start<T> {
-            fn at(&self, range: &Range<usize>) -> *mut T {
-                self.0.wrapping_add(range.start)
-            }
-        }
+        let chunks = Chunks::new(out, chunk);
+        self.run(chunks.count(), &|index| chunks.with(index..index + 1, &body));
+    }
 
-        let length = out.len();
-        let start = Start(out.as_mut_ptr());
-        self.run(length.div_ceil(chunk.max(1)), &|index| {
-            let range = index * chunk..((index + 1) * chunk).min(length);
-            #[expect(unsafe_code, reason = "disjoint chunks of one slice")]
-            // SAFETY: the range lies inside `out`, which is borrowed for the whole loop, and chunks of different
-            // numbers do not overlap.
-            let piece = unsafe { std::slice::from_raw_parts_mut(start.at(&range), range.len()) };
-            body(index, piece);
-        });
+    /// Calls `body` with runs of neighbouring chunks of `out` and the number of the first. Runs are long while much is
+    /// left, for whoever reads memory in order, and one chunk at the end, so that threads end together.
+    pub(crate) fn each_run<T: Send>(
+        &self,
+        out: &mut [T],
+        chunk: usize,
+        body: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        let chunks = Chunks::new(out, chunk);
+        self.divide(chunks.count(), self.threads(), &|range| chunks.with(range, &body));
+    }
+}
+
+/// A slice in chunks, lent to threads that each take others.
+struct Chunks<'a, T> {
+    start: *mut T,
+    length: usize,
+    chunk: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+#[expect(unsafe_code, reason = "disjoint chunks of one slice")]
+// SAFETY: a loop hands each number out once, so each chunk is seen by one thread; T is Send.
+unsafe impl<T: Send> Sync for Chunks<'_, T> {}
+
+impl<'a, T> Chunks<'a, T> {
+    fn new(out: &'a mut [T], chunk: usize) -> Self {
+        Self { start: out.as_mut_ptr(), length: out.len(), chunk: chunk.max(1), slice: PhantomData }
+    }
+
+    fn count(&self) -> usize {
+        self.length.div_ceil(self.chunk)
+    }
+
+    /// Calls `body` with these chunks, which are below the count and which nobody else has.
+    fn with(&self, chunks: Range<usize>, body: impl Fn(usize, &mut [T])) {
+        let range = chunks.start * self.chunk..(chunks.end * self.chunk).min(self.length);
+        #[expect(unsafe_code, reason = "disjoint chunks of one slice")]
+        // SAFETY: the range lies inside the slice, which is borrowed for as long as `self`, and chunks of different
+        // numbers do not overlap.
+        let piece =
+            unsafe { std::slice::from_raw_parts_mut(self.start.wrapping_add(range.start), range.len()) };
+        body(chunks.start, piece);
     }
 }
 
@@ -169,13 +207,10 @@ impl Drop for Open<'_> {
 impl Shared {
     /// Takes numbers until none is left.
     fn take_part(&self, body: &Body<'_>) {
-        let count = self.count.load(Ordering::Relaxed);
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
-                return;
-            }
-            body(index);
+        let (count, part) = (self.count.load(Ordering::Relaxed), self.part.load(Ordering::Relaxed));
+        let take = |next: usize| (next < count).then(|| next + ((count - next) / part).max(1));
+        while let Ok(start) = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            body(start..take(start).expect("it was below the count"));
         }
     }
 

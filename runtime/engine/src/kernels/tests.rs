@@ -383,6 +383,11 @@ fn pools_of_all_sizes_do_each_piece_once() {
                 let mut pieces = vec![0u8; count];
                 pool.each_chunk(&mut pieces, 3, |_, piece| piece.iter_mut().for_each(|p| *p += 1));
                 assert!(pieces.iter().all(|&p| p == 1), "{threads} threads, {count} pieces");
+                let mut firsts = vec![usize::MAX; count];
+                pool.each_run(&mut firsts, 3, |first, run| {
+                    run.iter_mut().enumerate().for_each(|(i, place)| *place = first * 3 + i);
+                });
+                assert!(firsts.iter().enumerate().all(|(i, place)| *place == i), "{threads} threads");
             }
         }
     }

@@ -27,6 +27,7 @@ use super::{
     activations::{Activations, Block},
     half,
     matrix::{Line, TILE},
+    memory::filled,
 };
 
 /// Where in a byte Q6K keeps the two high bits of line `l`: shifts by 0, -2, +4 and +2 bring them to bits 4 and 5.
@@ -110,9 +111,9 @@ impl Packed {
         let mut packed = Self {
             kind,
             blocks,
-            lines: vec![Line([0; 64]); tiles * blocks * kind.lines()],
-            scales: vec![0; tiles * supers * kind.halves() * TILE],
-            steps: vec![0; tiles * blocks * kind.steps() * TILE],
+            lines: filled(Line([0; 64]), tiles * blocks * kind.lines()),
+            scales: filled(0, tiles * supers * kind.halves() * TILE),
+            steps: filled(0, tiles * blocks * kind.steps() * TILE),
         };
         for (row, data) in data.chunks_exact(supers * kind.file_bytes()).enumerate() {
             for (index, data) in data.chunks_exact(kind.file_bytes()).enumerate() {
