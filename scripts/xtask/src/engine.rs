@@ -1,4 +1,4 @@
-//! The engine against llama.cpp's native build, in turns, on the same files.
+//! The engine against two builds of llama.cpp, in turns, on the same files. In each cell the better of them counts.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,7 +37,7 @@ impl Speed {
 }
 
 /// Runs both in turns over all models and prints the ratios.
-pub(crate) fn run(root: &Path, example: &Path, models: &[PathBuf]) -> Result<()> {
+pub(crate) fn run(root: &Path, example: &Path, python: &str, models: &[PathBuf]) -> Result<()> {
     println!("{PREFILL} tokens read, {DECODE} written, tokens a second, best of {TURNS} turns");
     println!("{:<24} threads {:>22} {:>30}  floor", "model", "prefill: ours, theirs", "decode: ours, theirs");
     let mut misses = Vec::new();
@@ -48,7 +48,9 @@ pub(crate) fn run(root: &Path, example: &Path, models: &[PathBuf]) -> Result<()>
             let (mut ours, mut theirs) = (Speed::default(), Speed::default());
             for _ in 0..TURNS {
                 ours = ours.best(engine(example, model, threads)?);
-                theirs = theirs.best(llama_cpp(root, model, threads)?);
+                for (program, script) in [("node", "speed.mjs"), (python, "speed.py")] {
+                    theirs = theirs.best(llama_cpp(root, program, script, model, threads)?);
+                }
             }
             let (prefill, decode) = (ours.prefill / theirs.prefill, ours.decode / theirs.decode);
             println!(
@@ -95,9 +97,9 @@ fn engine(example: &Path, model: &Path, threads: &str) -> Result<Speed> {
     Ok(Speed { prefill, decode, floor: share / 100.0 })
 }
 
-fn llama_cpp(root: &Path, model: &Path, threads: &str) -> Result<Speed> {
-    let mut command = Command::new("node");
-    command.arg("scripts/oracle/speed.mjs").arg(model).args([threads, PREFILL, DECODE, "3"]);
+fn llama_cpp(root: &Path, program: &str, script: &str, model: &Path, threads: &str) -> Result<Speed> {
+    let mut command = Command::new(program);
+    command.arg(format!("scripts/oracle/{script}")).arg(model).args([threads, PREFILL, DECODE, "3"]);
     let said = output(command.current_dir(root))?;
     match said.split_whitespace().collect::<Vec<_>>()[..] {
         ["prefill", prefill, "decode", decode] => {

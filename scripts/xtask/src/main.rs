@@ -22,8 +22,8 @@ usage: cargo run --release -p xtask -- COMMAND
                       zone, language and user name, and compare bit for bit; takes minutes, most of them for the guest service
   reproduce --init-only   the same with cocoon-init alone: below a minute
   reproduce --unless-proven   the whole, unless target/reproduced says that it held for these very sources and compilers
-  bench engine        tokens per second against llama.cpp's native build, in turns, on four models with one and two threads, and
-                      the memory floor; with MODELS behind it, on these
+  bench engine        tokens per second against the better of two builds of llama.cpp (npm's and PyPI's), in turns, on four models
+                      with one and two threads, and the memory floor; with MODELS behind it, on these
   bench batching      16 streams against one, and a running stream while a long prompt arrives (or on MODEL behind it)
   bench path          what sealing, gateway and host add to the same engine called in process
   bench verify        how long verification takes: TDX against dcap-qvl, SEV-SNP against sev, GPUs against their signatures
@@ -173,13 +173,18 @@ fn oracle_packages() -> Result<()> {
 
 /// A Python that has gguf and numpy.
 fn oracle_python() -> Result<String> {
-    let venv = root().join("target/oracle");
+    python_with("oracle", &["gguf==0.19.0", "numpy==2.2.6"])
+}
+
+/// A Python in `target/NAME` that has these packages.
+fn python_with(name: &str, packages: &[&str]) -> Result<String> {
+    let venv = root().join("target").join(name);
     let venv = venv.to_str().context("the root's path is not UTF-8")?;
     let python = format!("{venv}/bin/python");
     if !Path::new(&python).is_file() {
-        eprintln!("installing from PyPI into target/oracle: gguf 0.19.0, numpy 2.2.6");
+        eprintln!("installing from PyPI into target/{name}: {}", packages.join(", "));
         run("python3", &["-m", "venv", venv])?;
-        run(&format!("{venv}/bin/pip"), &["install", "--quiet", "gguf==0.19.0", "numpy==2.2.6"])?;
+        run(&format!("{venv}/bin/pip"), &[&["install", "--quiet"], packages].concat())?;
     }
     Ok(python)
 }
@@ -200,7 +205,8 @@ fn bench_models() -> Result<Vec<PathBuf>> {
 fn bench_engine(models: &[PathBuf]) -> Result<()> {
     oracle_packages()?;
     cargo(&["build", "--release", "--quiet", "-p", "cocoon-engine", "--example", "bench"])?;
-    engine::run(&root(), &examples()?.join("bench"), models)
+    let server = python_with("llama-cpp", &["xllamacpp==2026.10.11549"])?;
+    engine::run(&root(), &examples()?.join("bench"), &server, models)
 }
 
 /// Where cargo puts examples: xtask itself is not in that folder, but beside it.
