@@ -224,7 +224,7 @@ impl Random {
             ["", "a", "<|end|>", "\u{2581}", "Ġ", "<0x41>", "##", " ", "\u{0}", "🏳️‍🌈", "x y", "\\p{L}+"];
         let mut text = String::new();
         for _ in 0..self.below(4) {
-            text.push_str(self.one_of(&parts));
+            text.push_str(self.one_of::<&str>(&parts));
         }
         if self.below(20) == 0 { text.repeat(3_000) } else { text }
     }
@@ -529,7 +529,7 @@ fn mutated_templates_neither_panic_nor_take_long_nor_much() {
                     let copy = text[at..end.max(at)].to_owned();
                     text.insert_str(at, &copy);
                 }
-                _ => text.insert_str(at, random.one_of(&WORDS)),
+                _ => text.insert_str(at, random.one_of::<&str>(&WORDS)),
             }
             if text.is_empty() {
                 text.push_str("{{ messages }}");
