@@ -2,9 +2,10 @@
 //!
 //! `cargo run --release -p cocoon-engine --example batching -- MODEL.gguf [--streams N] [--threads N] [--rounds N]`
 //!
-//! Both figures are ratios of one run, and rounds take turns: throughput of the streams together against that of one
-//! stream alone, and the longest gap between two tokens of a stream, with and without a prompt of 2000 tokens that
-//! arrives meanwhile, beside the time that this prompt takes when it is read in one piece.
+//! All figures are ratios of one run, and rounds take turns: throughput of the streams together against that of one
+//! stream alone; the longest gap between two tokens of a stream, with and without a prompt of 2000 tokens that
+//! arrives meanwhile, beside the time that this prompt takes when it is read in one piece; and, while a prompt that fills
+//! the context is read, the gap in the middle of all during its first quarter and during its last.
 
 use std::{
     error::Error,
@@ -87,6 +88,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         ms(whole),
         ms(whole) / ms(busy)
     );
+
+    let long = engine.max_context() - 2;
+    let (first, last, took) = along(&engine, long)?;
+    println!(
+        "while a prompt of {long} tokens is read, in {:.1} s: {:.1} ms between tokens in its first quarter, {:.1} ms in its last: \
+         {:.2} times",
+        took.as_secs_f64(),
+        ms(first),
+        ms(last),
+        ms(last) / ms(first)
+    );
     Ok(())
 }
 
@@ -148,6 +160,44 @@ fn longest_gap(engine: &Engine, long: Option<usize>, round: usize) -> Result<Dur
         }
     }
     Ok(marks.windows(2).map(|two| two[1] - two[0]).max().ok_or("no tokens")?)
+}
+
+/// The gap in the middle of all between tokens of a stream while the first quarter of a prompt of so many tokens is read,
+/// and while the last is; and how long all of it takes.
+fn along(engine: &Engine, long: usize) -> Result<(Duration, Duration, Duration), Box<dyn Error>> {
+    let stream = submit(engine, prompt(engine, PROMPT, 3000), engine.max_context() - PROMPT - 1, 1)?;
+    let arriving = submit(engine, prompt(engine, long, 3001), 1, 2)?;
+    let start = Instant::now();
+    let (marks, read) = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let marks = arriving.filter_map(|event| match event {
+                Event::Read { prompt_tokens } => Some((Instant::now(), prompt_tokens)),
+                _ => None,
+            });
+            marks.collect::<Vec<_>>()
+        });
+        let mut marks = Vec::new();
+        for event in stream {
+            if matches!(event, Event::Token { .. }) {
+                marks.push(Instant::now());
+            }
+            if reading.is_finished() {
+                break;
+            }
+        }
+        (marks, reading.join().expect("it only reads"))
+    });
+    let end = read.last().ok_or("the prompt was not read")?.0;
+    let at = |share: usize| {
+        read.iter().find(|(_, tokens)| *tokens >= long * share / 4).map_or(end, |(when, _)| *when)
+    };
+    let middle = |from: Instant, to: Instant| {
+        let mut gaps: Vec<Duration> =
+            marks.windows(2).filter(|two| two[0] > from && two[1] < to).map(|two| two[1] - two[0]).collect();
+        gaps.sort_unstable();
+        gaps.get(gaps.len() / 2).copied().ok_or("the stream ended before the prompt was read")
+    };
+    Ok((middle(start, at(1))?, middle(at(3), end)?, end - start))
 }
 
 /// How long it takes to read a prompt of so many tokens, and nothing else.

@@ -15,7 +15,7 @@ use crate::{
     model::Model,
     request::{Params, Request},
     schedule::{
-        Answer, EngineStatus, Event, Finish, Lobby, Progress, Scheduler, SchedulerLimits, WaitingLimits,
+        Answer, Cost, EngineStatus, Event, Finish, Lobby, Progress, Scheduler, SchedulerLimits, WaitingLimits,
     },
     sequence::Sequence,
 };
@@ -33,7 +33,8 @@ pub struct EngineOptions {
     /// Bytes of keys and values that all answers share. Taken as they are needed, and then kept.
     pub cache_bytes: usize,
     /// Most tokens of one step. What answers in progress leave of it reads prompts: the more, the faster prompts are
-    /// read and the longer running answers wait for their next token meanwhile.
+    /// read and the longer running answers wait for their next token meanwhile. Tokens that look back at a long context
+    /// count for more than one, so that a step takes about as long wherever in a prompt it is.
     pub step_tokens: usize,
     /// Most answers in progress.
     pub max_running: usize,
@@ -80,6 +81,7 @@ impl EngineOptions {
             answers: self.max_waiting,
             of_payer: self.max_waiting_of_payer,
             tokens: self.max_waiting_tokens,
+            running: self.max_running.max(1),
         }
     }
 
@@ -92,6 +94,7 @@ impl EngineOptions {
         SchedulerLimits {
             context: wanted.min(blocks * PAGE),
             step_tokens: self.step_tokens.max(running + PAGE),
+            cost: Cost::of(&model.shape),
             running,
             blocks,
             patience: self.reader_patience,
@@ -173,6 +176,11 @@ impl Engine {
     /// What it does at the moment.
     pub fn status(&self) -> EngineStatus {
         self.lobby.status()
+    }
+
+    /// Whether it answers nothing any more: its thread could not be started, or a fault of ours ended it.
+    pub fn has_ended(&self) -> bool {
+        self.lobby.rings().is_none()
     }
 
     /// An empty sequence with its own KV cache, for at most `max_tokens` (or the context, if that is less). Its

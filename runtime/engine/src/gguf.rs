@@ -20,6 +20,8 @@ const MAX_STRING: u64 = 1 << 20;
 const MAX_NAME: u64 = 256;
 /// Most elements in an array: vocabularies and merges are the long ones.
 const MAX_ARRAY: u64 = 1 << 21;
+/// Most elements of all arrays together: in memory an element takes up to 24 bytes, in the file one.
+const MAX_ELEMENTS: u64 = 1 << 23;
 /// Most bytes of metadata and directory together.
 const MAX_HEADER: u64 = 256 << 20;
 /// Most dimensions of a tensor.
@@ -107,11 +109,13 @@ struct Cursor<'a> {
     position: u64,
     window: Vec<u8>,
     window_start: u64,
+    /// Elements of arrays so far.
+    elements: u64,
 }
 
 impl<'a> Cursor<'a> {
     fn new(source: &'a dyn Source) -> Self {
-        Self { source, position: 0, window: Vec::new(), window_start: 0 }
+        Self { source, position: 0, window: Vec::new(), window_start: 0, elements: 0 }
     }
 
     fn fill(&mut self, out: &mut [u8], what: &str) -> Result<(), ModelError> {
@@ -201,6 +205,8 @@ impl<'a> Cursor<'a> {
         let kind = self.u32(key)?;
         let count = self.u64(key)?;
         limited(&format!("the number of elements of {key}"), count, MAX_ARRAY)?;
+        self.elements += count; // both are far below 2^63
+        limited("the number of elements of all its arrays", self.elements, MAX_ELEMENTS)?;
         if kind == 9 {
             return Err(ModelError::Malformed(format!("metadata key {key} holds arrays in an array")));
         }

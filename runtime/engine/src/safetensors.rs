@@ -3,9 +3,16 @@
 //! Of <https://github.com/huggingface/safetensors>, "Format". A model may be cut into several files, which lie in one
 //! folder with an index. As with GGUF, every length and offset is checked before anything is allocated for it.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    path::Path,
+};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor},
+};
 
 use crate::{
     container::{FileSource, Format, Source, cut_short},
@@ -153,16 +160,17 @@ fn read(
     }
     let mut header = vec![0; length as usize];
     source.read(8, &mut header, "its header")?;
-    let header: HashMap<String, serde_json::Value> = serde_json::from_slice(&header)
+    let mut json = serde_json::Deserializer::from_slice(&header);
+    let tensors =
+        Tensors { is_unused }.deserialize(&mut json).and_then(|tensors| json.end().map(|()| tensors));
+    let tensors = tensors
         .map_err(|error| malformed(format!("its safetensors header cannot be understood: {error}")))?;
-    if header.len() > MAX_TENSORS {
-        let (what, found) = ("the number of tensors".into(), header.len() as u64);
+    if tensors.len() > MAX_TENSORS {
+        let (what, found) = ("the number of tensors".into(), tensors.len() as u64);
         return Err(ModelError::Limit { what, found, limit: MAX_TENSORS as u64 });
     }
     let (mut entries, mut total) = (HashMap::new(), 0u64);
-    for (name, value) in header.into_iter().filter(|(name, _)| name != "__metadata__" && !is_unused(name)) {
-        let described: Described = serde_json::from_value(value)
-            .map_err(|error| malformed(format!("tensor {name} cannot be understood: {error}")))?;
+    for (name, described) in tensors {
         let entry = check(&name, described, 8 + length, size)?;
         // Tensors that lie over each other could ask for more memory than the file has bytes.
         total = total.saturating_add(entry.bytes);
@@ -172,6 +180,45 @@ fn read(
         return Err(malformed("its tensors overlap".into()));
     }
     Ok(entries)
+}
+
+/// Reads a header, but for what is not needed of it: nothing is kept of that, however much it is.
+struct Tensors<'u, U> {
+    is_unused: &'u U,
+}
+
+impl<'de, U: Fn(&str) -> bool> DeserializeSeed<'de> for Tensors<'_, U> {
+    type Value = Vec<(String, Described)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, U: Fn(&str) -> bool> Visitor<'de> for Tensors<'_, U> {
+    type Value = Vec<(String, Described)>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+        let (mut tensors, mut names) = (Vec::new(), HashSet::new());
+        while let Some(name) = access.next_key::<String>()? {
+            if name == "__metadata__" || (self.is_unused)(&name) {
+                access.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let described = access
+                .next_value()
+                .map_err(|error| A::Error::custom(format!("tensor {name} cannot be understood: {error}")))?;
+            if !names.insert(name.clone()) {
+                return Err(A::Error::custom(format!("tensor {name} appears twice")));
+            }
+            tensors.push((name, described));
+        }
+        Ok(tensors)
+    }
 }
 
 fn check(name: &str, described: Described, data: u64, size: u64) -> Result<Entry, ModelError> {

@@ -4,8 +4,6 @@
 //! The order: what a constraint forbids goes out; logit bias; penalties; temperature; then of what is left the `top_k`
 //! likeliest, those of at least `min_p` of the likeliest's probability, and of these the `top_p` of the mass.
 
-use std::collections::BTreeMap;
-
 use zeroize::Zeroize;
 
 use crate::{constraint::TokenMask, error::GenerateError, kernels};
@@ -16,7 +14,7 @@ const REPETITION_WINDOW: usize = 256;
 /// How a token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// 0 takes the most likely token; up to 2.
+    /// 0 takes the most likely token, and so does what is below 2.94 · 10^-39; up to 2.
     pub temperature: f32,
     /// Only the most likely tokens that together reach this probability are candidates; over 0, up to 1.
     pub top_p: f32,
@@ -85,8 +83,8 @@ pub struct Sampler {
     /// Tokens that end an answer: the repetition penalty spares them, or answers would never end.
     spared: Vec<u32>,
     recent: Vec<u32>,
-    /// How often each token was chosen; kept only where a penalty asks for it.
-    counts: BTreeMap<u32, u32>,
+    /// How often each token was chosen, by token; kept only where a penalty asks for it.
+    counts: Vec<(u32, u32)>,
     chosen: u64,
     logits: Vec<f32>,
     candidates: Vec<(f32, u32)>,
@@ -95,8 +93,8 @@ pub struct Sampler {
 impl Drop for Sampler {
     fn drop(&mut self) {
         self.recent.zeroize();
-        self.logits.zeroize();
-        self.candidates.zeroize();
+        self.counts.zeroize();
+        self.rest();
     }
 }
 
@@ -113,7 +111,7 @@ impl Sampler {
             bias: Vec::new(),
             spared: spared.to_vec(),
             recent: Vec::new(),
-            counts: BTreeMap::new(),
+            counts: Vec::new(),
             chosen: 0,
             logits: Vec::new(),
             candidates: Vec::new(),
@@ -167,7 +165,8 @@ impl Sampler {
         }
         self.penalise();
         let (best, highest) = argmax(&self.logits)?;
-        let token = if self.sampling.temperature == 0.0 { best } else { self.draw(highest) };
+        // At a temperature so near to zero that its inverse is infinite, nothing but the likeliest has a weight.
+        let token = if self.sampling.temperature.recip().is_finite() { self.draw(highest) } else { best };
         self.chosen += 1;
         self.remember(token);
         Ok(token)
@@ -176,8 +175,29 @@ impl Sampler {
     fn remember(&mut self, token: u32) {
         self.observe(&[token]);
         if self.sampling.presence_penalty != 0.0 || self.sampling.frequency_penalty != 0.0 {
-            *self.counts.entry(token).or_default() += 1;
+            self.count(token);
         }
+    }
+
+    fn count(&mut self, token: u32) {
+        match self.counts.binary_search_by_key(&token, |(counted, _)| *counted) {
+            Ok(at) => self.counts[at].1 += 1,
+            Err(at) => {
+                if self.counts.len() == self.counts.capacity() {
+                    // A list that grows leaves an unwiped copy of itself behind.
+                    let mut larger = Vec::with_capacity((2 * self.counts.len()).max(64));
+                    larger.extend_from_slice(&self.counts);
+                    std::mem::replace(&mut self.counts, larger).zeroize();
+                }
+                self.counts.insert(at, (token, 1));
+            }
+        }
+    }
+
+    /// Gives the memory back that choosing takes, some bytes for each token of the vocabulary, until the next choice.
+    pub(crate) fn rest(&mut self) {
+        std::mem::take(&mut self.logits).zeroize();
+        std::mem::take(&mut self.candidates).zeroize();
     }
 
     fn penalise(&mut self) {

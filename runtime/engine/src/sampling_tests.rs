@@ -28,6 +28,63 @@ fn temperature_zero_takes_the_likeliest_and_the_lowest_id_among_equals() {
 }
 
 #[test]
+fn temperatures_of_which_there_is_no_inverse_take_the_likeliest() {
+    let logits = [0.5, 2.0, 2.0, -1.0];
+    for bits in [1u32, 2, 1000, 0x001f_ffff, 0x0020_0000, 0x0020_0001, f32::MIN_POSITIVE.to_bits()] {
+        let temperature = f32::from_bits(bits);
+        for top_p in [1.0, 0.5, f32::MIN_POSITIVE] {
+            let found = draws(temperature, top_p, 1, &logits);
+            assert!(found.iter().all(|token| [1, 2].contains(token)), "{temperature:e}");
+            assert!(temperature.recip().is_finite() || found[0] == 1, "the lowest id among equals");
+        }
+    }
+}
+
+/// Each parameter at both ends of its range, with logits as they come and at their worst.
+#[test]
+fn no_parameters_in_range_and_no_logits_make_a_choice_panic() {
+    let least = f32::from_bits(1);
+    let rows: [&[f32]; 7] = [
+        &[0.0; 5],
+        &[-0.0, 0.0, -0.0, 0.0, 0.0],
+        &[f32::MAX, f32::MIN, 0.0, 1.0, f32::MAX],
+        &[f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY, -1e-45],
+        &[f32::MIN; 5],
+        &[1e-45, -1e-45, 0.0, 1e-45, 0.0],
+        &[88.0, 87.0, -88.0, 3e38, -3e38],
+    ];
+    let mut choices = 0;
+    for temperature in [0.0, -0.0, least, f32::MIN_POSITIVE, 1.0, 2.0] {
+        for (top_p, top_k, min_p) in
+            [(1.0, 0, 0.0), (least.max(f32::MIN_POSITIVE), 1, 1.0), (0.3, u32::MAX, least)]
+        {
+            for repetition_penalty in [0.5, 1.0, 2.0] {
+                for penalty in [-2.0, -0.0, 2.0] {
+                    let sampling = Sampling {
+                        temperature,
+                        top_p,
+                        top_k,
+                        min_p,
+                        repetition_penalty,
+                        presence_penalty: penalty,
+                        frequency_penalty: -penalty,
+                        seed: u64::MAX,
+                    };
+                    for row in rows {
+                        let mut sampler = Sampler::new(sampling, &[]).expect("in range");
+                        sampler = sampler.with_bias(&[(1, 100.0), (2, -100.0)]);
+                        for _ in 0..4 {
+                            choices += usize::from(sampler.choose(row).is_ok_and(|token| token < 5));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(choices > 3_000, "most of them have a choice: {choices}");
+}
+
+#[test]
 fn top_p_cuts_exactly_at_its_mass() {
     // Probabilities 0.5, 0.25, 0.125, 0.125.
     let logits =

@@ -118,3 +118,58 @@ fn vocabularies_that_lie_are_refused() {
     let error = refusal("gpt2", |file| file["added_tokens"][0]["content"] = "".into());
     assert!(error.contains("empty") || error.contains("two tokens"), "{error}");
 }
+
+/// So long that work that grows with the square takes minutes.
+const LONG: usize = 1 << 17;
+
+/// One thing again and again, and what no merge, no rule and no table of a tokenizer likes.
+#[test]
+fn much_of_anything_is_encoded_in_reasonable_time() {
+    let units = "a|ab| |\n|\t \n|1|12 |!|'s|'S't|A|aA|中|中A|é|e\u{301}|\u{301}|\u{301}\u{323}|👨\u{200d}|🏳\u{fe0f}|م|\u{2581}|\0|<|<|\
+                 <s|\u{10ffff}|x\u{a0}|ᄀ|ㄱㅏ|\r\n|²|/|가\u{11a8}";
+    let mut slowest = (std::time::Duration::ZERO, String::new());
+    for name in
+        ["gpt2", "smollm", "llama3", "qwen2", "gpt4o", "llama2", "metaspace", "metasplit", "gemma", "bert"]
+    {
+        let vocabulary = Vocabulary::open(&path(name)).expect("it loads");
+        let tokenizer = vocabulary.tokenizer();
+        for unit in units.split('|') {
+            let text = unit.repeat(LONG / unit.len());
+            let start = std::time::Instant::now();
+            let tokens = tokenizer.encode(&text, true);
+            let took = start.elapsed();
+            assert!(took.as_secs() < 10, "{name}, {unit:?}: {took:?} for {} tokens", tokens.len());
+            slowest = slowest.max((took, format!("{name}, {unit:?}")));
+        }
+    }
+    println!("the slowest: {slowest:?}");
+}
+
+/// Gemma has more than six thousand added tokens, all of which begin alike.
+#[test]
+fn thousands_of_added_tokens_do_not_hold_a_text_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = std::fs::read(path("gemma").join("tokenizer.json")).expect("it is there");
+    let mut file: Value = serde_json::from_slice(&text).expect("it is JSON");
+    let first = 100_000;
+    let added = file["added_tokens"].as_array_mut().expect("a list");
+    added.extend((0..20_000u32).map(|number| {
+        let content = format!("<unused{number}>");
+        serde_json::json!({"id": first + number, "content": content, "special": number % 2 == 0})
+    }));
+    std::fs::write(folder.path().join("tokenizer.json"), file.to_string()).expect("it is written");
+    let vocabulary = Vocabulary::open(folder.path()).expect("it loads");
+    let tokenizer = vocabulary.tokenizer();
+    assert_eq!(tokenizer.encode("<unused19998><unused7>", true), [first + 19_998, first + 7]);
+    assert_ne!(
+        tokenizer.encode("<unused4>", false)[0],
+        first + 4,
+        "a control token is text where none was asked for"
+    );
+    for unit in ["<", "<unused", "<unused1999", "<unused7> "] {
+        let start = std::time::Instant::now();
+        let tokens = tokenizer.encode(&unit.repeat(LONG / unit.len()), true);
+        let took = start.elapsed();
+        assert!(took.as_secs() < 5, "{unit:?}: {took:?} for {} tokens", tokens.len());
+    }
+}

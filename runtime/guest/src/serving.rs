@@ -9,6 +9,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// How often it is looked whether the engine that is built in has ended.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Cheap to clone: all clones are one.
 #[derive(Clone)]
@@ -61,7 +65,7 @@ impl Serving {
     /// Whether a request may be taken now.
     pub(crate) fn is_ready(&self) -> bool {
         match self {
-            Self::Embedded(_) => true,
+            Self::Embedded(engine) => !engine.has_ended(),
             Self::Child(child) => {
                 child.supervisor().is_some_and(|supervisor| supervisor.state() == State::Ready)
             }
@@ -71,11 +75,17 @@ impl Serving {
     /// Resolves when nothing will answer any more.
     pub(crate) async fn dead(&self) {
         match self {
+            // A guest that would refuse everything makes room for one that does not.
+            Self::Embedded(engine) => {
+                while !engine.has_ended() {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            }
             Self::Child(child) if child.supervisor().is_some() => {
                 let supervisor = child.supervisor().expect("it is there");
                 supervisor.reached(|state| state == State::Dead).await;
             }
-            _ => std::future::pending().await,
+            Self::Child(_) => std::future::pending().await,
         }
     }
 }

@@ -24,6 +24,7 @@ usage: cargo run --release -p xtask -- COMMAND
   reproduce --unless-proven   the whole, unless target/reproduced says that it held for these very sources and compilers
   bench engine        tokens per second against the better of two builds of llama.cpp (npm's and PyPI's), in turns, on four models
                       with one and two threads, and the memory floor; with MODELS behind it, on these
+  bench soak          two hours' worth of mixed requests in ten minutes: what is left of them, and of memory
   bench batching      16 streams against one, and a running stream while a long prompt arrives (or on MODEL behind it)
   bench path          what sealing, gateway and host add to the same engine called in process
   bench verify        how long verification takes: TDX against dcap-qvl, SEV-SNP against sev, GPUs against their signatures
@@ -46,6 +47,9 @@ fn main() -> ExitCode {
         ["bench", "engine"] => bench_models().and_then(|models| bench_engine(&models)),
         ["bench", "engine", models @ ..] => {
             bench_engine(&models.iter().map(PathBuf::from).collect::<Vec<_>>())
+        }
+        ["bench", "soak"] => {
+            cargo(&["run", "--release", "--quiet", "-p", "cocoon-engine", "--example", "soak"])
         }
         ["bench", "batching"] => demo_model().and_then(|model| bench_batching(&model)),
         ["bench", "batching", model] => bench_batching(Path::new(model)),

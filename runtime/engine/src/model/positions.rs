@@ -49,6 +49,9 @@ impl Positions {
         for (frequency, factor) in new.frequencies.iter_mut().zip(factors) {
             *frequency /= f64::from(factor) * divisor;
         }
+        if let Some(bad) = new.frequencies.iter().find(|frequency| !frequency.is_finite()) {
+            return Err(ModelError::Malformed(format!("its positions turn by {bad}")));
+        }
         Ok(new)
     }
 
@@ -82,7 +85,7 @@ impl Positions {
         } else {
             (PLAIN, vec![1.0; pairs])
         };
-        match factors.iter().find(|factor| **factor <= 0.0) {
+        match factors.iter().find(|factor| !(**factor > 0.0 && factor.is_finite())) {
             None => Ok(factors),
             Some(bad) => Err(ModelError::Malformed(format!("tensor {name} divides a frequency by {bad}"))),
         }

@@ -1,8 +1,9 @@
 //! Fairness between payers: whoever got least so far comes next.
 //!
-//! Each payer has a counter of the tokens that were computed for it (virtual time, as in weighted fair queueing and in
+//! Each payer has a counter of the work that was done for it (virtual time, as in weighted fair queueing and in
 //! "Fairness in Serving Large Language Models", OSDI 2024). One who was idle begins where the least served of the busy
-//! ones stands: idling saves nothing up, and a debt is not forgotten by pausing.
+//! ones stands: idling saves nothing up, and a debt is not forgotten by pausing. Among equals the older answer comes first,
+//! so that nobody is overtaken again and again by payers who are new.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +12,7 @@ use crate::request::Payer;
 /// What one payer has here.
 #[derive(Default)]
 pub(crate) struct Lane {
-    /// Tokens computed for it, in virtual time.
+    /// Work done for it, in virtual time.
     served: u64,
     /// Numbers of its answers that are not begun, or were put back.
     pub(crate) waiting: BTreeSet<u64>,
@@ -29,13 +30,20 @@ impl Lane {
 #[derive(Default)]
 pub(crate) struct Lanes {
     lanes: BTreeMap<Payer, Lane>,
+    /// Those that have answers in progress: few, however many wait.
+    active: BTreeSet<Payer>,
     /// Where the least served of the busy payers stood.
     floor: u64,
+    /// Whether it may stand elsewhere by now.
+    moved: bool,
 }
 
 impl Lanes {
     /// A new answer waits.
     pub(crate) fn enter(&mut self, payer: Payer, id: u64) {
+        if self.moved {
+            self.settle(); // once for all who come at a time
+        }
         let floor = self.floor;
         let lane = self.lanes.entry(payer).or_default();
         if !lane.is_busy() {
@@ -49,6 +57,7 @@ impl Lanes {
         let lane = self.lane(payer);
         lane.waiting.remove(&id);
         lane.running.insert(id);
+        self.active.insert(payer);
     }
 
     /// An answer is put back.
@@ -56,6 +65,7 @@ impl Lanes {
         let lane = self.lane(payer);
         lane.running.remove(&id);
         lane.waiting.insert(id);
+        self.rest(payer);
     }
 
     /// An answer ended.
@@ -63,19 +73,26 @@ impl Lanes {
         let lane = self.lane(payer);
         lane.running.remove(&id);
         lane.waiting.remove(&id);
+        self.rest(payer);
         self.settle();
     }
 
-    /// Tokens were computed for a payer.
-    pub(crate) fn charge(&mut self, payer: Payer, tokens: usize) {
-        self.lane(payer).served += tokens as u64;
-        self.settle();
+    /// Work was done for a payer.
+    pub(crate) fn charge(&mut self, payer: Payer, work: u64) {
+        self.lane(payer).served += work;
+        self.moved = true;
     }
 
-    /// Tokens that were charged are not computed after all.
-    pub(crate) fn refund(&mut self, payer: Payer, tokens: usize) {
+    /// Work that was charged is not done after all.
+    pub(crate) fn refund(&mut self, payer: Payer, work: u64) {
         let lane = self.lane(payer);
-        lane.served = lane.served.saturating_sub(tokens as u64);
+        lane.served = lane.served.saturating_sub(work);
+    }
+
+    fn rest(&mut self, payer: Payer) {
+        if self.lane(payer).running.is_empty() {
+            self.active.remove(&payer);
+        }
     }
 
     fn lane(&mut self, payer: Payer) -> &mut Lane {
@@ -84,6 +101,7 @@ impl Lanes {
 
     /// Raises the floor to the least served busy payer, and forgets idle ones that have nothing to make good.
     fn settle(&mut self) {
+        self.moved = false;
         if let Some(least) = self.lanes.values().filter(|lane| lane.is_busy()).map(|lane| lane.served).min() {
             self.floor = self.floor.max(least);
         } else {
@@ -94,16 +112,42 @@ impl Lanes {
         self.lanes.retain(|_, lane| lane.is_busy() || lane.served > floor);
     }
 
-    /// The least served payer of whose lane `wanted` says something, and what it says.
-    pub(crate) fn least<T>(&self, mut wanted: impl FnMut(Payer, &Lane) -> Option<T>) -> Option<(Payer, T)> {
-        let said =
-            self.lanes.iter().filter_map(|(payer, lane)| Some((lane.served, *payer, wanted(*payer, lane)?)));
-        said.min_by_key(|(served, payer, _)| (*served, *payer)).map(|(_, payer, said)| (payer, said))
+    /// The least served payer of whose lane `wanted` says something, and what it says; among equals, where that is least.
+    pub(crate) fn least<T: Copy + Ord>(
+        &self,
+        wanted: impl FnMut(Payer, &Lane) -> Option<T>,
+    ) -> Option<(Payer, T)> {
+        Self::least_of(self.lanes.iter(), wanted)
     }
 
-    /// All lanes.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Payer, &Lane)> {
-        self.lanes.iter().map(|(payer, lane)| (*payer, lane))
+    /// The same of payers who have answers in progress.
+    pub(crate) fn least_active<T: Copy + Ord>(
+        &self,
+        wanted: impl FnMut(Payer, &Lane) -> Option<T>,
+    ) -> Option<(Payer, T)> {
+        Self::least_of(self.active(), wanted)
+    }
+
+    fn least_of<'l, T: Copy + Ord>(
+        lanes: impl Iterator<Item = (&'l Payer, &'l Lane)>,
+        mut wanted: impl FnMut(Payer, &Lane) -> Option<T>,
+    ) -> Option<(Payer, T)> {
+        let said = lanes.filter_map(|(payer, lane)| Some((lane.served, wanted(*payer, lane)?, *payer)));
+        said.min().map(|(_, said, payer)| (payer, said))
+    }
+
+    fn active(&self) -> impl Iterator<Item = (&Payer, &Lane)> {
+        self.active.iter().map(|payer| (payer, &self.lanes[payer]))
+    }
+
+    /// Payers.
+    pub(crate) fn len(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Numbers of all answers in progress.
+    pub(crate) fn all_running(&self) -> impl Iterator<Item = u64> {
+        self.active().flat_map(|(_, lane)| lane.running.iter().copied())
     }
 
     /// Whether an answer is in progress.
@@ -125,7 +169,8 @@ mod tests {
     const B: Payer = Payer([2; 32]);
 
     fn next(lanes: &Lanes) -> Payer {
-        lanes.least(|_, lane| lane.is_busy().then_some(())).expect("somebody is busy").0
+        let first = |lane: &Lane| lane.waiting.union(&lane.running).next().copied();
+        lanes.least(|_, lane| first(lane)).expect("somebody is busy").0
     }
 
     #[test]
@@ -151,6 +196,17 @@ mod tests {
         assert_eq!(next(&lanes), A, "they stand equal");
         lanes.charge(A, 1);
         assert_eq!(next(&lanes), B);
+    }
+
+    #[test]
+    fn among_equals_the_older_answer_comes_first_whoever_its_payer_is() {
+        let mut lanes = Lanes::default();
+        lanes.enter(B, 1);
+        lanes.enter(A, 2);
+        assert_eq!(next(&lanes), B);
+        lanes.leave(B, 1);
+        lanes.enter(B, 3);
+        assert_eq!(next(&lanes), A);
     }
 
     #[test]

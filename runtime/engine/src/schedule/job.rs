@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 
 use super::{
     answer::{Event, Outlet},
-    lobby::{Arrival, Ticket},
+    cost::Cost,
+    lobby::{Arrival, Presence, Ticket},
     prefix::{Chain, Name, Salt},
     writer::Writer,
 };
@@ -39,8 +40,11 @@ pub(crate) struct Job<'m> {
     pub(crate) outlet: Outlet,
     /// Since when its reader has no room for more.
     pub(crate) paused: Option<Duration>,
+    /// Answers that were begun since it was first turned away.
+    pub(crate) overtaken: u32,
     /// Until it is begun.
     ticket: Option<Ticket>,
+    presence: Arc<Presence>,
     started: bool,
     /// Tokens of the prompt that the reader was told of.
     told: usize,
@@ -58,7 +62,7 @@ impl<'m> Job<'m> {
     /// The first choice of a request; the others wait inside it. A context of so many tokens was checked to hold more than
     /// its prompt.
     pub(crate) fn new(model: &'m Model, arrival: Arrival, context: usize) -> Self {
-        let Arrival { id, request, outlet, ticket } = arrival;
+        let Arrival { id, request, outlet, ticket, presence } = arrival;
         let Request { prompt, params, choices, payer, salt, constraints } = request;
         let params = Arc::new(params);
         let mut constraints = constraints.into_iter();
@@ -79,7 +83,9 @@ impl<'m> Job<'m> {
             writer,
             outlet,
             paused: None,
+            overtaken: 0,
             ticket: Some(ticket),
+            presence,
             started: false,
             told: 0,
             forks,
@@ -104,7 +110,9 @@ impl<'m> Job<'m> {
             writer: Writer::new(model, Arc::clone(&self.params), fork.choice, prompt, fork.constraint),
             outlet: self.outlet.clone(),
             paused: None,
+            overtaken: 0,
             ticket: None,
+            presence: Arc::clone(&self.presence),
             started: true,
             told: self.prompt,
             forks: Vec::new(),
@@ -161,9 +169,10 @@ impl<'m> Job<'m> {
         }
     }
 
-    /// How many of the next `rows` tokens are new work.
-    pub(crate) fn new_work(&self, planned: usize, rows: usize) -> usize {
-        (self.computed + planned + rows).saturating_sub(self.charged.max(self.computed + planned))
+    /// What is new work of the rows from `first` on.
+    pub(crate) fn new_work(&self, cost: Cost, first: usize, rows: usize) -> u64 {
+        let new = self.charged.clamp(first, first + rows);
+        cost.rows(new, first + rows - new)
     }
 
     /// Takes note of `rows` more tokens in the cache, and gives the full blocks among them with their names.

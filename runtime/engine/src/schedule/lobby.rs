@@ -12,7 +12,8 @@ use crate::{
     request::{Payer, Request},
 };
 
-/// The most that may wait to be begun.
+/// The most that may wait to be begun. Nobody has more here, begun or not, than may wait and be in progress: answers that
+/// were begun and put back are as many as wait.
 #[derive(Clone, Copy)]
 pub(crate) struct WaitingLimits {
     /// Answers of all payers.
@@ -21,6 +22,8 @@ pub(crate) struct WaitingLimits {
     pub(crate) of_payer: usize,
     /// Tokens of prompts.
     pub(crate) tokens: usize,
+    /// Answers in progress.
+    pub(crate) running: usize,
 }
 
 /// What an engine does at the moment.
@@ -30,6 +33,8 @@ pub struct EngineStatus {
     pub running: usize,
     /// Answers that wait to be begun, or to be gone on with.
     pub waiting: usize,
+    /// Payers of these, and those that are remembered because they got more than others.
+    pub payers: usize,
     /// Blocks of 16 tokens that answers hold.
     pub held_blocks: usize,
     /// Blocks that are kept for requests that begin like earlier ones.
@@ -48,6 +53,20 @@ pub(crate) struct Arrival {
     pub(crate) request: Request,
     pub(crate) outlet: Outlet,
     pub(crate) ticket: Ticket,
+    pub(crate) presence: Arc<Presence>,
+}
+
+/// Counts as here for as long as any answer of its request does.
+pub(crate) struct Presence {
+    lobby: Arc<Lobby>,
+    payer: Payer,
+    answers: usize,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.lobby.lock().leave(self.payer, |count| count.here -= self.answers);
+    }
 }
 
 /// Counts as waiting for as long as it exists.
@@ -61,14 +80,17 @@ pub(crate) struct Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut inner = self.lobby.lock();
-        inner.answers -= self.answers;
         inner.tokens -= self.tokens;
-        let rest = inner.payers.get_mut(&self.payer).expect("counted when the ticket was made");
-        *rest -= self.answers;
-        if *rest == 0 {
-            inner.payers.remove(&self.payer);
-        }
+        inner.leave(self.payer, |count| count.waiting -= self.answers);
     }
+}
+
+/// Answers of one payer or of all.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    waiting: usize,
+    /// Those that wait, and those that were begun and have not ended.
+    here: usize,
 }
 
 pub(crate) struct Lobby {
@@ -80,14 +102,26 @@ pub(crate) struct Lobby {
 #[derive(Default)]
 struct Inner {
     newcomers: Vec<Arrival>,
-    answers: usize,
+    all: Count,
     tokens: usize,
-    payers: BTreeMap<Payer, usize>,
+    payers: BTreeMap<Payer, Count>,
     next_id: u64,
     /// Grows with whatever may give the scheduler something to do.
     rings: u64,
     closed: bool,
     status: EngineStatus,
+}
+
+impl Inner {
+    /// Counts fewer answers of a payer.
+    fn leave(&mut self, payer: Payer, fewer: impl Fn(&mut Count)) {
+        fewer(&mut self.all);
+        let count = self.payers.get_mut(&payer).expect("counted when it came in");
+        fewer(count);
+        if *count == Count::default() {
+            self.payers.remove(&payer);
+        }
+    }
 }
 
 impl Lobby {
@@ -108,23 +142,28 @@ impl Lobby {
             drop(inner);
             return Err(SubmitError::Stopped);
         }
-        let of_payer = inner.payers.get(&payer).copied().unwrap_or(0);
+        let (all, own) = (inner.all, inner.payers.get(&payer).copied().unwrap_or_default());
+        let WaitingLimits { answers: most, of_payer, tokens: most_tokens, running } = self.limits;
         let limits = [
-            ("answers", inner.answers + answers, self.limits.answers),
-            ("answers of one payer", of_payer + answers, self.limits.of_payer),
-            ("tokens of prompts", inner.tokens + tokens, self.limits.tokens),
+            ("answers", all.waiting + answers, most),
+            ("answers of one payer", own.waiting + answers, of_payer),
+            ("tokens of prompts", inner.tokens + tokens, most_tokens),
+            ("answers", all.here + answers, most.saturating_add(running)),
+            ("answers of one payer", own.here + answers, of_payer.saturating_add(running)),
         ];
         if let Some((what, _, limit)) = limits.into_iter().find(|(_, wanted, limit)| wanted > limit) {
             drop(inner);
             return Err(Busy { what, limit }.into());
         }
-        inner.answers += answers;
+        let more = |count: Count| Count { waiting: count.waiting + answers, here: count.here + answers };
+        inner.all = more(all);
         inner.tokens += tokens;
-        inner.payers.insert(payer, of_payer + answers);
+        inner.payers.insert(payer, more(own));
         let id = inner.next_id;
         inner.next_id += u64::from(request.choices);
         let ticket = Ticket { lobby: Arc::clone(self), payer, answers, tokens };
-        inner.newcomers.push(Arrival { id, request, outlet, ticket });
+        let presence = Arc::new(Presence { lobby: Arc::clone(self), payer, answers });
+        inner.newcomers.push(Arrival { id, request, outlet, ticket, presence });
         inner.rings += 1;
         drop(inner);
         self.bell.notify_all();

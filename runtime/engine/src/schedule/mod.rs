@@ -2,12 +2,13 @@
 //!
 //! A [`Scheduler`] is synchronous and knows neither threads nor clocks: `step()` looks who came and who left, plans
 //! the rows of one forward pass, runs it, and hands out what was written. As in vLLM's first version there is one
-//! budget of tokens for each step, answers in progress come first, and the rest of the budget reads pieces of prompts.
+//! budget for each step, answers in progress come first, and the rest of the budget reads pieces of prompts.
 //!
 //! | module | what it does |
 //! | --- | --- |
 //! | `lobby` | requests come in, from any thread; limits on what waits |
-//! | `fair` | payers share the budget evenly |
+//! | `fair` | payers share the work evenly |
+//! | `cost` | what a token costs: the more, the more it looks back at |
 //! | `plan` | which tokens of whom a step computes; who is put back when blocks or places run out |
 //! | `blocks`, `prefix` | shared blocks, their names, the prefix cache |
 //! | `job`, `writer` | one answer: tokens and blocks; sampling, constraint, stop strings |
@@ -18,10 +19,12 @@
 //! [`Sequence`](crate::Sequence)).
 //!
 //! **Progress**: the oldest answer in progress is never put back, and the cache holds one whole context. So it ends, and
-//! then another is the oldest.
+//! then another is the oldest. One that waits is overtaken by so many others at most, and then the next to begin: it finds
+//! room when those in progress have ended.
 
 mod answer;
 mod blocks;
+mod cost;
 mod fair;
 mod job;
 mod lobby;
@@ -34,6 +37,7 @@ mod writer;
 mod tests;
 
 pub use answer::{Answer, Event, Finish};
+pub(crate) use cost::Cost;
 pub use lobby::EngineStatus;
 pub use prefix::Salt;
 

@@ -5,31 +5,84 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use super::{fair::Lane, job::Job, scheduler::Scheduler};
+use super::{
+    cost::{Cost, TOKEN},
+    fair::Lane,
+    job::Job,
+    scheduler::{Scheduler, SchedulerLimits},
+};
 use crate::{kernels::PAGE, request::Payer};
+
+/// Payers whose next answer may be turned away in one step; after them nobody is asked.
+const MOST_TURNED_AWAY: usize = 16;
+/// Answers that may be begun before one that was turned away; then nobody else is until it is. A long prompt would
+/// otherwise wait for as long as short ones come.
+const MOST_OVERTAKING: u32 = 64;
 
 /// How many of its next tokens each answer gets computed.
 pub(super) struct Plan {
-    /// Tokens that may still be planned.
-    budget: usize,
-    picks: BTreeMap<u64, usize>,
+    /// Rows that may still be planned.
+    rows_left: usize,
+    /// What the planned rows cost, and what they may.
+    spent: u64,
+    allowance: u64,
+    /// Rows of each answer, and what they cost.
+    picks: BTreeMap<u64, (usize, u64)>,
     /// Answers that were put back while this was planned: they wait for another step, so that planning ends.
     put_back: BTreeSet<u64>,
 }
 
 impl Plan {
-    fn new(budget: usize) -> Self {
-        Self { budget, picks: BTreeMap::new(), put_back: BTreeSet::new() }
+    fn new(limits: &SchedulerLimits) -> Self {
+        let (rows_left, allowance) = (limits.step_tokens, u64::MAX);
+        Self { rows_left, spent: 0, allowance, picks: BTreeMap::new(), put_back: BTreeSet::new() }
+    }
+
+    /// What reading may cost beside what is planned by now: what is left of a step of tokens that see nothing, and half as
+    /// much as writing takes or the cost of a block at least, so that prompts are read however much is being written.
+    fn allow_reading(&mut self, limits: &SchedulerLimits) {
+        let step = limits.step_tokens as u64 * TOKEN;
+        self.allowance = step.max(self.spent + (self.spent / 2).max(PAGE as u64 * TOKEN));
+    }
+
+    fn has_room(&self) -> bool {
+        self.rows_left > 0 && self.spent < self.allowance
+    }
+
+    /// How many rows from this position on have room, one at least.
+    fn room(&self, cost: Cost, first: usize, rows: usize) -> usize {
+        cost.within(self.allowance.saturating_sub(self.spent), first, rows.min(self.rows_left))
+    }
+
+    fn add(&mut self, id: u64, rows: usize, cost: u64) {
+        let pick = self.picks.entry(id).or_default();
+        *pick = (pick.0 + rows, pick.1 + cost);
+        self.rows_left -= rows;
+        self.spent += cost;
+    }
+
+    /// Takes an answer's rows out again, and says how many there were.
+    fn take_out(&mut self, id: u64) -> usize {
+        let (rows, cost) = self.picks.remove(&id).unwrap_or_default();
+        self.rows_left += rows;
+        self.spent -= cost;
+        rows
     }
 
     /// Tokens in all.
     pub(super) fn rows(&self) -> usize {
-        self.picks.values().sum()
+        self.picks.values().map(|(rows, _)| rows).sum()
+    }
+
+    /// What all rows cost.
+    #[cfg(test)]
+    pub(super) fn cost(&self) -> u64 {
+        self.spent
     }
 
     /// Numbers of answers with how many of their tokens are computed, in the order of their numbers.
     pub(super) fn picks(&self) -> impl Iterator<Item = (u64, usize)> {
-        self.picks.iter().map(|(id, rows)| (*id, *rows))
+        self.picks.iter().map(|(id, (rows, _))| (*id, *rows))
     }
 
     /// Whether something of this answer is computed.
@@ -38,74 +91,93 @@ impl Plan {
     }
 
     fn of(&self, id: u64) -> usize {
-        self.picks.get(&id).copied().unwrap_or(0)
+        self.picks.get(&id).map_or(0, |(rows, _)| *rows)
     }
-}
-
-/// Which kind of work is planned.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// One token each for the answers that write.
-    Writing,
-    /// Pieces of prompts, and beginning with those that wait.
-    Reading,
 }
 
 impl Scheduler<'_> {
     /// Answers that write come first, then prompts; among them the payer who got least so far, and of a payer the
     /// oldest answer.
     pub(super) fn plan(&mut self) -> Plan {
-        let mut plan = Plan::new(self.limits.step_tokens);
-        for phase in [Phase::Writing, Phase::Reading] {
-            // Payers whose next answer finds no place in this step.
-            let mut turned_away = BTreeSet::new();
-            while plan.budget > 0 {
-                let wanted =
-                    |payer, lane: &Lane| self.next_of(lane, phase, &plan, turned_away.contains(&payer));
-                let Some((payer, id)) = self.lanes.least(wanted) else { break };
-                if !self.lanes.is_running(payer, id) && !self.admit(id, &mut plan) {
-                    turned_away.insert(payer);
-                    continue;
-                }
+        let mut plan = Plan::new(&self.limits);
+        while plan.has_room() {
+            let Some((_, id)) = self.lanes.least_active(|_, lane| self.next_to_write(lane, &plan)) else {
+                break;
+            };
+            self.grant(id, &mut plan);
+        }
+        plan.allow_reading(&self.limits);
+        // Payers whose next answer finds no place in this step, and these answers.
+        let (mut turned_away, mut overtaken) = (BTreeSet::new(), Vec::new());
+        let mut all_may_begin = true;
+        while plan.has_room() {
+            let reads = |lane: &Lane| self.next_to_read(lane, &plan);
+            let begins = |payer, lane: &Lane| {
+                let waits = || self.next_to_begin(lane, &plan).filter(|_| !turned_away.contains(&payer));
+                reads(lane).or_else(waits)
+            };
+            let next = match all_may_begin {
+                true => self.lanes.least(begins),
+                false => self.lanes.least_active(|_, lane| reads(lane)),
+            };
+            let Some((payer, id)) = next else { break };
+            if self.lanes.is_running(payer, id) {
                 self.grant(id, &mut plan);
+            } else if self.admit(id, &mut plan) {
+                self.overtake(&overtaken);
+                self.grant(id, &mut plan);
+            } else {
+                turned_away.insert(payer);
+                overtaken.push(id);
+                let waits = self.jobs[&id].overtaken >= MOST_OVERTAKING;
+                all_may_begin = !waits && turned_away.len() < MOST_TURNED_AWAY;
             }
         }
         plan
     }
 
-    /// What a payer's next work is in this phase.
-    fn next_of(&self, lane: &Lane, phase: Phase, plan: &Plan, turned_away: bool) -> Option<u64> {
+    /// Somebody was begun before these.
+    fn overtake(&mut self, waiting: &[u64]) {
+        for id in waiting {
+            self.jobs.get_mut(id).expect("it waits").overtaken += 1;
+        }
+    }
+
+    /// The next answer of a payer that writes a token.
+    fn next_to_write(&self, lane: &Lane, plan: &Plan) -> Option<u64> {
         let wants = |id: &&u64| {
             let job = &self.jobs[*id];
-            let todo = job.todo() - plan.of(job.id);
-            !job.is_paused()
-                && match phase {
-                    Phase::Writing => todo == 1 && plan.of(job.id) == 0,
-                    Phase::Reading => todo > 0,
-                }
+            !job.is_paused() && job.todo() == 1 && !plan.has(job.id)
         };
-        let running = lane.running.iter().find(wants);
-        let may_begin = |id: &&u64| !self.jobs[*id].is_paused() && !plan.put_back.contains(*id);
-        let waiting = || lane.waiting.iter().find(may_begin);
-        match phase {
-            Phase::Writing => running.copied(),
-            Phase::Reading if turned_away => running.copied(),
-            Phase::Reading => running.or_else(waiting).copied(),
-        }
+        lane.running.iter().find(wants).copied()
+    }
+
+    /// The next answer of a payer in progress that has something to be computed.
+    fn next_to_read(&self, lane: &Lane, plan: &Plan) -> Option<u64> {
+        let wants = |id: &&u64| {
+            let job = &self.jobs[*id];
+            !job.is_paused() && job.todo() > plan.of(job.id)
+        };
+        lane.running.iter().find(wants).copied()
+    }
+
+    /// The next answer of a payer to begin with, or to go on with.
+    fn next_to_begin(&self, lane: &Lane, plan: &Plan) -> Option<u64> {
+        let may = |id: &&u64| !self.jobs[*id].is_paused() && !plan.put_back.contains(*id);
+        lane.waiting.iter().find(may).copied()
     }
 
     /// Plans the next tokens of an answer in progress, up to the end of a block, with a block to write them to.
     fn grant(&mut self, id: u64, plan: &mut Plan) {
-        let job = &self.jobs[&id];
+        let (job, cost) = (&self.jobs[&id], self.limits.cost);
         let planned = plan.of(id);
         let first = job.computed + planned;
-        let rows = (job.todo() - planned).min(plan.budget).min(PAGE - first % PAGE);
-        let (payer, charge) = (job.payer, job.new_work(planned, rows));
+        let rows = plan.room(cost, first, (job.todo() - planned).min(PAGE - first % PAGE));
+        let (payer, charge) = (job.payer, job.new_work(cost, first, rows));
         if job.table.room() < first + rows && !self.find_block(id, plan) {
             return; // it was put back itself
         }
-        *plan.picks.entry(id).or_default() += rows;
-        plan.budget -= rows;
+        plan.add(id, rows, cost.rows(first, rows));
         self.lanes.charge(payer, charge);
     }
 
@@ -135,6 +207,7 @@ impl Scheduler<'_> {
         let (shared, _) = self.blocks.find(&names);
         self.blocks.share(&names[..shared], &mut job.table);
         job.begin(shared * PAGE);
+        job.overtaken = 0;
         self.lanes.start(job.payer, id);
         true
     }
@@ -201,11 +274,10 @@ impl Scheduler<'_> {
     /// Takes an answer's blocks; it waits until there is room, and is computed again then.
     fn put_back(&mut self, id: u64, plan: &mut Plan) {
         let job = self.jobs.get_mut(&id).expect("it is in progress");
-        if let Some(rows) = plan.picks.remove(&id) {
-            plan.budget += rows;
-            self.lanes.refund(job.payer, job.new_work(0, rows));
-        }
+        let rows = plan.take_out(id);
+        self.lanes.refund(job.payer, job.new_work(self.limits.cost, job.computed, rows));
         self.blocks.release(&mut job.table, true);
+        job.writer.rest();
         job.computed = 0;
         self.lanes.put_back(job.payer, id);
         plan.put_back.insert(id);
@@ -213,7 +285,7 @@ impl Scheduler<'_> {
     }
 
     fn running(&self) -> impl Iterator<Item = &Job<'_>> {
-        self.lanes.iter().flat_map(|(_, lane)| &lane.running).map(|id| &self.jobs[id])
+        self.lanes.all_running().map(|id| &self.jobs[&id])
     }
 
     /// Blocks that a payer's answers hold, but for some of them.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use super::{
     answer::Event,
     blocks::Blocks,
+    cost::Cost,
     fair::Lanes,
     job::Job,
     lobby::{EngineStatus, Lobby},
@@ -23,8 +24,10 @@ use crate::{
 pub(crate) struct SchedulerLimits {
     /// Tokens of prompt and answer together.
     pub(crate) context: usize,
-    /// Tokens of one step.
+    /// Tokens of one step, and by what they cost what all of them may.
     pub(crate) step_tokens: usize,
+    /// What a token costs.
+    pub(crate) cost: Cost,
     /// Answers in progress.
     pub(crate) running: usize,
     /// Blocks of the cache: enough for one whole context at least.
@@ -55,6 +58,9 @@ pub(crate) struct Scheduler<'m> {
     pub(super) preemptions: u64,
     work: Forward,
     steps: u64,
+    /// What the last step cost.
+    #[cfg(test)]
+    pub(super) cost: u64,
 }
 
 impl<'m> Scheduler<'m> {
@@ -70,6 +76,8 @@ impl<'m> Scheduler<'m> {
             preemptions: 0,
             work: Forward::default(),
             steps: 0,
+            #[cfg(test)]
+            cost: 0,
         }
     }
 
@@ -83,6 +91,10 @@ impl<'m> Scheduler<'m> {
         self.look_after_readers(now);
         let plan = self.plan();
         let rows = plan.rows();
+        #[cfg(test)]
+        {
+            self.cost = plan.cost();
+        }
         if rows > 0 {
             self.steps += 1;
             self.run(&plan, observer);
@@ -213,10 +225,11 @@ impl<'m> Scheduler<'m> {
 
     /// What there is at the moment.
     pub(crate) fn status(&self) -> EngineStatus {
-        let running = self.lanes.iter().map(|(_, lane)| lane.running.len()).sum();
+        let running = self.lanes.all_running().count();
         EngineStatus {
             running,
             waiting: self.jobs.len() - running,
+            payers: self.lanes.len(),
             held_blocks: self.blocks.held(),
             cached_blocks: self.blocks.idle(),
             limit_blocks: self.limits.blocks,

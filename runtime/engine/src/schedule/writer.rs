@@ -71,6 +71,11 @@ impl<'m> Writer<'m> {
         self.choice
     }
 
+    /// Gives memory back that it does not need before its next turn.
+    pub(crate) fn rest(&mut self) {
+        self.sampler.rest();
+    }
+
     /// Chooses a token by the logits after all tokens so far, where `room` more fit the context, at least one.
     pub(crate) fn next(&mut self, logits: &[f32], room: usize) -> Spoken {
         if self.written >= self.params.max_tokens {

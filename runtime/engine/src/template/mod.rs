@@ -1,8 +1,8 @@
 //! Chat templates: the Jinja text in the model file, rendered by minijinja with limits on work, depth and length.
 //!
-//! minijinja does not bound the memory of a value, so a hostile template can build a huge string by doubling it. A
-//! template is a part of the model file, which is measured and which clients accept by its hash; messages are not, and
-//! cannot do this.
+//! minijinja does not bound the memory of a value, so a hostile template can build a huge string by doubling it, some
+//! tens of times. A template is a part of the model file, which is measured and which clients accept by its hash;
+//! messages are not, and cannot do this. Filters that take as much memory as a number asks for are left out or bounded.
 //!
 //! Templates are written for Jinja2 and transformers: what they print is what these print (`python`). There is no
 //! `strftime_now`: a date of the clock would make the same request another prompt on another day, and templates that ask
@@ -56,10 +56,11 @@ impl Chat {
     }
 
     /// The same with each text put through `change`, and the arguments of tools' calls as objects: the API has them as
-    /// text, templates were written for what the text says.
+    /// text, templates were written for what the text says. What the text says is what is put through `change`: it may
+    /// spell with escapes what it does not spell without them.
     pub(crate) fn prepared(&self, change: &impl Fn(&str) -> String) -> Self {
         let change_all = |values: &[Json]| values.iter().map(|value| value.map_texts(change)).collect();
-        let mut messages: Vec<Json> = change_all(&self.messages);
+        let mut messages = self.messages.clone();
         for message in &mut messages {
             complete(message);
             let Some(Json::List(calls)) = message.get_mut("tool_calls") else { continue };
@@ -76,7 +77,7 @@ impl Chat {
         }
         let options = self.options.iter().map(|(name, value)| (name.clone(), value.map_texts(change)));
         Self {
-            messages,
+            messages: change_all(&messages),
             tools: change_all(&self.tools),
             add_generation_prompt: self.add_generation_prompt,
             options: options.collect(),
@@ -103,6 +104,10 @@ impl Template {
         environment.set_unknown_method_callback(python::method);
         environment.set_formatter(python::print);
         environment.add_filter("tojson", python::to_json);
+        environment.add_filter("indent", python::indent);
+        environment.add_filter("format", python::format);
+        // No template of a chat needs them, and one number makes them as large as it likes.
+        ["slice", "batch"].into_iter().for_each(|filter| environment.remove_filter(filter));
         environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{message}")))
         });

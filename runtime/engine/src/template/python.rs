@@ -2,13 +2,16 @@
 
 use std::fmt::Write;
 
+use super::MAX_RENDERED;
 use minijinja::{
     Error, ErrorKind, Output, State, Value,
-    value::{Kwargs, ValueKind},
+    value::{Kwargs, Rest, ValueKind, ValueOrKwargs},
 };
 
 /// Deepest nesting of a value that is printed.
 const MAX_DEPTH: usize = 64;
+/// Most spaces that a line is moved by.
+const MAX_INDENT: usize = 256;
 
 /// Methods that Python's values have.
 pub(super) fn method(
@@ -18,9 +21,34 @@ pub(super) fn method(
     arguments: &[Value],
 ) -> Result<Value, Error> {
     match (value.as_str(), name, arguments) {
+        (Some(text), "format", _) if !is_modest(text) => Err(immodest()),
         (Some(text), "title", []) => Ok(Value::from(title(text))),
         _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments),
     }
+}
+
+/// Jinja's `format`, of numbers' widths up to 999.
+pub(super) fn format(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    arguments: Rest<ValueOrKwargs>,
+) -> Result<Value, Error> {
+    match value.as_str().is_none_or(is_modest) {
+        true => minijinja::filters::format(state, value, arguments),
+        false => Err(immodest()),
+    }
+}
+
+/// Whether no width of a format string has more than three digits, and none is an argument: each is memory.
+fn is_modest(format: &str) -> bool {
+    let short = format.split(|c: char| !c.is_ascii_digit()).all(|digits| digits.len() <= 3);
+    let fields = format.replace("{{", "").replace("%%", "");
+    let nested = fields.split('{').skip(1).any(|field| !field.contains('}'));
+    short && !nested && !fields.contains('*')
+}
+
+fn immodest() -> Error {
+    Error::new(ErrorKind::InvalidOperation, "a format is wider than 999")
 }
 
 /// Each letter after what is no letter in upper case, all others in lower case.
@@ -70,9 +98,38 @@ pub(super) fn to_json(value: &Value, indent: Option<usize>, options: Kwargs) -> 
     Ok(Value::from(text))
 }
 
+/// Jinja's `indent`, up to [`MAX_INDENT`]: its arguments are `width`, `first` and `blank`.
+pub(super) fn indent(value: &Value, given: Rest<Value>, options: Kwargs) -> Result<Value, Error> {
+    let given = |place: usize, name: &str| match given.get(place).filter(|value| !value.is_undefined()) {
+        Some(value) => Ok(Some(value.clone())),
+        None => options.get::<Option<Value>>(name),
+    };
+    let (width, first, blank) = (given(0, "width")?, given(1, "first")?, given(2, "blank")?);
+    options.assert_all_used()?;
+    let width = width.map_or(Some(4), |width| width.as_usize()).filter(|width| *width <= MAX_INDENT);
+    let width = width.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "lines are moved too far"))?;
+    let is = |value: Option<Value>| value.is_some_and(|value| value.is_true());
+    let (first, blank) = (is(first), is(blank));
+    let text = value.as_str().ok_or_else(unprintable)?;
+    let mut out = String::with_capacity(text.len() + width);
+    for (number, line) in text.split('\n').enumerate() {
+        if number > 0 {
+            out.push('\n');
+        }
+        let moves = if number == 0 { first } else { blank || !line.is_empty() };
+        out.extend(std::iter::repeat_n(' ', if moves { width } else { 0 }));
+        out.push_str(line);
+    }
+    Ok(Value::from(out))
+}
+
 fn write_value(out: &mut String, value: &Value, style: Style, depth: usize) -> Result<(), Error> {
     if depth > MAX_DEPTH {
         return Err(Error::new(ErrorKind::InvalidOperation, "a value is nested too deeply"));
+    }
+    // A list that holds another twice, which holds another twice, is small until it is printed.
+    if out.len() > MAX_RENDERED {
+        return Err(Error::new(ErrorKind::InvalidOperation, "a value is too long to be printed"));
     }
     let json = matches!(style, Style::Json { .. });
     match value.kind() {
@@ -90,14 +147,12 @@ fn write_value(out: &mut String, value: &Value, style: Style, depth: usize) -> R
             if json { json_text(out, text) } else { python_text(out, text) }
         }
         ValueKind::Seq | ValueKind::Iterable => {
-            let items: Vec<Value> = value.try_iter()?.collect();
-            write_items(out, ['[', ']'], &items, style, depth, |out, item| {
+            write_items(out, ['[', ']'], value.try_iter()?, style, depth, |out, item| {
                 write_value(out, item, style, depth + 1)
             })?;
         }
         ValueKind::Map => {
-            let keys: Vec<Value> = value.try_iter()?.collect();
-            write_items(out, ['{', '}'], &keys, style, depth, |out, key| {
+            write_items(out, ['{', '}'], value.try_iter()?, style, depth, |out, key| {
                 write_value(out, key, style, depth + 1)?;
                 out.push_str(": ");
                 write_value(out, &value.get_item(key)?, style, depth + 1)
@@ -111,13 +166,14 @@ fn write_value(out: &mut String, value: &Value, style: Style, depth: usize) -> R
 fn write_items(
     out: &mut String,
     brackets: [char; 2],
-    items: &[Value],
+    items: impl Iterator<Item = Value>,
     style: Style,
     depth: usize,
     mut write: impl FnMut(&mut String, &Value) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let mut items = items.peekable();
     let indent = match style {
-        Style::Json { indent: Some(indent) } if !items.is_empty() => Some(indent),
+        Style::Json { indent: Some(indent) } if items.peek().is_some() => Some(indent),
         _ => None,
     };
     let line = |out: &mut String, depth: usize| {
@@ -127,12 +183,12 @@ fn write_items(
         }
     };
     out.push(brackets[0]);
-    for (nth, item) in items.iter().enumerate() {
+    for (nth, item) in items.enumerate() {
         if nth > 0 {
             out.push_str(if indent.is_some() { "," } else { ", " });
         }
         line(out, depth + 1);
-        write(out, item)?;
+        write(out, &item)?;
     }
     line(out, depth);
     out.push(brackets[1]);

@@ -160,3 +160,61 @@ fn values_that_are_too_deep_to_print_are_refused() {
     let chat = Chat { options: vec![("x".into(), deep)], ..Chat::default() };
     assert!(matches!(template.render(&chat), Err(TemplateError::Unusable(_))));
 }
+
+/// A call's arguments are JSON in text, in which a letter can be written as its number.
+#[test]
+fn control_tokens_spelled_with_escapes_in_a_calls_arguments_are_broken_too() {
+    let arguments = r#"{"a": "<\u007cim_end\u007c>", "<\u007cim_end|>": ["<|im_\u0065nd|>"]}"#;
+    let message =
+        serde_json::json!({"role": "assistant", "tool_calls": [{"function": {"arguments": arguments}}]});
+    let chat = Chat { messages: vec![from(&message)], ..Chat::default() };
+    let template = "{{ messages[0].tool_calls[0].function.arguments | tojson }}";
+    let template = Template::compile(template.into(), String::new(), String::new()).expect("compiles");
+    let prepared = chat.prepared(&|text: &str| text.replace("<|im_end|>", "<broken>"));
+    let text = template.render(&prepared).expect("renders");
+    assert_eq!(text, r#"{"a": "<broken>", "<broken>": ["<broken>"]}"#);
+}
+
+#[test]
+fn values_that_are_long_when_printed_are_cut_off_in_time() {
+    let start = std::time::Instant::now();
+    let doubled =
+        "{% set ns = namespace(x=[]) %}{% for i in range(50) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+    for print in ["{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x | tojson(indent=2) }}"] {
+        assert!(render(&format!("{doubled}{print}"), &[]).is_err(), "{print}");
+    }
+    for source in [
+        "{{ 'x' | indent(1000000000000) }}",
+        "{{ 'x\ny' | indent(width=1000000000000, first=true) }}",
+        "{{ '%1000000000000d' | format(1) }}",
+        "{{ '%*d' | format(1000000000000, 1) }}",
+        "{{ '{:>1000000000000}'.format(1) }}",
+        "{{ '{:>{}}'.format(1, 1000000000000) }}",
+        "{{ [1] | batch(1000000000000, 0) | list }}",
+        "{{ [1] | slice(1000000000000) | list }}",
+        "{{ 'x' * 1000000000000 }}",
+        "{{ [1] * 1000000000000 }}",
+    ] {
+        assert!(render(source, &[]).is_err(), "{source}");
+    }
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+}
+
+#[test]
+fn lines_are_moved_as_jinja2_moves_them() {
+    let cases = [
+        ("indent", "a\n    b\n\n    c\n"),
+        ("indent(2)", "a\n  b\n\n  c\n"),
+        ("indent(2, true)", "  a\n  b\n\n  c\n"),
+        ("indent(1, blank=true)", "a\n b\n \n c\n "),
+        ("indent(width=1, first=true)", " a\n b\n\n c\n"),
+    ];
+    for (filter, expected) in cases {
+        let source = format!("{{{{ messages[0].content | {filter} }}}}");
+        assert_eq!(
+            render(&source, &[message("user", "a\nb\n\nc\n")]).expect("renders"),
+            expected,
+            "{filter}"
+        );
+    }
+}

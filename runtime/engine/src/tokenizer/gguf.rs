@@ -42,7 +42,7 @@ impl Tokenizer {
         let ends = id_of("tokenizer.ggml.eot_token_id")?.into_iter().collect();
         let add_bos = header.boolean("tokenizer.ggml.add_bos_token")?.unwrap_or(model == "llama");
         let added = added.collect();
-        Ok(Self::build(Parts { tokens, kinds, added, algorithm, bos, eos, ends, add_bos }))
+        Self::build(Parts { tokens, kinds, added, algorithm, bos, eos, ends, add_bos })
     }
 }
 

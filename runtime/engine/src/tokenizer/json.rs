@@ -142,7 +142,7 @@ impl Tokenizer {
         let (bos, eos) = (id(&config.bos_token), id(&config.eos_token));
         let add_bos = config.add_bos_token.unwrap_or_else(|| file.begins_with_bos(config));
         let ends = ends.iter().copied().filter(|end| (*end as usize) < names.len()).collect();
-        Ok(Self::build(Parts { tokens, kinds, added, algorithm, bos, eos, ends, add_bos }))
+        Self::build(Parts { tokens, kinds, added, algorithm, bos, eos, ends, add_bos })
     }
 }
 

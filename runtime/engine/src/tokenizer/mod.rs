@@ -3,6 +3,7 @@
 //! Added tokens, such as those that begin a message, are cut out of a text first; what lies between goes through the
 //! model's own [`Algorithm`].
 
+mod added;
 mod bytes;
 mod classes;
 mod gguf;
@@ -15,6 +16,7 @@ mod wordpiece;
 
 use std::collections::HashMap;
 
+use added::AddedTokens;
 use bytes::ByteLevel;
 pub(crate) use json::{TokenizerConfig, TokenizerFile};
 use merge::Scratch;
@@ -81,8 +83,7 @@ pub struct Tokenizer {
     tokens: Vec<Token>,
     kinds: Vec<Kind>,
     algorithm: Algorithm,
-    /// Added tokens by their first byte, longest first.
-    added: HashMap<u8, Vec<Added>>,
+    added: AddedTokens,
     ends: Vec<u32>,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -103,21 +104,15 @@ struct Parts {
 }
 
 impl Tokenizer {
-    fn build(parts: Parts) -> Self {
+    fn build(parts: Parts) -> Result<Self, ModelError> {
         let Parts { tokens, kinds, added: list, algorithm, bos, eos, mut ends, add_bos } = parts;
         let is_end = |token: &Added| END_NAMES.iter().any(|name| *token.name == *name.as_bytes());
         ends.extend(list.iter().filter(|token| is_end(token)).map(|token| token.id));
         ends.extend(eos);
         ends.sort_unstable();
         ends.dedup();
-        let mut added: HashMap<u8, Vec<Added>> = HashMap::new();
-        for token in list {
-            added.entry(token.name[0]).or_default().push(token);
-        }
-        for tokens in added.values_mut() {
-            tokens.sort_by_key(|token| std::cmp::Reverse(token.name.len()));
-        }
-        Self { tokens, kinds, algorithm, added, ends, bos, eos, add_bos }
+        let added = AddedTokens::new(list)?;
+        Ok(Self { tokens, kinds, algorithm, added, ends, bos, eos, add_bos })
     }
 
     /// Token ids of `text`. With `special`, control tokens that are written out in the text become themselves, as
@@ -128,7 +123,7 @@ impl Tokenizer {
         let mut scratch = Scratch::default();
         let (mut start, mut at) = (0, 0);
         while at < text.len() {
-            let Some(token) = self.added_at(&text.as_bytes()[at..], special) else {
+            let Some(token) = self.added.at(&text.as_bytes()[at..], special) else {
                 at += 1;
                 continue;
             };
@@ -146,23 +141,22 @@ impl Tokenizer {
         ids
     }
 
-    /// The text with a zero-width space inside each control token that it spells out.
+    /// The text with a zero-width space inside each control token that it spells out; one of a single character, which has
+    /// no inside, becomes U+FFFD.
     pub(crate) fn without_control_tokens(&self, text: &str) -> String {
         const BREAK: char = '\u{200b}';
         let mut out = String::with_capacity(text.len());
         for (at, character) in text.char_indices() {
-            out.push(character);
-            if self.added_at(&text.as_bytes()[at..], true).is_some_and(|token| token.is_control) {
-                out.push(BREAK);
+            let found = self.added.at(&text.as_bytes()[at..], true).filter(|token| token.is_control);
+            match found {
+                None => out.push(character),
+                Some(token) if token.name.len() == character.len_utf8() => {
+                    out.push(char::REPLACEMENT_CHARACTER)
+                }
+                Some(_) => out.extend([character, BREAK]),
             }
         }
         out
-    }
-
-    /// The longest added token with which `bytes` begins. Added tokens are UTF-8, so they match whole characters.
-    fn added_at(&self, bytes: &[u8], special: bool) -> Option<&Added> {
-        let candidates = self.added.get(&bytes[0])?;
-        candidates.iter().find(|token| (special || !token.is_control) && bytes.starts_with(&token.name))
     }
 
     fn encode_plain(&self, text: &str, first: bool, scratch: &mut Scratch, ids: &mut Vec<u32>) {
@@ -209,9 +203,7 @@ impl Tokenizer {
 
     /// The control token of this name.
     pub(crate) fn control_token(&self, name: &str) -> Option<u32> {
-        let candidates = self.added.get(name.as_bytes().first()?)?;
-        let found = candidates.iter().find(|token| token.is_control && *token.name == *name.as_bytes());
-        found.map(|token| token.id)
+        self.added.control(name.as_bytes()).map(|token| token.id)
     }
 
     /// Tokens that end an answer.

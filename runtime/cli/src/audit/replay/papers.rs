@@ -47,6 +47,12 @@ impl Papers {
                 "the receipt was signed under another statement of this guest: give the bundle of that time",
             ));
         }
+        let models: Vec<_> = statement.models.iter().map(|model| model.weights).collect();
+        if receipt.network != statement.network || !models.contains(&receipt.model) {
+            return Err(unverified(
+                "the receipt names a model or a network that its guest's statement does not",
+            ));
+        }
         if opening.commitment() != receipt.commitment {
             return Err(unverified(
                 "the opening is not of this receipt's commitment: it is of another answer, or was changed",
@@ -108,16 +114,28 @@ impl Papers {
                 return Err(Stop::new(Word::Different, why));
             }
         }
+        let outcome = self.receipt.outcome;
+        let runs = outcome_of(run);
         // An answer that was whole may still not have reached its reader.
-        let ended = |outcome| outcome == self.receipt.outcome || self.receipt.outcome == Outcome::Cancelled;
-        if let [only] = run.written.as_slice()
-            && !ended(only.outcome)
-        {
-            let why = format!("the receipt says {:?}, its run {:?}", self.receipt.outcome, only.outcome);
+        if outcome != runs && outcome != Outcome::Cancelled {
+            let why = format!("the receipt says {outcome:?}, its run {runs:?}");
             return Err(Stop::new(Word::Different, why.to_lowercase()));
+        }
+        let is_cut = |outcome| matches!(outcome, Outcome::Cancelled | Outcome::Error);
+        if run.completion_tokens() == 0 && run.written.iter().all(|written| is_cut(written.outcome)) {
+            let why = "it was broken off before its first token: there is nothing to compare";
+            return Err(Stop::new(Word::Unavailable, why));
         }
         Ok(())
     }
+}
+
+/// How a guest says in a receipt that all answers of a run ended: at a limit if one of them did, and broken off if one was.
+fn outcome_of(run: &Run) -> Outcome {
+    let is = |outcome| run.written.iter().any(|written| written.outcome == outcome);
+    let found =
+        [Outcome::Error, Outcome::Cancelled, Outcome::Length].into_iter().find(|outcome| is(*outcome));
+    found.unwrap_or(Outcome::Stop)
 }
 
 /// The statement inside a bundle.

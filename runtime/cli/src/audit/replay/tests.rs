@@ -165,6 +165,14 @@ impl Kit {
         self.opening.run.as_mut().expect("it has one")
     }
 
+    /// Another statement of the guest, which its receipt names.
+    fn restate(&mut self, change: impl FnOnce(&mut Statement)) {
+        let mut statement = Statement::decode(&self.bundle.statement).expect("ours");
+        change(&mut statement);
+        self.bundle.statement = statement.encode();
+        self.receipt.statement = digest(&self.bundle.statement);
+    }
+
     /// Writes the papers, the receipt committing to the opening, and signed.
     fn keep(&mut self) -> &mut Self {
         self.receipt.commitment = self.opening.commitment();
@@ -311,7 +319,37 @@ type Change = fn(&mut Kit);
 
 #[test]
 fn one_thing_that_the_guest_committed_to_otherwise_is_not_the_same() {
-    let changes: [(&str, Change, &str); 9] = [
+    let changes: [(&str, Change, &str); 20] = [
+        ("top_p", |kit| kit.run().sampling.top_p = 0.01, "position"),
+        ("top_k", |kit| kit.run().sampling.top_k = 1, "position"),
+        ("min_p", |kit| kit.run().sampling.min_p = 1.0, "position"),
+        ("repetition", |kit| kit.run().sampling.repetition_penalty = 2.0, "position"),
+        ("presence", |kit| kit.run().sampling.presence_penalty = -2.0, "position"),
+        ("frequency", |kit| kit.run().sampling.frequency_penalty = 2.0, "position"),
+        ("a parameter that is no number", |kit| kit.run().sampling.min_p = f32::NAN, "refuses the request"),
+        ("stop", |kit| kit.run().stop.push("e".to_owned()), "the end (stop)"),
+        ("a token of the prompt", |kit| kit.run().prompt[9] ^= 1, "position"),
+        (
+            "one more answer",
+            |kit| {
+                let twin = kit.run().written[0].clone();
+                kit.receipt.usage.completion_tokens *= 2;
+                kit.run().written.push(twin);
+            },
+            "answer 1, position",
+        ),
+        (
+            "how the run ended",
+            |kit| {
+                let other = match kit.receipt.outcome {
+                    Outcome::Stop => Outcome::Length,
+                    _ => Outcome::Stop,
+                };
+                kit.receipt.outcome = other;
+                kit.run().written[0].outcome = other;
+            },
+            "the receipt has the end",
+        ),
         ("seed", |kit| kit.run().sampling.seed ^= 1, "position"),
         ("temperature", |kit| kit.run().sampling.temperature = 1.9, "position"),
         ("temperature out of range", |kit| kit.run().sampling.temperature = 3.0, "refuses the request"),
@@ -337,6 +375,72 @@ fn one_thing_that_the_guest_committed_to_otherwise_is_not_the_same() {
     }
 }
 
+/// Of several answers the receipt says how they ended together.
+#[test]
+fn a_receipt_of_several_answers_says_how_they_ended() {
+    let worker = Worker::new();
+    let params = Params { max_tokens: 6, ..sampled() };
+    let request = Request::new(worker.prompt("tuples"), params).with_choices(3);
+    let (run, _) = worker.write(request, usize::MAX);
+    assert!(run.written.iter().any(|written| written.outcome == Outcome::Length));
+    let mut kit = Kit::new(run);
+    for (outcome, word) in [
+        (Outcome::Length, Word::Same),
+        (Outcome::Stop, Word::Different),
+        (Outcome::Error, Word::Different),
+        (Outcome::Cancelled, Word::Same),
+    ] {
+        kit.receipt.outcome = outcome;
+        assert_eq!(kit.keep().replay().word(), word, "{outcome:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_was_broken_off_before_its_first_token_is_not_called_the_same() {
+    for outcome in [Outcome::Cancelled, Outcome::Error] {
+        let mut kit = kit();
+        kit.run().written[0].tokens.clear();
+        kit.run().written[0].outcome = outcome;
+        kit.receipt.usage.completion_tokens = 0;
+        kit.receipt.outcome = outcome;
+        kit.keep().comes_to(Word::Unavailable, "nothing to compare");
+    }
+}
+
+#[test]
+fn a_receipt_about_what_its_guest_never_attested_is_unverified() {
+    let changes: [Change; 4] = [
+        |kit| kit.receipt.model[0] ^= 1,
+        |kit| kit.receipt.network += 1,
+        |kit| kit.restate(|statement| statement.models[0].weights[0] ^= 1),
+        |kit| kit.restate(|statement| statement.network += 1),
+    ];
+    for change in changes {
+        let mut kit = kit();
+        change(&mut kit);
+        kit.keep().comes_to(Word::Unverified, "its guest's statement does not");
+    }
+}
+
+/// Whatever byte of whatever paper: not the same, but for what nobody compares.
+#[test]
+fn no_byte_of_a_paper_can_be_changed_unseen() {
+    let mut kit = kit();
+    kit.keep();
+    for (name, step) in [("receipt.cbor", 1), ("opening.cbor", 3)] {
+        let honest = kit.bytes(name);
+        for at in (0..honest.len()).step_by(step) {
+            let mut changed = honest.clone();
+            changed[at] ^= 1 << (at % 8);
+            kit.put(name, &changed);
+            let word = kit.replay().word();
+            assert!(matches!(word, Word::Unverified | Word::Malformed), "{name}, byte {at}: {word:?}");
+        }
+        kit.put(name, &honest);
+    }
+    kit.comes_to(Word::Same, "");
+}
+
 #[test]
 fn what_cannot_be_run_here_says_what_it_needs() {
     let changes: [(Change, &str); 6] = [
@@ -345,7 +449,13 @@ fn what_cannot_be_run_here_says_what_it_needs() {
         (|kit| kit.receipt.engine.kernels = Kernels::Gpu([7; 32]), "it needs the GPU kernels 0707"),
         (|kit| kit.run().constrained = true, "grammar"),
         (|kit| kit.opening.run = None, "no tokens"),
-        (|kit| kit.receipt.model[0] ^= 1, "it needs the model of SHA-256"),
+        (
+            |kit| {
+                kit.receipt.model[0] ^= 1;
+                kit.restate(|statement| statement.models[0].weights[0] ^= 1);
+            },
+            "it needs the model of SHA-256",
+        ),
     ];
     for (change, words) in changes {
         let mut kit = kit();

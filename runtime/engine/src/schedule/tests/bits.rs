@@ -92,6 +92,7 @@ fn history_on(machine: &Machine, seed: u64) -> Tally {
     let limits = SchedulerLimits {
         context: 200,
         step_tokens: 24 + dice.below(60),
+        cost: Cost::steep(dice.below(3) as u64 * 700),
         running: 1 + dice.below(8),
         blocks: 13 + dice.below(30),
         patience: Duration::from_millis(400),

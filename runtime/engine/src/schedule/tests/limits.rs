@@ -113,7 +113,7 @@ fn paused_answers_give_their_places_and_blocks_up_to_those_who_read() {
 #[test]
 fn as_much_waits_as_may_and_no_more() {
     let payer = |n: u8, request: Request| request.with_payer(Payer([n; 32]));
-    let waiting = WaitingLimits { answers: 7, of_payer: 3, tokens: 200 };
+    let waiting = WaitingLimits { answers: 7, of_payer: 3, tokens: 200, running: 1 };
     let mut world = World::on(machine(), SchedulerLimits { running: 1, ..limits() }, waiting);
     let busy = |result: Result<(u64, Answer), SubmitError>| match result {
         Err(SubmitError::Busy(Busy { what, limit })) => (what, limit),
@@ -186,4 +186,41 @@ fn blocks_of_unsalted_answers_are_wiped_when_they_end_and_salted_ones_stay_by_na
     for page in 0..16 - world.scheduler.blocks.cache().unmade() {
         assert!(world.scheduler.blocks.cache().is_blank(page as u32), "block {page}");
     }
+}
+
+/// Paused answers give their places up, so that a payer whose readers are deaf could have any number begun.
+#[test]
+fn answers_that_were_begun_and_put_back_count_until_they_end() {
+    let waiting = WaitingLimits { answers: 6, of_payer: 4, tokens: 1 << 20, running: 2 };
+    let mut world = World::on(machine(), SchedulerLimits { running: 2, ..limits() }, waiting);
+    let (mut deaf, mut refused) = (Vec::new(), 0);
+    for step in 0..400 {
+        if step % 8 == 0 {
+            match world.submit(long(step)) {
+                Ok((_, answer)) => deaf.push(answer),
+                Err(SubmitError::Busy(Busy { what, .. })) => {
+                    assert_eq!(what, "answers of one payer");
+                    refused += 1;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        world.step();
+        assert!(world.scheduler.jobs.len() <= 6, "{} answers", world.scheduler.jobs.len());
+    }
+    assert!(world.scheduler.preemptions > 0 && refused > 20, "they were put back, and others refused");
+    // Another payer is served all the while, and who ends makes room.
+    let (_, mut keen) = world.submit(long(1).with_payer(Payer([9; 32]))).expect("taken");
+    let mut reading = Reading::default();
+    for _ in 0..20 {
+        world.step();
+        reading.take(&mut keen);
+    }
+    assert!(reading.choices[&0].tokens.len() > 10);
+    deaf.truncate(deaf.len() - 1);
+    world.step();
+    assert!(world.submit(long(3)).is_ok());
+    drop((keen, deaf));
+    world.run_dry();
+    world.assert_empty();
 }

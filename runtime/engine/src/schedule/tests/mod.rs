@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Answer, Event, Finish, Lobby, Progress, Scheduler, SchedulerLimits, WaitingLimits};
+use super::{Answer, Cost, Event, Finish, Lobby, Progress, Scheduler, SchedulerLimits, WaitingLimits};
 use crate::{
     error::{GenerateError, SubmitError},
     kernels::{InstructionSet, Pool},
@@ -43,6 +43,7 @@ fn limits() -> SchedulerLimits {
     SchedulerLimits {
         context: 512,
         step_tokens: 64,
+        cost: Cost::FLAT,
         running: 8,
         blocks: 512,
         patience: Duration::from_secs(25),
@@ -50,7 +51,7 @@ fn limits() -> SchedulerLimits {
 }
 
 fn waiting() -> WaitingLimits {
-    WaitingLimits { answers: 10_000, of_payer: 10_000, tokens: 1 << 20 }
+    WaitingLimits { answers: 10_000, of_payer: 10_000, tokens: 1 << 20, running: 8 }
 }
 
 /// FNV-1a over bits of floats: equal only for equal bits, for what a test needs.
@@ -137,6 +138,7 @@ impl<'m> World<'m> {
     fn assert_empty(&self) {
         let status = self.lobby.status();
         assert_eq!((status.running, status.waiting, status.held_blocks), (0, 0, 0), "{status:?}");
+        assert_eq!(status.payers, 0, "nobody is remembered when nobody is here");
         assert!(self.scheduler.jobs.is_empty());
     }
 }
