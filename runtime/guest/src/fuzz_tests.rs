@@ -273,7 +273,7 @@ fn model() -> Model {
 #[test]
 fn schemas_of_any_kind_are_read_and_followed_in_bounded_time_and_memory() {
     let (model, grammars, mut followed) = (model(), Grammars::default(), 0);
-    each_case("schemas", 1_500, |dice| {
+    each_case("schemas", 8_000, |dice| {
         let mut schema = schema(dice, 3);
         for _ in 0..dice.below(3) {
             mutate(&mut schema, dice);
@@ -339,7 +339,7 @@ fn requests_changed_at_random_are_answered_or_refused() {
         assert!(read(*endpoint, body.to_string().as_bytes(), 0).is_ok(), "{body}");
     }
     let mut taken = 0;
-    each_case("requests", 6_000, |dice| {
+    each_case("requests", 40_000, |dice| {
         let (endpoint, body) = dice.one(&requests);
         let mut body = body.clone();
         for _ in 0..=dice.below(4) {

@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn numbers_have_no_more_digits_than_they_were_given_with() {
         for (number, written) in
-            [(0.4, "0.4"), (1.1, "1.1"), (0.0, "0.0"), (-0.000_012_5, "-1.25e-5"), (2.0, "2.0")]
+            [(0.4, "0.4"), (1.1, "1.1"), (0.0, "0.0"), (-0.000_012_5, "-0.0000125"), (2.0, "2.0")]
         {
             assert_eq!(decimal(number).to_string(), written);
         }

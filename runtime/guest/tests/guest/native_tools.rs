@@ -9,10 +9,15 @@ const TOOLS: &str = r#","tools":[{"type":"function","function":{"name":"paint","
     "parameters":{"type":"object","properties":{"colour":{"enum":["red","green"]}},"required":["colour"],
     "additionalProperties":false}}}]"#;
 
+/// The same in few tokens.
+const SHORT: &str = r#","tools":[{"type":"function","function":{"name":"paint","parameters":{"type":"object","properties":
+    {"c":{"type":"boolean"}},"required":["c"],"additionalProperties":false}}}]"#;
+
 /// The tiny model with another family's template.
 fn with_template(name: &str) -> Setup {
     let path = format!("{}/../engine/tests/fixtures/templates/{name}.jinja", env!("CARGO_MANIFEST_DIR"));
     let template = std::fs::read_to_string(path).expect("it lies there");
+    let template = template.replace("(indent=4)", ""); // the tiny model's context is small
     let tiny = std::fs::read(tiny_model()).expect("the tiny model is in the repository");
     let model = replaced(&tiny, "tokenizer.chat_template", &template);
     let config = config(2, 4, &sha256(&model));
@@ -100,20 +105,17 @@ impl Asked {
 #[test]
 fn llama_3_is_told_of_tools_and_calls_them_in_its_own_words() {
     let asked = Asked::new("llama3");
-    let required = format!(r#","max_tokens":90,"seed":4,"tool_choice":"required"{TOOLS}"#);
+    let required = format!(r#","max_tokens":90,"seed":4,"tool_choice":"required"{SHORT}"#);
     let heard = asked.ask(&question("Paint it.", &required));
     let (prompt, written) = asked.texts(&heard);
-    assert!(
-        prompt.contains("Call a function with") && prompt.contains("\"description\": \"Paints it.\""),
-        "{prompt}"
-    );
+    assert!(prompt.contains("Call a function with") && prompt.contains("\"name\": \"paint\""), "{prompt}");
     assert!(!prompt.contains("tool_call"), "nobody else's words: {prompt}");
-    assert!(written.starts_with(r#"{"name": "paint", "parameters": {"colour": ""#), "{written}");
+    assert!(written.starts_with(r#"{"name": "paint", "parameters": {"c": "#), "{written}");
     let message = &heard.chunks[0]["choices"][0]["message"];
     let call = &message["tool_calls"][0];
     assert_eq!((&message["content"], &call["function"]["name"]), (&Value::Null, &json!("paint")));
     let arguments = call["function"]["arguments"].as_str().expect("text");
-    assert!(serde_json::from_str::<Value>(arguments).expect("JSON")["colour"].is_string());
+    assert!(serde_json::from_str::<Value>(arguments).expect("JSON")["c"].is_boolean());
     assert_eq!(heard.chunks[0]["choices"][0]["finish_reason"], "tool_calls");
 
     // Streamed, the same call comes in pieces.
@@ -139,7 +141,7 @@ fn llama_3_is_told_of_tools_and_calls_them_in_its_own_words() {
     );
 
     // Text is text, whatever it begins with.
-    let auto = asked.ask(&question("Hi", &format!(r#","max_tokens":12,"seed":9{TOOLS}"#)));
+    let auto = asked.ask(&question("Hi", &format!(r#","max_tokens":12,"seed":9{SHORT}"#)));
     let (_, written) = asked.texts(&auto);
     assert_eq!(auto.chunks[0]["choices"][0]["message"]["content"].as_str().unwrap_or_default(), written);
 }
