@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 /// worker evenly, and nothing else.
 pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink: Sink) {
     if let Serving::Child(child) = &guest.engine {
-        return crate::child::answer(&guest, child, opened, sink).await;
+        return crate::child::answer(guest.clone(), child.clone(), opened, payer, sink).await;
     }
     let Opened { header, endpoint, prompt, answer } = opened;
     let came_ms = now_ms();
@@ -424,7 +424,7 @@ fn within_limits(
     Ok(prompts.iter().map(each).collect())
 }
 
-fn within_budget(header: &RequestHeader, tokens: usize) -> Result<(), Refusal> {
+pub(crate) fn within_budget(header: &RequestHeader, tokens: usize) -> Result<(), Refusal> {
     let budget = header.budget.prompt_tokens;
     if tokens <= budget as usize {
         return Ok(());
@@ -459,7 +459,7 @@ fn max_tokens(
     Ok(tokens)
 }
 
-fn template_refusal(error: &TemplateError) -> Refusal {
+pub(crate) fn template_refusal(error: &TemplateError) -> Refusal {
     match error {
         TemplateError::Refused(_) | TemplateError::Limit(_) => {
             Refusal::new(400, "invalid_messages", error.to_string())

@@ -34,6 +34,7 @@ mod writer;
 mod tests;
 
 pub use answer::{Answer, Event, Finish};
+pub use fair::{Lane, Lanes};
 pub use lobby::EngineStatus;
 pub use prefix::Salt;
 

@@ -7,6 +7,7 @@ mod fuzz_decoders;
 mod http;
 mod journey;
 mod load;
+mod real_child;
 mod refusals;
 #[path = "../../../supervisor/tests/stand_in/server.rs"]
 mod stand_in;
