@@ -38,7 +38,8 @@ fn server() -> Option<rustix::process::Pid> {
     let mut numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let number = numbers.find(|number| {
         let line = std::fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
-        line.windows(5).any(|word| word == b"\x008200") && line.windows(15).any(|word| word == b"llama_server.py")
+        line.windows(5).any(|word| word == b"\x008200")
+            && line.windows(15).any(|word| word == b"llama_server.py")
     })?;
     rustix::process::Pid::from_raw(number)
 }

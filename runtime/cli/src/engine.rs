@@ -48,7 +48,8 @@ fn measure(engine: &mut Table, child: &ChildConfig) -> Result<(), Failure> {
     for (written, root) in roots.iter_mut().zip(&child.roots) {
         if let (None, Value::Table(written)) = (root.pinned(), written) {
             let about = || format!("engine.roots: {} cannot be measured", root.path.display());
-            let digest = tree::digest(&root.path).explain(about, "install what is missing, or correct the path")?;
+            let digest =
+                tree::digest(&root.path).explain(about, "install what is missing, or correct the path")?;
             written.insert("sha256".to_owned(), hex::encode(digest).into());
         }
     }

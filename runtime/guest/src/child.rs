@@ -4,15 +4,15 @@
 //! goes through, and how many tokens it has, is then nothing that the child could say. What it counts of its answer is held
 //! against the text, see [`crate::count`].
 
+use crate::Guest;
 use crate::answering::{Out, draining, now_ms, random, template_refusal, within_budget};
 use crate::count::Count;
 use crate::openai::{self, Asked, Call, Format, Naming, Refusal, Said, Voice};
 use crate::serving::ChildEngine;
 use crate::sink::Sink;
 use crate::turns::{Place, TooMany};
-use crate::Guest;
-use cocoon_engine::{Payer, Sampling as EngineSampling, Vocabulary};
 use cocoon_engine::Finish as EngineFinish;
+use cocoon_engine::{Payer, Sampling as EngineSampling, Vocabulary};
 use cocoon_protocol::http::code;
 use cocoon_protocol::{AnswerEvent, Endpoint, Opened, Outcome, Prompt, RequestHeader, Usage};
 use cocoon_supervisor::{
@@ -47,7 +47,9 @@ pub(crate) async fn answer(
     let planned = {
         // Templates and tokenizers take their time with a long prompt: not on a thread that serves others.
         let (guest, child, header) = (guest.clone(), child.clone(), header.clone());
-        let plan = move || Planning { guest: &guest, child: &child, header: &header }.plan(endpoint, prompt, came_ms);
+        let plan = move || {
+            Planning { guest: &guest, child: &child, header: &header }.plan(endpoint, prompt, came_ms)
+        };
         tokio::task::spawn_blocking(plan).await
     };
     let internal = |_| Err(Refusal::server(500, "internal", "the guest failed"));
@@ -97,7 +99,8 @@ impl Planning<'_> {
             let message = "this worker's engine answers conversations alone; ask another worker";
             return Err(Refusal::new(400, "unsupported_endpoint", message));
         }
-        let Asked::Text(mut call) = openai::read(endpoint, prompt.expose(), u64::from_le_bytes(random()))? else {
+        let Asked::Text(mut call) = openai::read(endpoint, prompt.expose(), u64::from_le_bytes(random()))?
+        else {
             let message = "this worker writes text and makes no embeddings; ask another worker";
             return Err(Refusal::new(400, "unsupported_endpoint", message));
         };
@@ -297,7 +300,8 @@ impl Asking<'_> {
     /// Waits for the turn, then asks. Who leaves, and who came too late, has no turn.
     async fn begin(&self, out: &Out<'_>, supervisor: &Supervisor) -> Result<(Place, AnswerStream), Course> {
         let mut place = self.child.turns.enter(self.payer).map_err(|TooMany(most)| {
-            let message = format!("{most} requests of this payer are here, and no more may be; wait for one of them");
+            let message =
+                format!("{most} requests of this payer are here, and no more may be; wait for one of them");
             Course::Refused(Refusal::server(503, code::BUSY, message))
         })?;
         let asked = async {

@@ -214,7 +214,9 @@ mod tests {
         let most = ours + ours / ALLOWED_SHARE + ALLOWED_TOKENS;
         assert!(count.explains(most, Finish::Stop, &[]) && !count.explains(most + 1, Finish::Stop, &[]));
         let stop = ["the end of it".to_owned()];
-        assert!(count.explains(most + 1, Finish::Stop, &stop) && !count.explains(most + 1, Finish::Length, &stop));
+        assert!(
+            count.explains(most + 1, Finish::Stop, &stop) && !count.explains(most + 1, Finish::Length, &stop)
+        );
     }
 
     #[test]

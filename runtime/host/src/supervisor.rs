@@ -297,7 +297,9 @@ async fn until_due(client: &GuestClient, wait: Duration, publish: &Publish) {
             match state(client).await {
                 Some(GuestState::Unattested) => return,
                 Some(GuestState::Restarting) if publish.borrow().is_some() => {
-                    tracing::warn!("the guest's engine is started again; it gets no requests until it answers");
+                    tracing::warn!(
+                        "the guest's engine is started again; it gets no requests until it answers"
+                    );
                     publish.send_replace(None);
                 }
                 _ => {}

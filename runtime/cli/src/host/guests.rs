@@ -160,8 +160,13 @@ impl Jobs {
         for job in &self.list {
             let Launch::Vm(vm) = &job.options.launch else { continue };
             let (options, network) = (&job.options, job.options.wallet.chain().network());
-            let expected =
-                Expected::of_image(&vm.image, &options.model, &options.model_name, network, options.guest.clone());
+            let expected = Expected::of_image(
+                &vm.image,
+                &options.model,
+                &options.model_name,
+                network,
+                options.guest.clone(),
+            );
             let expected =
                 expected.await.explain(|| format!("the guest {}", job.name), "mend what it names")?;
             out += &vm

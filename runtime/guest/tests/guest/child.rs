@@ -120,7 +120,11 @@ fn what_the_child_is_not_asked_for_is_refused_by_name() {
     for (body, param, code) in [
         (question("Hi", r#","n":2"#), Some("n"), "unsupported_parameter"),
         (question("Hi", r#","logprobs":true"#), Some("logprobs"), "unsupported_parameter"),
-        (question("Hi", r#","response_format":{"type":"json_object"}"#), Some("response_format"), "unsupported_parameter"),
+        (
+            question("Hi", r#","response_format":{"type":"json_object"}"#),
+            Some("response_format"),
+            "unsupported_parameter",
+        ),
         (question("Hi", r#","max_tokens":0"#), Some("max_tokens"), "invalid_value"),
         (question(&long, ""), None, "context_length_exceeded"),
     ] {
@@ -196,7 +200,10 @@ fn told_to_end_a_guest_lets_the_running_answer_end_takes_no_more_and_ends_its_ch
         body.extend(chunk);
     }
     let heard = hear(opener, &body);
-    assert_eq!((heard.text().as_str(), heard.receipt().receipt().outcome), ("one two three four", Outcome::Stop));
+    assert_eq!(
+        (heard.text().as_str(), heard.receipt().receipt().outcome),
+        ("one two three four", Outcome::Stop)
+    );
     let (status, log) = guest.end();
     assert!(status.success(), "{status}: {log}");
     assert!(log.contains("process ended"), "its child was ended in order: {log}");
@@ -205,7 +212,8 @@ fn told_to_end_a_guest_lets_the_running_answer_end_takes_no_more_and_ends_its_ch
 
 #[test]
 fn an_answer_that_does_not_end_in_time_is_cut_with_its_receipt() {
-    let guest = setup_with("bounds", "[engine.limits]\ndrain = 1\nfirst_piece = 60\nbetween_pieces = 60\n").start();
+    let guest =
+        setup_with("bounds", "[engine.limits]\ndrain = 1\nfirst_piece = 60\nbetween_pieces = 60\n").start();
     let peer = guest.trusted();
     let body = question("!hang in the middle", r#","stream":true"#);
     let (wire, opener) = sealed(&peer, &header(&peer), &body);
