@@ -53,15 +53,20 @@ need_postgresql() {
     install_packages postgresql "accounts that several gateways share are tested on it"
 }
 
-# pinned_python NAME PACKAGE==VERSION: a virtual environment with that package in target/NAME; prints its Python.
+# pinned_python NAME PACKAGE==VERSION [HASH]: a virtual environment with that package in target/NAME; prints its Python. With a
+# hash (sha256:…, of a wheel without dependencies), no other file of that version is installed, and nothing is compiled.
 pinned_python() {
-    local venv="${CARGO_TARGET_DIR:-$root/target}/$1"
-    if [ ! -x "$venv/bin/python" ] || [ "$(cat "$venv/.pinned" 2>/dev/null)" != "$2" ]; then
+    local venv="${CARGO_TARGET_DIR:-$root/target}/$1" pinned="$2${3:+ $3}" requirements
+    if [ ! -x "$venv/bin/python" ] || [ "$(cat "$venv/.pinned" 2>/dev/null)" != "$pinned" ]; then
         python3 -m venv "$venv" >&2 || { install_packages python3-venv "virtual environments"; python3 -m venv "$venv" >&2; }
         say "installing from PyPI into $venv: $2"
-        "$venv/bin/pip" install --quiet --disable-pip-version-check "$2" >&2 ||
+        requirements=$(mktemp)
+        printf '%s%s\n' "$2" "${3:+ --hash=$3}" >"$requirements"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check ${3:+--no-deps --only-binary :all: --require-hashes} \
+            -r "$requirements" >&2 ||
             die "pip could not install $2" "check the network (or pip's index settings) and run this again"
-        printf '%s' "$2" >"$venv/.pinned"
+        rm -f "$requirements"
+        printf '%s' "$pinned" >"$venv/.pinned"
     fi
     printf '%s/bin/python' "$venv"
 }

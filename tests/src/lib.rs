@@ -120,6 +120,8 @@ pub struct Network {
     /// `cocoon host up --process`.
     pub host: Option<Part>,
     gateway_arguments: Vec<String>,
+    /// What chain and host are told of another engine.
+    engine: Vec<String>,
 }
 
 impl Network {
@@ -133,11 +135,34 @@ impl Network {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let gateway_arguments = gateway.iter().map(|&s| s.to_owned()).collect();
         let model = model.to_owned();
-        let mut network = Self { folder, model, chain: None, gateway: None, host: None, gateway_arguments };
-        network.start_chain("127.0.0.1:0");
-        network.start_gateway("127.0.0.1:0");
-        network.start_host();
+        let engine = Vec::new();
+        let mut network =
+            Self { folder, model, chain: None, gateway: None, host: None, gateway_arguments, engine };
+        network.start_all();
         network
+    }
+
+    /// The same, with another server as the guest's engine, as the file says.
+    pub fn start_with_engine(model: &Path, engine: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let periods = ["--challenge-seconds", "1", "--min-challenge-seconds", "1"];
+        let mut network = Self {
+            folder,
+            model: model.to_owned(),
+            chain: None,
+            gateway: None,
+            host: None,
+            gateway_arguments: periods.map(str::to_owned).to_vec(),
+            engine: vec!["--engine".to_owned(), engine.to_str().expect("UTF-8").to_owned()],
+        };
+        network.start_all();
+        network
+    }
+
+    fn start_all(&mut self) {
+        self.start_chain("127.0.0.1:0");
+        self.start_gateway("127.0.0.1:0");
+        self.start_host();
     }
 
     /// The state folder as text.
@@ -152,7 +177,8 @@ impl Network {
     /// Starts the ledger.
     pub fn start_chain(&mut self, listen: &str) {
         let model = self.model.to_str().expect("UTF-8");
-        let arguments = ["chain", "--listen", listen, "--state", self.state(), "--model", model];
+        let mut arguments = vec!["chain", "--listen", listen, "--state", self.state(), "--model", model];
+        arguments.extend(self.engine.iter().map(String::as_str));
         self.chain = Some(Part::start(&arguments, &self.log("chain")));
     }
 
@@ -173,7 +199,8 @@ impl Network {
         let model = self.model.to_str().expect("UTF-8");
         let arguments =
             ["host", "up", "--process", "--listen", "127.0.0.1:0", "--state", self.state(), "--model", model];
-        let arguments = [&arguments[..], &["--min-challenge-seconds", "1"]].concat();
+        let mut arguments = [&arguments[..], &["--min-challenge-seconds", "1"]].concat();
+        arguments.extend(self.engine.iter().map(String::as_str));
         self.host = Some(Part::start(&arguments, &self.log("host")));
     }
 

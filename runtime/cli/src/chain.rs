@@ -59,6 +59,9 @@ pub(crate) struct Arguments {
     /// Folder of a development image that the registry allows too [default: where `cocoon image build` puts it, if it is there]
     #[arg(long, value_name = "DIR")]
     image: Option<PathBuf>,
+    /// Another engine that the registry allows guests in process mode to have: the file that `cocoon host up --engine` gets
+    #[arg(long, value_name = "FILE")]
+    engine: Option<PathBuf>,
     /// Let whoever reaches the address move the clock forward: POST /clock {"advance": SECONDS}
     #[arg(long)]
     adjustable_clock: bool,
@@ -71,6 +74,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let state = state_folder(arguments.state)?;
     let model = model_file(arguments.model)?;
     let image = allowed_image(arguments.image)?;
+    let engine = arguments.engine.as_deref().map(crate::engine::read).transpose()?;
     let known = NetworkFile::load(&state).ok();
     let ledger = open_ledger(&state, known.as_ref())?;
     let network = ledger.network();
@@ -84,7 +88,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let server = if arguments.adjustable_clock { server.adjustable_clock() } else { server };
     let server = tokio::spawn(server.run(listener));
 
-    let found = Founder { state: &state, url: &url, network, known: known.as_ref() }
+    let found = Founder { state: &state, url: &url, network, known: known.as_ref(), engine }
         .found(&model, image.as_deref())
         .await?;
     let screen = Screen::new(arguments.lifeline);
@@ -191,6 +195,8 @@ struct Founder<'a> {
     url: &'a str,
     network: i32,
     known: Option<&'a NetworkFile>,
+    /// Of the guests that the registry allows in process mode.
+    engine: Option<Arc<str>>,
 }
 
 struct Found {
@@ -245,7 +251,8 @@ impl Founder<'_> {
         treasury: &Address,
     ) -> Result<Content, Failure> {
         let name = model_name(model);
-        let expected = Expected::read(&guest_binary()?, model, &name, self.network, GuestSettings::default())
+        let settings = GuestSettings { engine: self.engine.clone(), ..GuestSettings::default() };
+        let expected = Expected::read(&guest_binary()?, model, &name, self.network, settings)
             .await
             .explain(|| "the guest's measurements cannot be predicted".into(), "")?;
         let process = format!("cocoon-guest {} process", env!("CARGO_PKG_VERSION"));

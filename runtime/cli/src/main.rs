@@ -8,6 +8,7 @@ mod channel;
 mod chat;
 mod counter;
 mod demo;
+mod engine;
 mod error;
 mod fetch;
 mod gateway;

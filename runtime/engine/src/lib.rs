@@ -58,7 +58,7 @@ pub use logprobs::{Logprobs, MAX_TOP_LOGPROBS};
 pub use model::Model;
 pub use request::{MAX_CHOICES, Params, Payer, Request};
 pub use sampling::{Sampler, Sampling};
-pub use schedule::{Answer, EngineStatus, Event, Finish, Salt};
+pub use schedule::{Answer, EngineStatus, Event, Finish, Lane, Lanes, Salt};
 pub use sequence::Sequence;
 pub use template::{CallForm, Chat, ChatMessage};
 pub use tokenizer::{TextStream, Tokenizer};

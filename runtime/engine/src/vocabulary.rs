@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use crate::{
     container::{FileSource, Header},
     error::{ModelError, TemplateError},
@@ -45,6 +47,21 @@ impl Vocabulary {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// A conversation as the tokens that an answer goes on from: rendered, and encoded with control tokens.
+    ///
+    /// # Errors
+    /// As [`Self::render_chat`].
+    pub fn chat_tokens(&self, messages: &[ChatMessage]) -> Result<Zeroizing<Vec<u32>>, TemplateError> {
+        let text = Zeroizing::new(self.render_chat(messages, true)?);
+        Ok(Zeroizing::new(self.tokenizer.encode(&text, true)))
+    }
+
+    /// A plain text as the tokens that an answer goes on from: with the start token, if the model wants one.
+    pub fn text_tokens(&self, text: &str) -> Zeroizing<Vec<u32>> {
+        let tokens = Zeroizing::new(self.tokenizer.encode(text, false));
+        Zeroizing::new(self.tokenizer.bos().into_iter().chain(tokens.iter().copied()).collect())
     }
 
     /// Renders a conversation with the model's chat template. Encode the result with `special`: only the template's own

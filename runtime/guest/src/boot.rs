@@ -2,8 +2,9 @@
 
 use crate::serving::Serving;
 use crate::{Config, ConfigError, EngineConfig, Gpus, Tee, TeeError};
-use cocoon_engine::{Engine, EngineOptions, Model};
+use cocoon_engine::{Engine, EngineOptions, Model, Vocabulary};
 use cocoon_protocol::{ReceiptKey, ReplayGuard, SealKey};
+use cocoon_supervisor::{ChildConfig, Counting};
 use ring::digest::{Context, SHA256, SHA384, digest};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -83,6 +84,16 @@ pub enum BootError {
         /// Why.
         source: cocoon_engine::ModelError,
     },
+    /// A child's tokens cannot be counted.
+    #[error(
+        "{path}: {source}; its tokens cannot be counted here: set engine.counting = \"bounds\" to take the child's word within bounds"
+    )]
+    Vocabulary {
+        /// The model file.
+        path: PathBuf,
+        /// Why.
+        source: cocoon_engine::ModelError,
+    },
     /// The configuration is not the one that PID 1 measured.
     #[error("{path} is not the SHA-384 of {CONFIG}: the configuration was changed after it was measured")]
     OtherMeasured {
@@ -124,10 +135,21 @@ pub struct Guest {
     /// One permit for each request that is being read: what it takes meanwhile is many times its length.
     pub(crate) reading: Arc<Semaphore>,
     pub(crate) attested: AtomicBool,
-    /// Whether nothing more is taken, and what is in progress ends.
-    pub(crate) draining: watch::Sender<bool>,
+    /// How far its end has come.
+    pub(crate) course: watch::Sender<Course>,
     /// Somebody asked over the API that this guest ends.
     pub(crate) ending: Notify,
+}
+
+/// From serving to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Course {
+    /// It takes requests.
+    Open,
+    /// It takes no more.
+    Closing,
+    /// What is in progress ends now, with receipts.
+    Ending,
 }
 
 /// Boots from a run folder: measures the configuration and the model into `tee`, and makes the keys.
@@ -156,7 +178,8 @@ pub fn boot(
         Some(EngineConfig::Child(child)) => {
             let path = folder.join(MODEL);
             drop(measured_weights(&path, &config, tee.as_ref())?);
-            Serving::child(child.clone(), path, config.max_running)
+            let vocabulary = vocabulary(child, &path)?;
+            Serving::child(child.clone(), path, vocabulary, config.max_running)
         }
     };
     let configuration = sha256(&[&bytes]);
@@ -179,7 +202,7 @@ pub fn boot(
         executable,
         event_log: event_log(folder)?,
         attested: AtomicBool::new(false),
-        draining: watch::Sender::new(false),
+        course: watch::Sender::new(Course::Open),
         ending: Notify::new(),
     })
 }
@@ -191,6 +214,15 @@ fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Engine, BootError
         Model::from_bytes(bytes).map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
     let options = engine_options(config, &model);
     Ok(Engine::new(Arc::new(model), options))
+}
+
+/// What counts a child's tokens, where the guest is to do so.
+fn vocabulary(child: &ChildConfig, path: &Path) -> Result<Option<Arc<Vocabulary>>, BootError> {
+    if child.counting == Counting::Bounds {
+        return Ok(None);
+    }
+    let unknown = |source| BootError::Vocabulary { path: path.to_path_buf(), source };
+    Vocabulary::open(path).map(|vocabulary| Some(Arc::new(vocabulary))).map_err(unknown)
 }
 
 /// The model's bytes: those that the configuration names, and in the register.
@@ -342,18 +374,32 @@ impl Guest {
         &self.config
     }
 
+    /// Takes nothing more; what is in progress goes on.
+    pub fn close(&self) {
+        self.course.send_if_modified(|course| {
+            let closes = *course == Course::Open;
+            *course = if closes { Course::Closing } else { *course };
+            closes
+        });
+    }
+
     /// Ends what is in progress, with receipts, and takes nothing more.
     pub fn drain(&self) {
-        self.draining.send_replace(true);
+        self.course.send_replace(Course::Ending);
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        *self.draining.borrow()
+        *self.course.borrow() != Course::Open
     }
 
-    /// Resolves when this guest drains.
-    pub(crate) async fn drained(&self) {
+    /// Resolves when this guest takes nothing more.
+    pub(crate) async fn closed(&self) {
         // It fails when the sender is gone, which is a part of this guest.
-        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
+        let _ = self.course.subscribe().wait_for(|course| *course != Course::Open).await;
+    }
+
+    /// Resolves when what is in progress is to end.
+    pub(crate) async fn drained(&self) {
+        let _ = self.course.subscribe().wait_for(|course| *course == Course::Ending).await; // likewise
     }
 }

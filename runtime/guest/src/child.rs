@@ -1,40 +1,63 @@
 //! One answer of a supervised child: the request read and checked as any other, then asked in the child's own words.
+//!
+//! Where the guest has the model's tokenizer (`engine.counting = "tokens"`), the child is sent tokens: which template the prompt
+//! goes through, and how many tokens it has, is then nothing that the child could say. What it counts of its answer is held
+//! against the text, see [`crate::count`].
 
 use crate::Guest;
-use crate::answering::{Out, draining, now_ms, random};
+use crate::answering::{Out, draining, now_ms, random, within_budget};
+use crate::count::Count;
 use crate::openai::{self, Asked, Call, Format, Naming, Refusal, Said, Voice};
 use crate::serving::ChildEngine;
 use crate::sink::Sink;
-use cocoon_engine::{Finish as EngineFinish, Sampling as EngineSampling};
+use crate::turns::{Place, TooMany};
+use cocoon_engine::Finish as EngineFinish;
+use cocoon_engine::{Payer, Sampling as EngineSampling, Vocabulary};
 use cocoon_protocol::http::code;
-use cocoon_protocol::{AnswerEvent, Budget, Endpoint, Opened, Outcome, Prompt, Usage};
-use cocoon_supervisor::{AnswerStream, Dialect, Event, Failure, Finish, Message, Question, Salt};
+use cocoon_protocol::{AnswerEvent, Endpoint, Opened, Outcome, Prompt, RequestHeader, Usage};
+use cocoon_supervisor::{
+    AnswerStream, Dialect, Event, Failure, Finish, Message, Question, Said as Asks, Salt, State, Supervisor,
+};
 use ring::hmac;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use zeroize::Zeroizing;
 
-/// Part of the context that an answer may take where its request does not say: the prompt's tokens are not known here.
+/// Part of the context that an answer may take where its request does not say and its prompt's tokens are not known here.
 const SHARE_OF_CONTEXT: u32 = 4;
 
 struct Plan {
     question: Question,
+    /// Of the prompt, where the guest counts them.
+    prompt_tokens: Option<u32>,
     voice: Box<dyn Voice>,
 }
 
 /// Answers one request; all that is said goes through `sink`, sealed.
-pub(crate) async fn answer(guest: &Guest, child: &ChildEngine, opened: Opened, sink: Sink) {
+pub(crate) async fn answer(
+    guest: Arc<Guest>,
+    child: Arc<ChildEngine>,
+    opened: Opened,
+    payer: Payer,
+    sink: Sink,
+) {
     let Opened { header, endpoint, prompt, answer } = opened;
     let came_ms = now_ms();
-    let naming = Naming {
-        id: hex::encode(header.request_id),
-        created: came_ms / 1000,
-        model: guest.config.model.name.clone(),
-        fingerprint: guest.fingerprint.clone(),
+    let mut out = Out::new(&guest, answer, sink, child.identity());
+    let planned = {
+        // Templates and tokenizers take their time with a long prompt: not on a thread that serves others.
+        let (guest, child, header) = (guest.clone(), child.clone(), header.clone());
+        let plan = move || {
+            Planning { guest: &guest, child: &child, header: &header }.plan(endpoint, prompt, came_ms)
+        };
+        tokio::task::spawn_blocking(plan).await
     };
-    let mut out = Out::new(guest, answer, sink, child.identity());
-    let (outcome, usage) = match plan(guest, child, &header.budget, (endpoint, prompt), naming) {
+    let internal = |_| Err(Refusal::server(500, "internal", "the guest failed"));
+    let (outcome, usage) = match planned.unwrap_or_else(internal) {
         Err(refusal) => out.refuse(refusal, came_ms).await,
-        Ok(Plan { question, mut voice }) => {
-            match run(&mut out, child, &question, &header.budget, voice.as_mut()).await {
+        Ok(Plan { question, prompt_tokens, mut voice }) => {
+            let asking = Asking { child: &child, header: &header, question: &question, payer };
+            match asking.run(&mut out, prompt_tokens, voice.as_mut()).await {
                 Course::Refused(refusal) => out.refuse(refusal, came_ms).await,
                 Course::BrokenOff => out.end(Outcome::Cancelled, came_ms).await,
                 Course::Ended(outcome) => match out.tell(voice.close(out.usage)).await {
@@ -59,71 +82,147 @@ enum Course {
     Refused(Refusal),
 }
 
-fn plan(
-    guest: &Guest,
-    child: &ChildEngine,
-    budget: &Budget,
-    (endpoint, prompt): (Endpoint, Prompt),
-    naming: Naming,
-) -> Result<Plan, Refusal> {
-    if guest.is_draining() {
-        return Err(draining());
+/// What a request is made a question with.
+struct Planning<'a> {
+    guest: &'a Guest,
+    child: &'a ChildEngine,
+    header: &'a RequestHeader,
+}
+
+impl Planning<'_> {
+    fn plan(&self, endpoint: Endpoint, prompt: Prompt, came_ms: u64) -> Result<Plan, Refusal> {
+        if self.guest.is_draining() {
+            return Err(draining());
+        }
+        let vocabulary = self.child.vocabulary.as_deref();
+        if endpoint == Endpoint::Completions && vocabulary.is_none() {
+            let message = "this worker's engine answers conversations alone; ask another worker";
+            return Err(Refusal::new(400, "unsupported_endpoint", message));
+        }
+        let Asked::Text(mut call) = openai::read(endpoint, prompt.expose(), u64::from_le_bytes(random()))?
+        else {
+            let message = "this worker writes text and makes no embeddings; ask another worker";
+            return Err(Refusal::new(400, "unsupported_endpoint", message));
+        };
+        drop(prompt);
+        asks_no_more(&call)?;
+        let naming = Naming {
+            id: hex::encode(self.header.request_id),
+            created: came_ms / 1000,
+            model: self.guest.config.model.name.clone(),
+            fingerprint: self.guest.fingerprint.clone(),
+        };
+        let voice = call.voice(naming, None);
+        let Call { prompts, options, max_tokens, .. } = *call;
+        let prompt = prompts.into_iter().next();
+        let prompt = prompt.ok_or_else(|| Refusal::server(500, "internal", "a request has a prompt"))?;
+        let said = said(vocabulary, prompt)?;
+        let prompt_tokens = match &said {
+            Asks::Tokens(tokens) => Some(self.fits(tokens.len())?),
+            Asks::Messages(_) => None,
+        };
+        let max_tokens = self.max_tokens(max_tokens, prompt_tokens)?;
+        let sampling = self.sampling(options.sampling)?;
+        let question = Question {
+            said,
+            max_tokens,
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            top_k: sampling.top_k,
+            min_p: sampling.min_p,
+            repetition_penalty: sampling.repetition_penalty,
+            presence_penalty: sampling.presence_penalty,
+            frequency_penalty: sampling.frequency_penalty,
+            seed: sampling.seed,
+            stop: options.stop,
+            logit_bias: options.logit_bias,
+            salt: salt(self.child, options.cache_salt.as_ref().map(|salt| salt.as_bytes())),
+        };
+        Ok(Plan { question, prompt_tokens, voice })
     }
-    let seed = u64::from_le_bytes(random());
-    if endpoint != Endpoint::ChatCompletions {
-        let message = "this worker's engine answers chat completions alone; ask another worker";
-        return Err(Refusal::new(400, "unsupported_endpoint", message));
+
+    fn context(&self) -> u32 {
+        u32::try_from(self.guest.config.max_context).unwrap_or(u32::MAX)
     }
-    let Asked::Text(mut call) = openai::read(endpoint, prompt.expose(), seed)? else {
-        return Err(Refusal::server(500, "internal", "a chat is text"));
-    };
-    drop(prompt);
-    asks_no_more(&call)?;
-    let voice = call.voice(naming, None);
-    let Call { prompts, options, max_tokens, .. } = *call;
-    let Some(openai::Prompt::Chat(conversation)) = prompts.into_iter().next() else {
-        return Err(Refusal::server(500, "internal", "a chat has messages"));
-    };
-    let messages = conversation.plain();
-    let mut sampling = options.sampling;
-    if child.config().dialect == Dialect::Openai
-        && sampling.repetition_penalty == EngineSampling::default().repetition_penalty
-    {
-        sampling.repetition_penalty = 1.0; // our own default, which this server does not know
+
+    /// A prompt leaves room in the context for a token, and is within the client's budget.
+    fn fits(&self, tokens: usize) -> Result<u32, Refusal> {
+        let context = self.context();
+        if tokens >= context as usize {
+            let message =
+                format!("the prompt has {tokens} tokens, the context holds {context}: shorten the prompt");
+            return Err(Refusal::new(400, "context_length_exceeded", message));
+        }
+        within_budget(self.header, tokens)?;
+        Ok(u32::try_from(tokens).expect("within the context, a u32"))
     }
-    let share = u32::try_from(guest.config.max_context).unwrap_or(u32::MAX) / SHARE_OF_CONTEXT;
-    let max_tokens = max_tokens.unwrap_or(share.max(1)).min(budget.completion_tokens);
-    if max_tokens == 0 {
+
+    /// Most tokens of the answer: what was asked for, the budget, what fits the context.
+    fn max_tokens(&self, asked: Option<u32>, prompt_tokens: Option<u32>) -> Result<u32, Refusal> {
+        let context = self.context();
+        let (room, usual) = match prompt_tokens {
+            Some(tokens) => (context - tokens, context - tokens),
+            None => (context, (context / SHARE_OF_CONTEXT).max(1)),
+        };
+        let most = asked.unwrap_or(usual).min(room).min(self.header.budget.completion_tokens);
+        if most > 0 {
+            return Ok(most);
+        }
         let message = "the budget allows no completion token: allow some";
-        return Err(Refusal::new(400, "budget_exceeded", message));
+        Err(Refusal::new(400, "budget_exceeded", message))
     }
-    let question = Question {
-        messages: messages.into_iter().map(|it| Message { role: it.role, content: it.content }).collect(),
-        max_tokens,
-        temperature: sampling.temperature,
-        top_p: sampling.top_p,
-        top_k: sampling.top_k,
-        min_p: sampling.min_p,
-        repetition_penalty: sampling.repetition_penalty,
-        presence_penalty: sampling.presence_penalty,
-        frequency_penalty: sampling.frequency_penalty,
-        seed: sampling.seed,
-        stop: options.stop,
-        logit_bias: options.logit_bias,
-        salt: salt(child, options.cache_salt.as_ref().map(|salt| salt.as_bytes())),
-    };
-    if child.config().dialect == Dialect::Openai && question.asks_more() {
+
+    fn sampling(&self, mut sampling: EngineSampling) -> Result<EngineSampling, Refusal> {
+        if self.child.config().dialect != Dialect::Openai {
+            return Ok(sampling);
+        }
+        if sampling.repetition_penalty == EngineSampling::default().repetition_penalty {
+            sampling.repetition_penalty = 1.0; // our own default, which this server does not know
+        }
+        if sampling.top_k == 0 && sampling.min_p == 0.0 && sampling.repetition_penalty == 1.0 {
+            return Ok(sampling);
+        }
         let message =
             "top_k, min_p and repetition_penalty are not known to this worker's engine; leave them out";
-        return Err(Refusal::new(400, "unsupported_parameter", message));
+        Err(Refusal::new(400, "unsupported_parameter", message))
     }
-    Ok(Plan { question, voice })
+}
+
+/// What the child is asked: tokens, where there is a tokenizer for them.
+fn said(vocabulary: Option<&Vocabulary>, prompt: openai::Prompt) -> Result<Asks, Refusal> {
+    let tokens = match (vocabulary, prompt) {
+        (None, openai::Prompt::Chat(conversation)) => {
+            let plain = conversation.plain().into_iter();
+            let messages = plain.map(|it| Message { role: it.role, content: it.content });
+            return Ok(Asks::Messages(messages.collect()));
+        }
+        (None, _) => return Err(Refusal::server(500, "internal", "a conversation has messages")),
+        (Some(vocabulary), openai::Prompt::Chat(conversation)) => {
+            let text = conversation.render(vocabulary, None).map_err(|error| Refusal::from(&error))?;
+            Zeroizing::new(vocabulary.tokenizer().encode(&text, true))
+        }
+        (Some(vocabulary), openai::Prompt::Text(text)) => vocabulary.text_tokens(&text),
+        (Some(vocabulary), openai::Prompt::Tokens(tokens)) => {
+            let known = vocabulary.tokenizer().vocab_size();
+            if tokens.iter().any(|token| *token as usize >= known) {
+                let message = format!("a token is none of the model's {known}: correct the prompt");
+                return Err(Refusal::field("prompt", message));
+            }
+            Zeroizing::new(tokens)
+        }
+    };
+    if tokens.is_empty() {
+        return Err(Refusal::new(400, "invalid_value", "the prompt has no token: write something"));
+    }
+    Ok(Asks::Tokens(tokens))
 }
 
 /// What the embedded engine does and a child is not asked for.
 fn asks_no_more(call: &Call) -> Result<(), Refusal> {
     let asked = [
         ("n", call.options.choices != 1),
+        ("prompt", call.prompts.len() != 1),
+        ("echo", call.echoes()),
         ("logprobs", call.logprobs.is_some()),
         ("response_format", !matches!(call.format, Format::Free)),
         ("tools", call.tools.is_some()),
@@ -144,50 +243,114 @@ fn salt(child: &ChildEngine, secret: Option<&[u8]>) -> Salt {
     Salt(tag.as_ref().try_into().expect("HMAC-SHA-256 gives 32 bytes"))
 }
 
-async fn run(
-    out: &mut Out<'_>,
-    child: &ChildEngine,
-    question: &Question,
-    budget: &Budget,
-    voice: &mut dyn Voice,
-) -> Course {
-    let Some(supervisor) = child.supervisor() else {
-        return Course::Refused(busy("the engine is not started"));
-    };
-    let mut answer = tokio::select! {
-        biased;
-        () = out.left() => return if out.guest.is_draining() { Course::Refused(draining()) } else { Course::BrokenOff },
-        asked = supervisor.ask(question) => match asked {
-            Ok(answer) => answer,
-            Err(error) => return Course::Refused(busy(&error.to_string())),
-        },
-    };
-    let mut flow = out.emit(AnswerEvent::Tick).await;
-    if flow.is_continue() {
-        flow = out.tell(voice.begin()).await;
-    }
-    while flow.is_continue() {
-        flow = match next(out, &mut answer).await {
-            None => break,
-            Some(Event::End(Ok((finish, usage)))) => {
-                out.usage = within(budget, usage);
-                let (finish, outcome) = match finish {
-                    Finish::Length => (EngineFinish::Length, Outcome::Length),
-                    Finish::Stop => (EngineFinish::Stop, Outcome::Stop),
-                };
-                if out.tell(voice.end(0, finish)).await.is_break() {
-                    break;
+/// One question on its way.
+struct Asking<'a> {
+    child: &'a ChildEngine,
+    header: &'a RequestHeader,
+    question: &'a Question,
+    payer: Payer,
+}
+
+impl Asking<'_> {
+    async fn run(&self, out: &mut Out<'_>, prompt_tokens: Option<u32>, voice: &mut dyn Voice) -> Course {
+        let Some(supervisor) = self.child.supervisor() else {
+            return Course::Refused(busy("the engine is not started"));
+        };
+        let (place, mut answer) = match self.begin(out, supervisor).await {
+            Ok(begun) => begun,
+            Err(course) => return course,
+        };
+        let mut meter = Meter {
+            count: Count::new(self.child.vocabulary.as_ref()),
+            header: self.header,
+            prompt_tokens,
+            place,
+        };
+        let mut flow = out.emit(AnswerEvent::Tick).await;
+        if flow.is_continue() {
+            flow = out.tell(voice.begin()).await;
+        }
+        while flow.is_continue() {
+            flow = match next(out, &mut answer).await {
+                None => break,
+                Some(Event::End(Ok((finish, usage)))) => {
+                    meter.note(out, "", usage);
+                    if !meter.count.explains(usage.completion_tokens, finish, &self.question.stop) {
+                        tracing::warn!("the engine counts more tokens than its text explains");
+                        let message = "the engine counts more tokens than its text explains; what was sent is billed by our count";
+                        return Course::Refused(Refusal::server(502, "engine_counts", message));
+                    }
+                    let (finish, outcome) = match finish {
+                        Finish::Length => (EngineFinish::Length, Outcome::Length),
+                        Finish::Stop => (EngineFinish::Stop, Outcome::Stop),
+                    };
+                    if out.tell(voice.end(0, finish)).await.is_break() {
+                        break;
+                    }
+                    return Course::Ended(outcome);
                 }
-                return Course::Ended(outcome);
-            }
-            Some(Event::End(Err(failure))) => return Course::Refused(refusal(failure)),
-            Some(Event::Piece { text, usage }) => {
-                out.usage = within(budget, usage);
-                out.tell(voice.say(Said { choice: 0, text: &text, token: None })).await
+                Some(Event::End(Err(failure))) => return Course::Refused(refusal(failure)),
+                Some(Event::Piece { text, usage }) => {
+                    meter.note(out, &text, usage);
+                    out.tell(voice.say(Said { choice: 0, text: &text, token: None })).await
+                }
+            };
+        }
+        Course::BrokenOff
+    }
+
+    /// Waits for the turn, then asks. Who leaves, and who came too late, has no turn.
+    async fn begin(&self, out: &Out<'_>, supervisor: &Supervisor) -> Result<(Place, AnswerStream), Course> {
+        let mut place = self.child.turns.enter(self.payer).map_err(|TooMany(most)| {
+            let message =
+                format!("{most} requests of this payer are here, and no more may be; wait for one of them");
+            Course::Refused(Refusal::server(503, code::BUSY, message))
+        })?;
+        let asked = async {
+            place.turn().await;
+            supervisor.ask(self.question).await
+        };
+        let lost = supervisor.reached(|state| state != State::Ready);
+        let answer = tokio::select! {
+            biased;
+            () = out.guest.closed() => return Err(Course::Refused(draining())),
+            () = out.left() => return Err(Course::BrokenOff),
+            asked = asked => asked.map_err(|error| Course::Refused(busy(&error.to_string())))?,
+            state = lost => {
+                let message = format!("the engine is {state}: try again, or another worker");
+                return Err(Course::Refused(busy(&message)));
             }
         };
+        Ok((place, answer))
     }
-    Course::BrokenOff
+}
+
+/// What is billed, and charged to the payer's turn, as an answer comes.
+struct Meter<'a> {
+    count: Count,
+    header: &'a RequestHeader,
+    /// Ours, where the guest counts.
+    prompt_tokens: Option<u32>,
+    place: Place,
+}
+
+impl Meter<'_> {
+    /// Takes in a piece with what the child says of it. Before there is one nothing is owed, not for the prompt either: a child
+    /// that fails at once has done nothing. Nobody owes more than was agreed to, whatever is counted.
+    fn note(&mut self, out: &mut Out<'_>, text: &str, told: cocoon_supervisor::Usage) {
+        let budget = &self.header.budget;
+        let before = out.usage;
+        let prompt_tokens = self.prompt_tokens.unwrap_or(told.prompt_tokens).min(budget.prompt_tokens);
+        let completion_tokens = self.count.hear(text, told.completion_tokens).min(budget.completion_tokens);
+        let cached_tokens = told.cached_tokens.min(prompt_tokens);
+        out.usage = Usage {
+            prompt_tokens,
+            cached_tokens,
+            completion_tokens: completion_tokens.max(before.completion_tokens),
+        };
+        let total = |usage: &Usage| usage.prompt_tokens.saturating_add(usage.completion_tokens);
+        self.place.charge(total(&out.usage).saturating_sub(total(&before)));
+    }
 }
 
 /// `None` when the reader left or this worker ends; the answer is cancelled when it is dropped.
@@ -199,16 +362,6 @@ async fn next(out: &Out<'_>, answer: &mut AnswerStream) -> Option<Event> {
     }
 }
 
-/// Nobody owes more than was agreed to, whatever a child counts.
-fn within(budget: &Budget, usage: cocoon_supervisor::Usage) -> Usage {
-    let prompt_tokens = usage.prompt_tokens.min(budget.prompt_tokens);
-    Usage {
-        prompt_tokens,
-        cached_tokens: usage.cached_tokens.min(prompt_tokens),
-        completion_tokens: usage.completion_tokens.min(budget.completion_tokens),
-    }
-}
-
 fn busy(message: &str) -> Refusal {
     Refusal::server(503, code::BUSY, message)
 }
@@ -216,6 +369,7 @@ fn busy(message: &str) -> Refusal {
 fn refusal(failure: Failure) -> Refusal {
     match failure {
         Failure::Refused(_) => Refusal::new(400, "invalid_value", failure.to_string()),
+        Failure::TooLong => Refusal::new(408, "timeout", failure.to_string()),
         _ => Refusal::server(502, "engine", failure.to_string()),
     }
 }

@@ -356,7 +356,7 @@ fn requests_changed_at_random_are_answered_or_refused() {
         for prompt in &call.prompts {
             if let crate::openai::Prompt::Chat(conversation) = prompt {
                 let form = call.form.as_ref();
-                let _ = conversation.render(&model, form); // it may refuse
+                let _ = conversation.render(model.vocabulary(), form); // it may refuse
             }
         }
         if dice.below(8) == 0 {

@@ -20,6 +20,7 @@ mod answering;
 mod boot;
 mod child;
 mod config;
+mod count;
 mod door;
 mod evidence;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod server;
 mod serving;
 mod sink;
 mod tee;
+mod turns;
 
 pub use boot::{
     BootError, CONFIG, EVENT_LOG, GUEST_SOCKET, Guest, MAX_MODEL, MEASURED, MODEL, TEE_SOCKET, boot,
@@ -42,5 +44,5 @@ pub use config::{Config, ConfigError, EngineConfig, MAX_CONFIG, ModelConfig};
 pub use door::Door;
 pub use evidence::AttestError;
 pub use gpu::{GpuError, GpuEvidence, Gpus, MAX_GPUS, NoGpus, Nvidia};
-pub use server::serve;
+pub use server::{Leave, serve};
 pub use tee::{Quote, Simulated, Tee, TeeError, open_real_tee, real_tee};

@@ -2,7 +2,7 @@
 //! when its standard input does; or serves on standard input, if that is a listening socket.
 
 use cocoon_guest::{
-    Door, GUEST_SOCKET, GpuError, Gpus, Guest, NoGpus, Nvidia, Simulated, TEE_SOCKET, Tee, boot,
+    Door, GUEST_SOCKET, GpuError, Gpus, Guest, Leave, NoGpus, Nvidia, Simulated, TEE_SOCKET, Tee, boot,
     executable_digest, open_real_tee, serve,
 };
 use std::io::Read;
@@ -127,8 +127,12 @@ async fn run(guest: Arc<Guest>) -> Result<(), Failure> {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("told to end"),
             _ = interrupt.recv() => tracing::info!("interrupted"),
-            () = ended => tracing::info!("standard input ended, so this guest does"),
+            () = ended => {
+                tracing::info!("standard input ended, so this guest does");
+                return Leave::AtOnce; // whoever started it is gone, or waits for no more than receipts
+            }
         }
+        Leave::InOrder
     };
     tracing::info!("serving on {}", if bound { GUEST_SOCKET } else { "the socket that was handed over" });
     let result = serve(guest, door, shutdown).await;

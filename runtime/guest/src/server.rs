@@ -34,24 +34,47 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most bytes of an attestation request.
 const MAX_ATTEST: usize = 4096;
-/// How long answers in progress may take to end at shutdown.
+/// Between looks whether an answer is still in progress.
+const IDLE_POLL: Duration = Duration::from_millis(20);
+/// How long answers that are cut may take to end at shutdown, and then what computed them.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves until `shutdown` resolves, then ends the answers in progress, each with its receipt.
+/// How a guest leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Answers in progress may go on for as long as the engine is configured to let them; those that go on longer are cut.
+    InOrder,
+    /// They are cut.
+    AtOnce,
+}
+
+/// Serves until `shutdown` resolves, then ends the answers in progress, each with its receipt, and what computes them.
 ///
 /// # Errors
 /// If the socket fails.
 pub async fn serve(
     guest: Arc<Guest>,
     door: Door,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    shutdown: impl Future<Output = Leave> + Send + 'static,
 ) -> io::Result<()> {
     let (drained, draining) = tokio::sync::oneshot::channel();
     let (stopping, engine) = (guest.clone(), guest.engine.clone());
     let signal = async move {
-        tokio::select! {
-            () = shutdown => {}
-            () = stopping.ending.notified() => tracing::info!("asked to end"),
+        let leave = tokio::select! {
+            leave = shutdown => leave,
+            () = stopping.ending.notified() => {
+                tracing::info!("asked to end");
+                Leave::InOrder
+            }
+        };
+        stopping.close();
+        if leave == Leave::InOrder {
+            let idle = async {
+                while stopping.engine.running() > 0 {
+                    tokio::time::sleep(IDLE_POLL).await;
+                }
+            };
+            let _ = tokio::time::timeout(stopping.engine.patience(), idle).await; // what goes on longer is cut
         }
         stopping.drain();
         let _ = drained.send(()); // the receiver lives as long as the server
@@ -68,11 +91,13 @@ pub async fn serve(
         engine.dead().await;
         Err(io::Error::other("the engine failed too often; its guest ends with it"))
     };
-    tokio::select! {
+    let result = tokio::select! {
         result = server => result,
         () = overdue => Ok(()),
         result = ended => result,
-    }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, engine.end()).await; // what is left ends with this process
+    result
 }
 
 fn router(guest: Arc<Guest>) -> Router {
@@ -97,6 +122,7 @@ async fn health(State(guest): State<Arc<Guest>>) -> Json<GuestHealth> {
     let here = config.max_running + config.max_queued - guest.admitted.available_permits();
     let state = match (guest.is_draining(), guest.attested.load(Ordering::Relaxed)) {
         (true, _) => GuestState::Draining,
+        _ if !guest.engine.is_ready() => GuestState::Restarting,
         (false, true) => GuestState::Ready,
         (false, false) => GuestState::Unattested,
     };

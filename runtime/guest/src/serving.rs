@@ -1,18 +1,21 @@
 //! What answers: the engine that is built in, or a supervised child.
 
+use crate::turns::Turns;
 use crate::{EngineConfig, Guest};
-use cocoon_engine::Engine;
+use cocoon_engine::{ChatMessage, Engine, TemplateError, Vocabulary};
 use cocoon_protocol::{EngineId, EngineKind, Kernels};
 use cocoon_supervisor::{ChildConfig, Setting, StartError, State, Supervisor};
+use ring::digest::{Context, SHA256};
 use ring::hmac;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How often it is looked whether the engine that is built in has ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const PROGRAM_DOMAIN: &[u8] = b"cocoon child v1";
 
 /// Cheap to clone: all clones are one.
 #[derive(Clone)]
@@ -27,17 +30,28 @@ pub(crate) struct ChildEngine {
     model: PathBuf,
     most_running: usize,
     supervisor: OnceLock<Supervisor>,
-    /// SHA-256 of the program, once it was started.
+    /// Who comes next.
+    pub(crate) turns: Arc<Turns>,
+    /// Counts its tokens; `None` where it is believed within bounds.
+    pub(crate) vocabulary: Option<Arc<Vocabulary>>,
+    /// Digest of its program, once it was started.
     program: OnceLock<[u8; 32]>,
     /// Makes salts out of clients' secrets, which themselves never reach the child.
     pub(crate) salts: hmac::Key,
 }
 
 impl Serving {
-    pub(crate) fn child(config: ChildConfig, model: PathBuf, most_running: usize) -> Self {
+    pub(crate) fn child(
+        config: ChildConfig,
+        model: PathBuf,
+        vocabulary: Option<Arc<Vocabulary>>,
+        most_running: usize,
+    ) -> Self {
         let salts = hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new());
         let salts = salts.expect("the system has a random generator");
         Self::Child(Arc::new(ChildEngine {
+            turns: Turns::new(most_running, config.limits.of_payer),
+            vocabulary,
             config,
             model,
             most_running,
@@ -58,7 +72,7 @@ impl Serving {
     pub(crate) fn running(&self) -> usize {
         match self {
             Self::Embedded(engine) => engine.status().running,
-            Self::Child(child) => child.supervisor().map_or(0, |supervisor| supervisor.status().running),
+            Self::Child(child) => child.turns.running(),
         }
     }
 
@@ -69,6 +83,24 @@ impl Serving {
             Self::Child(child) => {
                 child.supervisor().is_some_and(|supervisor| supervisor.state() == State::Ready)
             }
+        }
+    }
+
+    /// How long answers in progress may go on when the guest is told to end. The engine that is built in cuts them at once: a
+    /// client loses nothing that it paid for.
+    pub(crate) fn patience(&self) -> Duration {
+        match self {
+            Self::Embedded(_) => Duration::ZERO,
+            Self::Child(child) => Duration::from_secs(child.config.limits.drain),
+        }
+    }
+
+    /// Ends what answers, after its answers.
+    pub(crate) async fn end(&self) {
+        if let Self::Child(child) = self
+            && let Some(supervisor) = child.supervisor()
+        {
+            supervisor.drain().await;
         }
     }
 
@@ -95,6 +127,39 @@ impl ChildEngine {
         &self.config
     }
 
+    /// SHA-256("cocoon child v1" ‖ the program file's ‖ the digest of each root that has one, in their order). Blocks while all
+    /// of it is read.
+    ///
+    /// # Errors
+    /// Something cannot be read, or is not what the configuration says.
+    fn checked_program(&self) -> io::Result<[u8; 32]> {
+        let mut context = Context::new(&SHA256);
+        context.update(PROGRAM_DOMAIN);
+        let program = Path::new(self.config.argv.first().map_or("", String::as_str));
+        context.update(&crate::boot::file_digest(program)?);
+        for root in &self.config.roots {
+            let Some(expected) = root.pinned() else { continue };
+            let found = cocoon_supervisor::tree::digest(&root.path)?;
+            if found != expected {
+                let (path, found) = (root.path.display(), hex::encode(found));
+                return Err(io::Error::other(format!(
+                    "{path} has the digest {found}, and engine.roots says another: it was changed; install it again, or correct the \
+                     configuration"
+                )));
+            }
+            context.update(&found);
+        }
+        Ok(context.finish().as_ref().try_into().expect("SHA-256 gives 32 bytes"))
+    }
+
+    /// The canary's question as a client's would be asked.
+    fn canary(&self) -> Result<Option<Vec<u32>>, TemplateError> {
+        let Some(vocabulary) = &self.vocabulary else { return Ok(None) };
+        let prompt = self.config.canary.prompt.clone();
+        let question = [ChatMessage { role: "user".to_owned(), content: prompt }];
+        Ok(Some(vocabulary.chat_tokens(&question)?.to_vec()))
+    }
+
     /// What receipts say of it. Another server's release is not known here.
     pub(crate) fn identity(&self) -> EngineId {
         let digest = self.program.get().copied().unwrap_or_default();
@@ -114,12 +179,15 @@ impl Guest {
     pub async fn start_engine(self: &Arc<Self>) -> io::Result<()> {
         let Serving::Child(child) = &self.engine else { return Ok(()) };
         let Some(EngineConfig::Child(_)) = &self.config.engine else { return Ok(()) };
-        let program = child.config.argv.first().map(|program| crate::boot::file_digest(program.as_ref()));
-        let _ = child.program.set(program.transpose()?.unwrap_or_default()); // it is started once
+        let started = child.clone();
+        let program = tokio::task::spawn_blocking(move || started.checked_program());
+        let program = program.await.map_err(io::Error::other)??;
+        let _ = child.program.set(program); // it is started once
         let guest = Arc::downgrade(self);
         let setting = Setting {
             warden: PathBuf::from("/proc/self/exe"),
             model: Some(child.model.canonicalize()?),
+            canary: child.canary().map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?,
             most_running: child.most_running,
             // A process that answers anew is spoken of by new evidence alone.
             on_ready_again: Box::new(move || {

@@ -17,7 +17,7 @@ use crate::{
 const CHUNK: usize = 1024 * 1024;
 
 /// How a guest is configured; all of it is measured. The meaning and bounds are the guest's `Config`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestSettings {
     /// Most tokens of a prompt and its answer together.
     pub max_context: usize,
@@ -29,11 +29,14 @@ pub struct GuestSettings {
     pub threads: usize,
     /// Tokens after which an answer shows its usage.
     pub tick_tokens: u32,
+    /// The tables of another engine than the guest's own, `[engine]` and those below it, in process mode alone: a booted image
+    /// holds no other program.
+    pub engine: Option<Arc<str>>,
 }
 
 impl Default for GuestSettings {
     fn default() -> Self {
-        Self { max_context: 2048, max_running: 2, max_queued: 16, threads: 0, tick_tokens: 16 }
+        Self { max_context: 2048, max_running: 2, max_queued: 16, threads: 0, tick_tokens: 16, engine: None }
     }
 }
 
@@ -164,7 +167,12 @@ fn configuration(
         let why = "a model's name is 1 to 128 letters, digits and signs without space, quote or backslash";
         return Err(HostError::Options(why.to_owned()));
     }
-    let GuestSettings { max_context, max_running, max_queued, threads, tick_tokens } = settings;
+    let GuestSettings { max_context, max_running, max_queued, threads, tick_tokens, engine } = settings;
+    if engine.is_some() && disk.is_some() {
+        let why = "a booted image holds no other engine than its own, and its service can start no process: leave `engine` out, \
+                   or serve it in process mode";
+        return Err(HostError::Options(why.to_owned()));
+    }
     let weights = hex::encode(weights);
     let disk = disk
         .map_or_else(String::new, |disk| format!("bytes = {}\nverity = \"{}\"\n", disk.bytes, disk.verity));
@@ -173,7 +181,8 @@ fn configuration(
          max_queued = {max_queued}\nthreads = {threads}\ntick_tokens = {tick_tokens}\n\n\
          [model]\nname = \"{model_name}\"\nweights = \"{weights}\"\n{disk}"
     );
-    Ok(text.into_bytes())
+    let engine = engine.map_or_else(String::new, |engine| format!("\n{engine}"));
+    Ok((text + &engine).into_bytes())
 }
 
 fn file_digest(path: &Path) -> std::io::Result<[u8; 32]> {

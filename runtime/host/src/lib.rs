@@ -108,7 +108,7 @@ impl Host {
 }
 
 async fn read_expected(options: &HostOptions, network: i32) -> Result<Expected, HostError> {
-    let (model, name, settings) = (&options.model, &options.model_name, options.guest);
+    let (model, name, settings) = (&options.model, &options.model_name, options.guest.clone());
     match &options.launch {
         Launch::Process { guest_binary } => {
             Expected::read(guest_binary, model, name, network, settings).await

@@ -10,7 +10,7 @@ use cocoon_attestation::{Bundle, Statement, TrustAnchors, UnixTime};
 use cocoon_chain::Chain;
 use cocoon_fetch::Fetcher;
 use cocoon_launch::backoff::Backoff;
-use cocoon_protocol::http::AttestRequest;
+use cocoon_protocol::http::{AttestRequest, GuestHealth, GuestState};
 use cocoon_simulated_tee::SimulatedRoot;
 use tokio::sync::watch;
 
@@ -28,6 +28,8 @@ use crate::{
 const POLL: Duration = Duration::from_millis(20);
 /// How long one such look may take.
 const ATTEMPT: Duration = Duration::from_millis(500);
+/// Between looks whether the guest's evidence still holds.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// After evidence could not be made: the chain or the guest may be back soon.
 const RETRY_EVIDENCE: Duration = Duration::from_secs(2);
 /// Evidence that the guest did not make so often in a row, while its newest grew older than twice the time between two,
@@ -277,13 +279,46 @@ async fn relaunch(keeper: &Keeper, publish: &Publish) -> Result<Guest, HostError
     }
 }
 
+async fn is_restarting(client: &GuestClient) -> bool {
+    state(client).await == Some(GuestState::Restarting)
+}
+
+async fn state(client: &GuestClient) -> Option<GuestState> {
+    let health: GuestHealth = serde_json::from_slice(&client.health().await.ok()?).ok()?;
+    Some(health.state)
+}
+
+/// Waits for so long, or until the guest's evidence holds no more: what computes its answers was started again. While it is not
+/// there, nothing is handed to the guest.
+async fn until_due(client: &GuestClient, wait: Duration, publish: &Publish) {
+    let watched = async {
+        loop {
+            tokio::time::sleep(HEALTH_EVERY).await;
+            match state(client).await {
+                Some(GuestState::Unattested) => return,
+                Some(GuestState::Restarting) if publish.borrow().is_some() => {
+                    tracing::warn!(
+                        "the guest's engine is started again; it gets no requests until it answers"
+                    );
+                    publish.send_replace(None);
+                }
+                _ => {}
+            }
+        }
+    };
+    let _ = tokio::time::timeout(wait, watched).await; // due in any case
+}
+
 /// Makes evidence anew for as long as the guest does; then says what it did not. Evidence that cannot be renewed is not
 /// extended: it goes on to age.
 async fn stay_fresh(keeper: &Keeper, client: &GuestClient, pid: Option<u32>, publish: &Publish) -> String {
     let every = keeper.timing.attest_every;
     let (mut next, mut failures, mut newest) = (every, 0, Instant::now());
     loop {
-        tokio::time::sleep(next).await;
+        until_due(client, next, publish).await;
+        if is_restarting(client).await {
+            continue; // evidence of now would hold no more when it answers
+        }
         match keeper.renewed(client, pid).await {
             Ok(current) => {
                 publish.send_replace(Some(Arc::new(current)));

@@ -128,6 +128,8 @@ pub enum GuestState {
     Unattested,
     /// Takes requests.
     Ready,
+    /// What computes its answers is started again; takes none meanwhile. Evidence from before holds no more then.
+    Restarting,
     /// Ends; takes no more.
     Draining,
 }

@@ -11,15 +11,13 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
 /// Events that may wait for their reader. Beyond, the child is read no further.
 const EVENTS: usize = 16;
-/// OpenAI's path.
-const PATH: &str = "/v1/chat/completions";
 
-/// Tokens, by class.
+/// Tokens, by class, as the child says. A bill is made of them by nobody, see `Counting`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Of the prompt; 0 until the child has told, see [`crate::Dialect`].
@@ -48,6 +46,9 @@ pub enum Failure {
     /// The child said nothing for too long.
     #[error("the engine wrote nothing for too long")]
     TimedOut,
+    /// The whole answer took too long.
+    #[error("the answer took too long as a whole: ask for fewer tokens")]
+    TooLong,
     /// The child, or its connection, ended.
     #[error("the engine ended in the middle")]
     Gone,
@@ -100,12 +101,14 @@ impl AnswerStream {
         question: &Question,
         held: H,
     ) -> Self {
-        let body = question.body(&config.served_name, config.dialect);
-        let tally = Tally::new(config.dialect, question.max_tokens, question.most_prompt_tokens());
+        let (body, path) = (question.body(&config), question.path());
+        let tally = Tally::new(&config, question.max_tokens, question.prompt_bound());
         let (sender, events) = mpsc::channel(EVENTS);
         let task = tokio::spawn(async move {
             let _held = held;
-            let outcome = Relay { config: &config, live: &live, tally, sender: &sender }.run(&body).await;
+            let relay = Relay { config: &config, live: &live, tally, sender: &sender };
+            let whole = Duration::from_secs(config.limits.answer);
+            let outcome = timeout(whole, relay.run(path, &body)).await.unwrap_or(Some(Err(Failure::TooLong)));
             if let Some(outcome) = outcome {
                 live.judge(&outcome, Duration::from_secs(config.limits.between_pieces));
                 let _ = sender.send(Event::End(outcome)).await; // the reader may have left
@@ -136,9 +139,9 @@ type Outcome = Result<(Finish, Usage), Failure>;
 
 impl Relay<'_> {
     /// `None` when the reader left.
-    async fn run(mut self, body: &Zeroizing<Vec<u8>>) -> Option<Outcome> {
+    async fn run(mut self, path: &str, body: &Zeroizing<Vec<u8>>) -> Option<Outcome> {
         let deadline = Instant::now() + Duration::from_secs(self.config.limits.first_piece);
-        let begun = match timeout_at(deadline, post(&self.live.reach, PATH, body)).await {
+        let begun = match timeout_at(deadline, post(&self.live.reach, path, body)).await {
             Err(_) => return Some(Err(Failure::TimedOut)),
             Ok(Err(_)) => return Some(Err(Failure::Gone)),
             Ok(Ok(begun)) => begun,

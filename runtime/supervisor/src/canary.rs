@@ -3,19 +3,27 @@
 
 use crate::answer::{AnswerStream, Event};
 use crate::config::ChildConfig;
-use crate::request::{Message, Question, Salt};
+use crate::request::{Message, Question, Said, Salt};
 use crate::supervisor::Live;
 use ring::digest::{Context, SHA256};
 use std::sync::Arc;
 
-/// SHA-256 of the answer's text.
+/// SHA-256 of the answer's text. Asked in tokens where these are given, as clients' questions are then.
 ///
 /// # Errors
 /// Why there is no answer.
-pub(crate) async fn ask(config: &Arc<ChildConfig>, live: &Arc<Live>) -> Result<[u8; 32], String> {
+pub(crate) async fn ask(
+    config: &Arc<ChildConfig>,
+    live: &Arc<Live>,
+    tokens: Option<&[u32]>,
+) -> Result<[u8; 32], String> {
     let canary = &config.canary;
+    let message = || Message { role: "user".to_owned(), content: canary.prompt.clone() };
     let question = Question {
-        messages: vec![Message { role: "user".to_owned(), content: canary.prompt.clone() }],
+        said: match tokens {
+            Some(tokens) => Said::Tokens(tokens.to_vec().into()),
+            None => Said::Messages(vec![message()]),
+        },
         max_tokens: canary.tokens,
         temperature: 0.0,
         top_p: 1.0,

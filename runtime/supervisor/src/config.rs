@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use thiserror::Error;
 
 /// The child's only folder that it can write to: a fresh tmpfs. Its socket is in it, and its model at [`MODEL_IN_VIEW`].
@@ -12,8 +12,12 @@ pub const MODEL_IN_VIEW: &str = "/dev/shm/model";
 
 const MAX_ARGUMENTS: usize = 256;
 const MAX_VARIABLES: usize = 128;
+const MAX_ROOTS: usize = 32;
 /// Most bytes of an argument or of a variable's value.
 const MAX_TEXT: usize = 4096;
+
+/// Of the system's own, each child sees these: programs, libraries, what finds them, names of users.
+pub(crate) const SYSTEM: [&str; 6] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
 
 /// Set for every child, whatever the configuration says: no downloads, no reports home, a home in the scratch folder.
 pub(crate) const FIXED: [(&str, &str); 11] = [
@@ -88,6 +92,9 @@ const FORBIDDEN: [(&str, &str); 8] = [
 /// argv = ["/opt/vllm/bin/vllm", "serve", "/dev/shm/model", "--uds", "/dev/shm/child.sock", "--served-model-name", "model"]
 /// address = "unix:/dev/shm/child.sock"
 /// dialect = "vllm"
+/// prefix_cache = "salted"
+/// [[engine.roots]]
+/// path = "/opt/vllm"
 /// [engine.environment]
 /// VLLM_CACHE_ROOT = "/dev/shm/vllm"
 /// [engine.canary]
@@ -100,6 +107,9 @@ const FORBIDDEN: [(&str, &str); 8] = [
 pub struct ChildConfig {
     /// The program by its absolute path, and its arguments; exactly these.
     pub argv: Vec<String>,
+    /// Folders and files that it is shown beside the system's libraries: the program, what it loads. Nothing else is there.
+    #[serde(default)]
+    pub roots: Vec<Root>,
     /// Variables beside the fixed ones (offline, no telemetry, home); nothing is inherited.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
@@ -110,6 +120,11 @@ pub struct ChildConfig {
     pub served_name: String,
     /// Which fields beyond OpenAI's it knows.
     pub dialect: Dialect,
+    /// What keeps one payer's prompts from being timed by another. There is no default: it must be thought about.
+    pub prefix_cache: PrefixCache,
+    /// Who counts tokens.
+    #[serde(default)]
+    pub counting: Counting,
     /// `GET` here gives 200 when it is well.
     #[serde(default = "default_health")]
     pub health: String,
@@ -126,17 +141,52 @@ pub struct ChildConfig {
     pub development_logs: bool,
 }
 
+/// Something that a child is shown, at the same path, read-only.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    /// Absolute, without `..`; below none of `/dev`, `/proc`, `/sys`, `/run`.
+    pub path: PathBuf,
+    /// [`crate::tree::digest`] of it, 64 hex digits: another content is not started. Needless where the disk it lies on is
+    /// measured already.
+    #[serde(default)]
+    pub sha256: Option<String>,
+}
+
 /// What a server says beyond OpenAI's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
     /// `top_k`, `min_p`, `repetition_penalty`, `cache_salt`; usage in every chunk.
     Vllm,
-    /// As vLLM without a salt, so its prefix cache must be off: `--disable-radix-cache`.
+    /// As vLLM without a salt.
     Sglang,
-    /// OpenAI's fields; usage in the last chunk, or none: then prompts are not charged, and each piece of text is one token.
-    /// Nothing can be said here about a cache: only for servers that share none between requests.
+    /// llama.cpp's server: `top_k`, `min_p`, `repeat_penalty`, and `cache_prompt`, which is sent as false; usage at the end.
+    LlamaCpp,
+    /// OpenAI's fields; usage in the last chunk, or none.
     Openai,
+}
+
+/// What is done about a cache of prompts' prefixes. A prompt that meets another's is answered sooner, which tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefixCache {
+    /// Each request carries a salt (`cache_salt`): the same for the same client's secret, and never another's. vLLM alone.
+    Salted,
+    /// There is none. Where the dialect has an option for it, `argv` must hold that; a child that tells of cached tokens all
+    /// the same breaks a rule.
+    Off,
+}
+
+/// Who counts tokens, and what the child is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Counting {
+    /// The guest, with the model's own tokenizer and chat template: the child is sent tokens and never bills.
+    #[default]
+    Tokens,
+    /// The child, within bounds: no more tokens than bytes. For models whose tokenizer the guest does not know.
+    Bounds,
 }
 
 /// Bounds of a child. Seconds unless said otherwise.
@@ -149,6 +199,10 @@ pub struct Limits {
     pub first_piece: u64,
     /// Between pieces: 1 to 600.
     pub between_pieces: u64,
+    /// A whole answer: 1 to 86,400.
+    pub answer: u64,
+    /// Requests of one payer that are here at a time, waiting ones too: 0 to 4096. 0 is as many as may be here.
+    pub of_payer: usize,
     /// For answers in progress at the end: 0 to 600.
     pub drain: u64,
     /// Starts after the first that fail or end before they were well for ten minutes: 0 to 100. Beyond, it is dead.
@@ -169,6 +223,8 @@ impl Default for Limits {
             start: 600,
             first_piece: 120,
             between_pieces: 30,
+            answer: 3600,
+            of_payer: 0,
             drain: 5,
             restarts: 5,
             health_every_ms: 2000,
@@ -246,9 +302,19 @@ pub enum ConfigError {
     /// A variable that has its value already.
     #[error("engine.environment must not set {0}: it is fixed for every child; leave it out")]
     Fixed(String),
-    /// SGLang with a cache that it cannot salt.
-    #[error("engine.argv must hold --disable-radix-cache: one payer could time what another asked")]
-    SharedCache,
+    /// A cache that is said to be off and is not.
+    #[error(
+        "engine.argv must hold {0}, since engine.prefix_cache is \"off\": one payer could time what another asked"
+    )]
+    SharedCache(&'static str),
+    /// A salt for a server that knows none.
+    #[error("engine.prefix_cache \"salted\" is for the dialect vllm alone: set it to \"off\"")]
+    NoSalt,
+    /// The program is nowhere that the child is shown.
+    #[error(
+        "engine.argv starts {0:?}, which is in none of engine.roots nor in /usr: name the folder that holds it there"
+    )]
+    Unseen(String),
 }
 
 /// Where a child listens.
@@ -267,6 +333,7 @@ impl ChildConfig {
     /// The first rule that it breaks.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_argv()?;
+        self.check_roots()?;
         self.environment.iter().try_for_each(|(name, value)| check_variable(name, value))?;
         let form = |holds: bool, field, expected| {
             if holds { Ok(()) } else { Err(ConfigError::Form { field, expected }) }
@@ -290,6 +357,8 @@ impl ChildConfig {
             ("limits.start", limits.start, 1, 7200),
             ("limits.first_piece", limits.first_piece, 1, 3600),
             ("limits.between_pieces", limits.between_pieces, 1, 600),
+            ("limits.answer", limits.answer, 1, 86_400),
+            ("limits.of_payer", limits.of_payer as u64, 0, 4096),
             ("limits.drain", limits.drain, 0, 600),
             ("limits.restarts", u64::from(limits.restarts), 0, 100),
             ("limits.health_every_ms", limits.health_every_ms, 10, 60_000),
@@ -315,15 +384,46 @@ impl ChildConfig {
                 return Err(ConfigError::Argument { argument: argument.clone(), why });
             }
         }
-        let off = self.argv.iter().any(|argument| argument == "--disable-radix-cache");
-        if self.dialect == Dialect::Sglang && !off { Err(ConfigError::SharedCache) } else { Ok(()) }
+        let option = match (self.prefix_cache, self.dialect) {
+            (PrefixCache::Salted, Dialect::Vllm) => return Ok(()),
+            (PrefixCache::Salted, _) => return Err(ConfigError::NoSalt),
+            (PrefixCache::Off, Dialect::Vllm) => "--no-enable-prefix-caching",
+            (PrefixCache::Off, Dialect::Sglang) => "--disable-radix-cache",
+            // The one is told with each request, the other has no word for it.
+            (PrefixCache::Off, Dialect::LlamaCpp | Dialect::Openai) => return Ok(()),
+        };
+        let off = self.argv.iter().any(|argument| argument == option);
+        if off { Ok(()) } else { Err(ConfigError::SharedCache(option)) }
+    }
+
+    fn check_roots(&self) -> Result<(), ConfigError> {
+        const TAKEN: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
+        let expected = "at most 32, each an absolute path without .., below none of /dev, /proc, /sys, /run";
+        let good = |root: &Root| {
+            let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+            let path = &root.path;
+            path.is_absolute()
+                && path.parent().is_some()
+                && path.components().all(plain)
+                && path.as_os_str().len() <= MAX_TEXT
+                && !path.as_os_str().as_encoded_bytes().contains(&0)
+                && !TAKEN.iter().any(|taken| path.starts_with(taken))
+        };
+        if self.roots.len() > MAX_ROOTS || !self.roots.iter().all(good) {
+            return Err(ConfigError::Form { field: "roots", expected });
+        }
+        if !self.roots.iter().all(|root| root.sha256.is_none() || root.pinned().is_some()) {
+            return Err(ConfigError::Form { field: "roots.sha256", expected: "64 hex digits" });
+        }
+        let program = Path::new(&self.argv[0]);
+        let seen = SYSTEM.iter().any(|folder| program.starts_with(folder))
+            || self.roots.iter().any(|root| program.starts_with(&root.path));
+        if seen { Ok(()) } else { Err(ConfigError::Unseen(self.argv[0].clone())) }
     }
 
     /// SHA-256 that the canary's answer must have, if it is pinned.
     pub(crate) fn pinned(&self) -> Option<[u8; 32]> {
-        let mut digest = [0; 32];
-        hex::decode_to_slice(self.canary.sha256.as_ref()?, &mut digest).ok()?;
-        Some(digest)
+        digest(self.canary.sha256.as_deref()?)
     }
 
     pub(crate) fn parsed_address(&self) -> Option<Address> {
@@ -335,6 +435,19 @@ impl ChildConfig {
         let port: u16 = self.address.strip_prefix("127.0.0.1:")?.parse().ok()?;
         (port > 0).then_some(Address::Loopback(port))
     }
+}
+
+impl Root {
+    /// The digest that it must have, if it is pinned.
+    pub fn pinned(&self) -> Option<[u8; 32]> {
+        digest(self.sha256.as_deref()?)
+    }
+}
+
+fn digest(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    hex::decode_to_slice(text, &mut digest).ok()?;
+    Some(digest)
 }
 
 /// Why an argument is refused. Spelling with `-`, `_` or capitals makes no difference; neither does a shortened option, which

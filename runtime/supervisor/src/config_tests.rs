@@ -10,7 +10,10 @@ const GOOD: &str = r#"
 argv = ["/opt/bin/serve", "/dev/shm/model", "--uds", "/dev/shm/child.sock"]
 address = "unix:/dev/shm/child.sock"
 dialect = "vllm"
+prefix_cache = "salted"
 user = 1001
+[[engine.roots]]
+path = "/opt/bin"
 [engine.environment]
 VLLM_CACHE_ROOT = "/dev/shm/vllm"
 [engine.limits]
@@ -52,7 +55,20 @@ fn one_wrong_value_at_a_time_is_refused_with_words() {
         ("unix:/dev/shm/child.sock\"\nd", "unix:/dev/shm/model\"\nd", "address"),
         ("unix:/dev/shm/child.sock\"\nd", "127.0.0.1:0\"\nd", "address"),
         ("unix:/dev/shm/child.sock\"\nd", "10.0.0.1:80\"\nd", "address"),
-        ("\"vllm\"", "\"sglang\"", "--disable-radix-cache"),
+        ("\"vllm\"", "\"sglang\"", "is for the dialect vllm alone"),
+        ("\"salted\"", "\"off\"", "--no-enable-prefix-caching"),
+        (
+            "\"vllm\"\nprefix_cache = \"salted\"",
+            "\"sglang\"\nprefix_cache = \"off\"",
+            "--disable-radix-cache",
+        ),
+        ("prefix_cache = \"salted\"", "", "missing field `prefix_cache`"),
+        ("\"/opt/bin\"", "\"/opt/elsewhere\"", "in none of engine.roots"),
+        ("\"/opt/bin\"", "\"opt/bin\"", "roots"),
+        ("\"/opt/bin\"", "\"/\"", "roots"),
+        ("\"/opt/bin\"", "\"/opt/../opt/bin\"", "roots"),
+        ("\"/opt/bin\"", "\"/opt/bin\"\n[[engine.roots]]\npath = \"/run/secrets\"", "roots"),
+        ("\"/opt/bin\"", "\"/opt/bin\"\nsha256 = \"abab\"", "roots.sha256"),
         ("\"vllm\"", "\"ollama\"", "unknown variant"),
         ("user = 1001", "user = 0", "user"),
         ("user = 1001", "user = 1001\nhealth = \"health\"", "path"),
@@ -85,5 +101,9 @@ fn options_that_only_sound_alike_are_taken() {
     }
     let sglang =
         GOOD.replacen("\"vllm\"", "\"sglang\"", 1).replacen("\"--uds\"", "\"--disable-radix-cache\"", 1);
-    assert!(read(&sglang).is_ok());
+    assert!(read(&sglang.replacen("\"salted\"", "\"off\"", 1)).is_ok());
+    let off = GOOD.replacen("\"salted\"", "\"off\"", 1);
+    assert!(read(&off.replacen("\"--uds\"", "\"--no-enable-prefix-caching\"", 1)).is_ok());
+    let llama = off.replacen("\"vllm\"", "\"llama_cpp\"", 1);
+    assert_eq!(read(&llama).map(|config| config.counting), Ok(Counting::Tokens));
 }

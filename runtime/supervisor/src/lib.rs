@@ -20,11 +20,14 @@ mod process;
 mod request;
 mod supervisor;
 mod tally;
+pub mod tree;
 mod warden;
 
 pub use answer::{AnswerStream, AskError, Event, Failure, Finish, Usage};
-pub use config::{Canary, ChildConfig, ConfigError, Dialect, Limits, MODEL_IN_VIEW, SCRATCH};
-pub use request::{Message, Question, Salt};
+pub use config::{
+    Canary, ChildConfig, ConfigError, Counting, Dialect, Limits, MODEL_IN_VIEW, PrefixCache, Root, SCRATCH,
+};
+pub use request::{Message, Question, Said, Salt};
 pub use supervisor::{Setting, StartError, State, Status, Supervisor};
 pub use tally::Violation;
 pub use warden::take_over;

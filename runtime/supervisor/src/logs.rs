@@ -12,6 +12,9 @@ pub(crate) struct LogCount {
     pub(crate) lines: AtomicU64,
 }
 
+/// After a full buffer: a child that writes without end takes little of our time, and waits for it itself.
+const FLOOD: std::time::Duration = std::time::Duration::from_millis(2);
+
 /// Reads to the end. Only with `development` is anything passed on, to standard error.
 pub(crate) async fn drain(mut from: impl AsyncRead + Unpin, count: Arc<LogCount>, development: bool) {
     let mut buffer = vec![0; 16 << 10];
@@ -26,6 +29,9 @@ pub(crate) async fn drain(mut from: impl AsyncRead + Unpin, count: Arc<LogCount>
                     let _ = std::io::stderr().write_all(&buffer[..length]); // nobody reads it, then
                 }
                 buffer[..length].fill(0);
+                if length == buffer.len() {
+                    tokio::time::sleep(FLOOD).await;
+                }
             }
         }
     }

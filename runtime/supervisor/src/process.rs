@@ -3,6 +3,7 @@
 use crate::config::{Address, ChildConfig};
 use crate::logs::{LogCount, drain};
 use crate::warden::{DIAL, DIALLED, FAILED, STARTED, Spec, WARDEN, write_spec};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -103,8 +104,8 @@ impl Reach {
     pub(crate) async fn connect(self: &Arc<Self>) -> io::Result<Box<dyn Connection>> {
         match &self.address {
             Address::Unix(name) => {
-                let path = format!("/proc/self/fd/{}/{name}", self.scratch.as_raw_fd());
-                Ok(Box::new(UnixStream::connect(path).await?))
+                let socket = self.socket(name)?;
+                Ok(Box::new(UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await?))
             }
             Address::Loopback(_) => {
                 let reach = self.clone();
@@ -118,6 +119,17 @@ impl Reach {
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
+        }
+    }
+
+    /// The child's socket itself. A link that it put there would lead through our view, to a socket that is not its own.
+    fn socket(&self, name: &str) -> io::Result<OwnedFd> {
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let socket = openat2(&self.scratch, name, flags, Mode::empty(), within)?;
+        match FileType::from_raw_mode(fstat(&socket)?.st_mode) {
+            FileType::Socket => Ok(socket),
+            _ => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
         }
     }
 

@@ -13,8 +13,11 @@ use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
-/// Answers in which one child may break a rule; at the last it is started again.
+/// Answers in a row, with none between them that ended well, in which one child may break a rule; at the last it is started
+/// again. Were they counted for ever, one client that knows how to provoke them could end it for all.
 const MOST_VIOLATIONS: u32 = 3;
+/// Answers in a row, with none between them that ended well, in which it may fail.
+const MOST_FAILED: u32 = 8;
 /// Looks at its health that may fail in a row.
 const MOST_SICK: u32 = 3;
 /// How long a look at its health may take.
@@ -69,6 +72,7 @@ pub(crate) struct Live {
     pub(crate) reach: Arc<Reach>,
     progress: Mutex<Instant>,
     violations: AtomicU32,
+    failed: AtomicU32,
     /// It is to be ended, for this reason.
     broken: watch::Sender<Option<&'static str>>,
 }
@@ -76,7 +80,13 @@ pub(crate) struct Live {
 impl Live {
     fn new(reach: Arc<Reach>) -> Self {
         let progress = Mutex::new(Instant::now());
-        Self { reach, progress, violations: AtomicU32::new(0), broken: watch::Sender::new(None) }
+        Self {
+            reach,
+            progress,
+            violations: AtomicU32::new(0),
+            failed: AtomicU32::new(0),
+            broken: watch::Sender::new(None),
+        }
     }
 
     pub(crate) fn progressed(&self) {
@@ -93,13 +103,22 @@ impl Live {
                     self.broken.send_replace(Some("it broke the rules too often"));
                 }
             }
+            Err(Failure::Status(_) | Failure::Gone) => {
+                if self.failed.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_FAILED {
+                    self.broken.send_replace(Some("it says that it is well, and answers nothing"));
+                }
+            }
+            Ok(_) => {
+                [&self.failed, &self.violations].iter().for_each(|count| count.store(0, Ordering::Relaxed))
+            }
             Err(Failure::TimedOut) => {
                 let quiet = self.progress.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
                 if quiet >= patience {
                     self.broken.send_replace(Some("it hangs: no answer gets on"));
                 }
             }
-            _ => {}
+            // What one client asks for may be refused, or long.
+            Err(Failure::Refused(_) | Failure::TooLong) => {}
         }
     }
 
@@ -122,6 +141,7 @@ struct Inner {
     config: Arc<ChildConfig>,
     program: PathBuf,
     model: Option<PathBuf>,
+    canary: Option<Vec<u32>>,
     state: watch::Sender<State>,
     live: Mutex<Option<Arc<Live>>>,
     starts: AtomicU32,
@@ -152,6 +172,8 @@ pub struct Setting {
     pub warden: PathBuf,
     /// The model, which the child finds at [`crate::MODEL_IN_VIEW`].
     pub model: Option<PathBuf>,
+    /// The canary's question in tokens, where questions are sent so.
+    pub canary: Option<Vec<u32>>,
     /// Most answers in progress.
     pub most_running: usize,
     /// Called each time that another process than the first has passed its canary, before it is asked anything.
@@ -173,12 +195,13 @@ impl Supervisor {
     /// If the configuration breaks a rule.
     pub fn start(config: ChildConfig, setting: Setting) -> Result<Self, StartError> {
         config.check()?;
-        let Setting { warden, model, most_running, on_ready_again } = setting;
+        let Setting { warden, model, canary, most_running, on_ready_again } = setting;
         let inner = Arc::new(Inner {
             known: Mutex::new(config.pinned()),
             config: Arc::new(config),
             program: warden,
             model,
+            canary,
             state: watch::Sender::new(State::Starting),
             live: Mutex::new(None),
             starts: AtomicU32::new(0),
@@ -306,7 +329,7 @@ impl Inner {
             .await
             .map_err(|_| format!("it is not healthy after {limit:?}"))?;
         self.state.send_replace(State::Canary);
-        let answer = canary::ask(&self.config, live).await?;
+        let answer = canary::ask(&self.config, live, self.canary.as_deref()).await?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if *known.get_or_insert(answer) == answer {
             return Ok(());

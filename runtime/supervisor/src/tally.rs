@@ -1,7 +1,8 @@
 //! What a child says, piece by piece, held against what it may say. No clock, no socket.
 
 use crate::answer::{Event, Finish, Usage};
-use crate::config::Dialect;
+use crate::config::{ChildConfig, Dialect, PrefixCache};
+use crate::request::PromptBound;
 use serde::Deserialize;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -33,6 +34,15 @@ pub enum Violation {
     /// A count beyond what was asked for or can be.
     #[error("it counts more tokens than there can be")]
     Usage,
+    /// Another count of the prompt than it was sent tokens.
+    #[error("it counts other tokens of the prompt than it was sent: another model, or a template of its own")]
+    OtherPrompt,
+    /// Cached tokens, where its configuration says that there are none.
+    #[error("it met a prompt in a cache that its configuration says is off")]
+    Cached,
+    /// Text beside the answer, which nobody gets and somebody would pay for.
+    #[error("it writes beside the answer: switch off what takes its text apart (reasoning, tools)")]
+    Aside,
     /// A count that went back.
     #[error("a count of tokens went back")]
     UsageWentBack,
@@ -71,6 +81,9 @@ struct Choice {
     index: u32,
     #[serde(default)]
     delta: Delta,
+    /// Of a completion, where a chat has a delta.
+    #[serde(default, deserialize_with = "wiped")]
+    text: Option<Zeroizing<String>>,
     finish_reason: Option<String>,
 }
 
@@ -78,6 +91,21 @@ struct Choice {
 struct Delta {
     #[serde(default, deserialize_with = "wiped")]
     content: Option<Zeroizing<String>>,
+    #[serde(default, deserialize_with = "wiped")]
+    reasoning_content: Option<Zeroizing<String>>,
+    #[serde(default, deserialize_with = "wiped")]
+    reasoning: Option<Zeroizing<String>>,
+    tool_calls: Option<Vec<serde::de::IgnoredAny>>,
+}
+
+impl Delta {
+    /// Whether something is said that is no part of the answer.
+    fn has_more(&self) -> bool {
+        let said = |text: &Option<Zeroizing<String>>| text.as_ref().is_some_and(|text| !text.is_empty());
+        said(&self.reasoning_content)
+            || said(&self.reasoning)
+            || self.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty())
+    }
 }
 
 fn wiped<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Zeroizing<String>>, D::Error> {
@@ -100,8 +128,9 @@ struct Details {
 /// One answer's count.
 pub(crate) struct Tally {
     dialect: Dialect,
+    prefix_cache: PrefixCache,
     max_tokens: u64,
-    most_prompt: u64,
+    prompt: PromptBound,
     pieces: u64,
     text: u64,
     bytes: u64,
@@ -111,12 +140,12 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn new(dialect: Dialect, max_tokens: u32, most_prompt: u64) -> Self {
-        let max_tokens = u64::from(max_tokens);
+    pub(crate) fn new(config: &ChildConfig, max_tokens: u32, prompt: PromptBound) -> Self {
         Self {
-            dialect,
-            max_tokens,
-            most_prompt,
+            dialect: config.dialect,
+            prefix_cache: config.prefix_cache,
+            max_tokens: u64::from(max_tokens),
+            prompt,
             pieces: 0,
             text: 0,
             bytes: 0,
@@ -148,13 +177,18 @@ impl Tally {
         }
         let mut text = Zeroizing::new(String::new());
         for choice in chunk.choices {
-            if choice.index != 0
-                || (self.finish.is_some() && choice.delta.content.as_ref().is_some_and(|it| !it.is_empty()))
-            {
-                return Err(Violation::AfterEnd);
+            if choice.delta.has_more() {
+                return Err(Violation::Aside);
             }
-            if let Some(content) = choice.delta.content {
-                text.push_str(&content);
+            let said = [choice.delta.content, choice.text].into_iter().flatten();
+            for said in said.filter(|said| !said.is_empty()) {
+                if self.finish.is_some() {
+                    return Err(Violation::AfterEnd);
+                }
+                text.push_str(&said);
+            }
+            if choice.index != 0 {
+                return Err(Violation::AfterEnd);
             }
             if let Some(reason) = choice.finish_reason {
                 self.finish = Some(if reason == "length" { Finish::Length } else { Finish::Stop });
@@ -180,9 +214,16 @@ impl Tally {
         let completion = raw.completion_tokens.unwrap_or(0);
         let cached =
             raw.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens).unwrap_or(0);
-        if raw.prompt_tokens > self.most_prompt || completion > self.max_tokens || cached > raw.prompt_tokens
-        {
+        match self.prompt {
+            PromptBound::AtMost(most) if raw.prompt_tokens > most => return Err(Violation::Usage),
+            PromptBound::Exactly(sent) if raw.prompt_tokens != sent => return Err(Violation::OtherPrompt),
+            _ => {}
+        }
+        if completion > self.max_tokens || cached > raw.prompt_tokens {
             return Err(Violation::Usage);
+        }
+        if cached > 0 && self.prefix_cache == PrefixCache::Off {
+            return Err(Violation::Cached);
         }
         let narrow = |count: u64| u32::try_from(count).map_err(|_| Violation::Usage);
         let told = Usage {
@@ -208,7 +249,9 @@ impl Tally {
         match self.dialect {
             // Told with every chunk.
             Dialect::Vllm | Dialect::Sglang => told,
-            Dialect::Openai => Usage { completion_tokens: told.completion_tokens.max(pieces), ..told },
+            Dialect::LlamaCpp | Dialect::Openai => {
+                Usage { completion_tokens: told.completion_tokens.max(pieces), ..told }
+            }
         }
     }
 
@@ -228,7 +271,7 @@ impl Tally {
                     return Err(Violation::Undercount);
                 }
             }
-            (None, Dialect::Openai) => {}
+            (None, Dialect::LlamaCpp | Dialect::Openai) => {}
         }
         Ok((finish, usage))
     }

@@ -16,9 +16,19 @@ fn usage(prompt: u64, cached: u64, completion: u64) -> String {
     )
 }
 
+fn tally(dialect: Dialect, prefix_cache: PrefixCache, prompt: PromptBound) -> Tally {
+    let config = "argv = [\"/usr/bin/serve\"]\naddress = \"127.0.0.1:1\"\ndialect = \"vllm\"\nprefix_cache = \"salted\"\n\
+                  [canary]\nprompt = \"a\"\n";
+    let config: ChildConfig = toml::from_str(config).expect("it reads");
+    Tally::new(&ChildConfig { dialect, prefix_cache, ..config }, 10, prompt)
+}
+
 /// Feeds an answer to a tally of ten tokens and a prompt of at most 100.
 fn judge(dialect: Dialect, lines: &[Vec<u8>]) -> Result<(Finish, Usage), Violation> {
-    let mut tally = Tally::new(dialect, 10, 100);
+    follow(tally(dialect, PrefixCache::Salted, PromptBound::AtMost(100)), lines)
+}
+
+fn follow(mut tally: Tally, lines: &[Vec<u8>]) -> Result<(Finish, Usage), Violation> {
     for line in lines {
         tally.received(line.len())?;
         tally.take(line)?;
@@ -42,6 +52,52 @@ fn without_a_count_each_piece_is_a_token_and_the_prompt_is_free() {
     let lines = [piece("a", ""), piece("b", ""), finish("length"), b"[DONE]".to_vec()];
     assert_eq!(judge(Dialect::Openai, &lines), Ok((Finish::Length, counted(0, 0, 2))));
     assert_eq!(judge(Dialect::Vllm, &lines), Err(Violation::NoUsage));
+}
+
+#[test]
+fn a_completion_is_read_as_a_chat_is() {
+    let text = |text: &str| {
+        format!(r#"{{"choices":[{{"index":0,"text":"{text}"}}],"usage":{{"prompt_tokens":7,"completion_tokens":1}}}}"#)
+            .into_bytes()
+    };
+    let lines = [text("a"), finish("length"), b"[DONE]".to_vec()];
+    assert_eq!(judge(Dialect::LlamaCpp, &lines), Ok((Finish::Length, counted(7, 0, 1))));
+}
+
+#[test]
+fn a_prompt_that_was_sent_in_tokens_has_exactly_those() {
+    for (told, expected) in [
+        (7, Ok((Finish::Stop, counted(7, 0, 1)))),
+        (6, Err(Violation::OtherPrompt)),
+        (8, Err(Violation::OtherPrompt)),
+    ] {
+        let lines = [piece("a", &usage(told, 0, 1)), finish("stop"), b"[DONE]".to_vec()];
+        let tally = tally(Dialect::Vllm, PrefixCache::Salted, PromptBound::Exactly(7));
+        assert_eq!(follow(tally, &lines), expected);
+    }
+}
+
+#[test]
+fn a_cache_that_is_said_to_be_off_meets_nothing() {
+    for (cached, expected) in [(0, Ok((Finish::Stop, counted(7, 0, 1)))), (1, Err(Violation::Cached))] {
+        let lines = [piece("a", &usage(7, cached, 1)), finish("stop"), b"[DONE]".to_vec()];
+        let tally = tally(Dialect::Vllm, PrefixCache::Off, PromptBound::AtMost(100));
+        assert_eq!(follow(tally, &lines), expected);
+    }
+}
+
+#[test]
+fn what_is_said_beside_the_answer_is_not_sold() {
+    for delta in [
+        r#"{"reasoning_content":"hm"}"#,
+        r#"{"reasoning":"hm"}"#,
+        r#"{"content":null,"tool_calls":[{"index":0}]}"#,
+    ] {
+        let line = format!(r#"{{"choices":[{{"index":0,"delta":{delta}}}]}}"#).into_bytes();
+        assert_eq!(judge(Dialect::Vllm, &[line]), Err(Violation::Aside));
+    }
+    let nothing = br#"{"choices":[{"index":0,"delta":{"reasoning_content":null,"tool_calls":[]}}]}"#.to_vec();
+    assert_eq!(judge(Dialect::Vllm, &[nothing]), Err(Violation::CutShort));
 }
 
 #[test]
@@ -91,7 +147,7 @@ fn mutated_chunks_are_read_or_refused() {
                 _ => drop(line.drain(at..(at + below(9)).min(line.len()))),
             }
         }
-        let mut tally = Tally::new(Dialect::Vllm, 10, 100);
+        let mut tally = tally(Dialect::Vllm, PrefixCache::Salted, PromptBound::AtMost(100));
         if let Ok(Some(Event::Piece { usage, .. })) = tally.take(&line) {
             assert!(usage.prompt_tokens <= 100 && usage.completion_tokens <= 10);
         }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cocoon_accounts::prices;
 use cocoon_chain::Wallet;
@@ -24,6 +25,8 @@ use crate::network::{role_folder, state_folder};
 use crate::ui::Screen;
 use crate::wiring::{Joined, guest_binary, model_file, model_name};
 
+/// How long a guest may take to serve whose engine is another server: these load for minutes, and have limits of their own.
+const ENGINE_STARTS: Duration = Duration::from_secs(2 * 3600);
 /// The name of the only guest where none is given.
 const ONLY: &str = "guest-1";
 
@@ -102,7 +105,11 @@ impl Jobs {
         } else {
             ("process", Launch::Process { guest_binary: guest_binary()? })
         };
-        let options = shared.options(arguments.listen, launch, shared.folder.clone());
+        let mut options = shared.options(arguments.listen, launch, shared.folder.clone());
+        options.guest.engine = arguments.engine.as_deref().map(crate::engine::read).transpose()?;
+        if options.guest.engine.is_some() {
+            options.timing.start_limit = ENGINE_STARTS;
+        }
         let list = vec![Job { name: ONLY.to_owned(), kind, options }];
         Ok(Self { list, gpus: super::gpus::Wanted::none() })
     }
@@ -153,8 +160,13 @@ impl Jobs {
         for job in &self.list {
             let Launch::Vm(vm) = &job.options.launch else { continue };
             let (options, network) = (&job.options, job.options.wallet.chain().network());
-            let expected =
-                Expected::of_image(&vm.image, &options.model, &options.model_name, network, options.guest);
+            let expected = Expected::of_image(
+                &vm.image,
+                &options.model,
+                &options.model_name,
+                network,
+                options.guest.clone(),
+            );
             let expected =
                 expected.await.explain(|| format!("the guest {}", job.name), "mend what it names")?;
             out += &vm

@@ -57,6 +57,9 @@ pub(crate) struct Arguments {
     /// The model: a GGUF that the registry allows [default: the demo model, if ./scripts/demo fetched it]
     #[arg(long, value_name = "FILE")]
     pub(super) model: Option<PathBuf>,
+    /// With --process: another server as the guest's engine, as this file's [engine] table says
+    #[arg(long, value_name = "FILE", requires = "process", conflicts_with_all = ["vm", "config"])]
+    pub(super) engine: Option<PathBuf>,
     /// A gateway to register with; may be repeated [default: those of the network file]
     #[arg(long, value_name = "URL")]
     pub(super) gateway: Vec<String>,

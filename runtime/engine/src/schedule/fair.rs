@@ -11,7 +11,7 @@ use crate::request::Payer;
 
 /// What one payer has here.
 #[derive(Default)]
-pub(crate) struct Lane {
+pub struct Lane {
     /// Work done for it, in virtual time.
     served: u64,
     /// Numbers of its answers that are not begun, or were put back.
@@ -21,14 +21,40 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// The oldest of its answers that are not begun.
+    pub fn next_waiting(&self) -> Option<u64> {
+        self.waiting.first().copied()
+    }
+
+    /// Its answers, in progress or not.
+    pub fn here(&self) -> usize {
+        self.waiting.len() + self.running.len()
+    }
+
     fn is_busy(&self) -> bool {
         !self.waiting.is_empty() || !self.running.is_empty()
     }
 }
 
-/// All payers that have something here, or have it still to make good.
+/// All payers that have something here, or have it still to make good. Whoever gives out turns by it numbers the answers in the
+/// order in which they came, and keeps to the order of the calls: enter, start, charge, leave.
+///
+/// ```
+/// use cocoon_engine::{Lanes, Payer};
+///
+/// let (busy, newcomer) = (Payer([1; 32]), Payer([2; 32]));
+/// let mut lanes = Lanes::default();
+/// lanes.enter(busy, 1);
+/// lanes.enter(busy, 2);
+/// lanes.start(busy, 1);
+/// lanes.charge(busy, 100);
+/// lanes.enter(newcomer, 3);
+/// lanes.charge(busy, 1);
+/// let next = lanes.least(|_, lane| lane.next_waiting());
+/// assert_eq!(next, Some((newcomer, 3)));
+/// ```
 #[derive(Default)]
-pub(crate) struct Lanes {
+pub struct Lanes {
     lanes: BTreeMap<Payer, Lane>,
     /// Those that have answers in progress: few, however many wait.
     active: BTreeSet<Payer>,
@@ -40,7 +66,7 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     /// A new answer waits.
-    pub(crate) fn enter(&mut self, payer: Payer, id: u64) {
+    pub fn enter(&mut self, payer: Payer, id: u64) {
         if self.moved {
             self.settle(); // once for all who come at a time
         }
@@ -53,7 +79,10 @@ impl Lanes {
     }
 
     /// An answer is begun, or gone on with.
-    pub(crate) fn start(&mut self, payer: Payer, id: u64) {
+    ///
+    /// # Panics
+    /// If the payer has none here.
+    pub fn start(&mut self, payer: Payer, id: u64) {
         let lane = self.lane(payer);
         lane.waiting.remove(&id);
         lane.running.insert(id);
@@ -68,8 +97,11 @@ impl Lanes {
         self.rest(payer);
     }
 
-    /// An answer ended.
-    pub(crate) fn leave(&mut self, payer: Payer, id: u64) {
+    /// An answer ended, or waits no longer.
+    ///
+    /// # Panics
+    /// If the payer has none here.
+    pub fn leave(&mut self, payer: Payer, id: u64) {
         let lane = self.lane(payer);
         lane.running.remove(&id);
         lane.waiting.remove(&id);
@@ -77,8 +109,11 @@ impl Lanes {
         self.settle();
     }
 
-    /// Work was done for a payer.
-    pub(crate) fn charge(&mut self, payer: Payer, work: u64) {
+    /// Work was done for a payer, who has an answer here.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub fn charge(&mut self, payer: Payer, work: u64) {
         self.lane(payer).served += work;
         self.moved = true;
     }
@@ -113,10 +148,7 @@ impl Lanes {
     }
 
     /// The least served payer of whose lane `wanted` says something, and what it says; among equals, where that is least.
-    pub(crate) fn least<T: Copy + Ord>(
-        &self,
-        wanted: impl FnMut(Payer, &Lane) -> Option<T>,
-    ) -> Option<(Payer, T)> {
+    pub fn least<T: Copy + Ord>(&self, wanted: impl FnMut(Payer, &Lane) -> Option<T>) -> Option<(Payer, T)> {
         Self::least_of(self.lanes.iter(), wanted)
     }
 
@@ -153,6 +185,11 @@ impl Lanes {
     /// Whether an answer is in progress.
     pub(crate) fn is_running(&self, payer: Payer, id: u64) -> bool {
         self.lanes.get(&payer).is_some_and(|lane| lane.running.contains(&id))
+    }
+
+    /// Answers of a payer, in progress or not.
+    pub fn here(&self, payer: Payer) -> usize {
+        self.lanes.get(&payer).map_or(0, Lane::here)
     }
 
     /// Answers in progress of a payer.

@@ -38,6 +38,7 @@ mod tests;
 
 pub use answer::{Answer, Event, Finish};
 pub(crate) use cost::Cost;
+pub use fair::{Lane, Lanes};
 pub use lobby::EngineStatus;
 pub use prefix::Salt;
 

@@ -6,6 +6,7 @@ mod refusals;
 mod run;
 
 pub(crate) use out::Out;
+pub(crate) use plan::within_budget;
 pub(crate) use refusals::draining;
 
 use crate::Guest;
@@ -22,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// worker evenly, and nothing else.
 pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink: Sink) {
     if let Serving::Child(child) = &guest.engine {
-        return crate::child::answer(&guest, child, opened, sink).await;
+        return crate::child::answer(guest.clone(), child.clone(), opened, payer, sink).await;
     }
     let Opened { header, endpoint, prompt, answer } = opened;
     let came_ms = now_ms();

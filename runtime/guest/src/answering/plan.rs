@@ -136,8 +136,9 @@ fn tokens(engine: &Engine, call: &Call, prompt: &openai::Prompt) -> Result<Zeroi
     let tokenizer = model.tokenizer();
     Ok(Zeroizing::new(match prompt {
         openai::Prompt::Chat(conversation) => {
-            let text =
-                conversation.render(model, call.form.as_ref()).map_err(|error| Refusal::from(&error))?;
+            let text = conversation
+                .render(model.vocabulary(), call.form.as_ref())
+                .map_err(|error| Refusal::from(&error))?;
             tokenizer.encode(&text, true)
         }
         openai::Prompt::Text(text) => {
@@ -165,7 +166,7 @@ fn within_limits(
     Ok(prompts.iter().map(each).collect())
 }
 
-fn within_budget(header: &RequestHeader, tokens: usize) -> Result<(), Refusal> {
+pub(crate) fn within_budget(header: &RequestHeader, tokens: usize) -> Result<(), Refusal> {
     let budget = header.budget.prompt_tokens;
     if tokens <= budget as usize {
         return Ok(());

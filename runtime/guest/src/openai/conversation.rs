@@ -4,7 +4,7 @@
 //! them. All others are spoken to as Hermes models are, in plain messages.
 
 use super::refusal::Refusal;
-use cocoon_engine::{CallForm, Chat, ChatMessage, Json, Model, TemplateError};
+use cocoon_engine::{CallForm, Chat, ChatMessage, Json, TemplateError, Vocabulary};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -49,12 +49,12 @@ impl Conversation {
     /// The template refuses the messages, cannot be rendered or goes over its limits.
     pub(crate) fn render(
         &self,
-        model: &Model,
+        vocabulary: &Vocabulary,
         form: Option<&CallForm>,
     ) -> Result<Zeroizing<String>, TemplateError> {
         let text = match form {
-            Some(_) => model.vocabulary().render(&self.native())?,
-            None => model.render_chat(&self.plain(), true)?,
+            Some(_) => vocabulary.render(&self.native())?,
+            None => vocabulary.render_chat(&self.plain(), true)?,
         };
         Ok(text.into())
     }

@@ -130,6 +130,11 @@ impl Call {
         self.tools.is_some().then(|| (form(), in_text))
     }
 
+    /// Whether the answer begins with its prompt.
+    pub(crate) fn echoes(&self) -> bool {
+        matches!(self.style, Style::Completion { echo: true })
+    }
+
     /// Whoever tells the answer.
     pub(crate) fn voice(&mut self, naming: Naming, model: Option<&Arc<Model>>) -> Box<dyn Voice> {
         let told = voice::Told {

@@ -34,15 +34,24 @@ impl Reply {
 }
 
 pub(crate) fn send(socket: &Path, method: &str, path: &str, kind: &str, body: &[u8]) -> Stream {
-    let mut stream = connect(socket, method, path, kind, body.len());
+    let mut stream = connect(socket, method, path, kind, body.len(), "");
     // A guest that refuses early may close before it has read all.
     let _ = stream.write_all(body);
     read_head(BufReader::new(stream))
 }
 
+/// A sealed request of a payer, as a host hands it in.
+pub(crate) fn send_of(socket: &Path, lane: &str, body: &[u8]) -> Stream {
+    let more = format!("{}: {lane}\r\n", cocoon_protocol::http::LANE_HEADER);
+    let kind = cocoon_protocol::http::SEALED;
+    let mut stream = connect(socket, "POST", "/v1/answers", kind, body.len(), &more);
+    stream.write_all(body).expect("the guest reads");
+    read_head(BufReader::new(stream))
+}
+
 /// Sends the head of a request and half of its body.
 pub(crate) fn begin(socket: &Path, path: &str, body: &[u8]) -> UnixStream {
-    let mut stream = connect(socket, "POST", path, cocoon_protocol::http::SEALED, body.len());
+    let mut stream = connect(socket, "POST", path, cocoon_protocol::http::SEALED, body.len(), "");
     stream.write_all(&body[..body.len() / 2]).expect("the guest reads");
     stream
 }
@@ -74,11 +83,11 @@ pub(crate) fn unchunked(mut wire: &[u8]) -> Vec<u8> {
     }
 }
 
-fn connect(socket: &Path, method: &str, path: &str, kind: &str, length: usize) -> UnixStream {
+fn connect(socket: &Path, method: &str, path: &str, kind: &str, length: usize, more: &str) -> UnixStream {
     let mut stream = UnixStream::connect(socket).expect("the guest serves");
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: guest\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: guest\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n{more}\r\n"
     );
     stream.write_all(head.as_bytes()).expect("the guest reads");
     stream

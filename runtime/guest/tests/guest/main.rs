@@ -9,6 +9,7 @@ mod http;
 mod journey;
 mod load;
 mod native_tools;
+mod real_child;
 mod refusals;
 #[path = "../../../supervisor/tests/stand_in/server.rs"]
 mod stand_in;

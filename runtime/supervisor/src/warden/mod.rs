@@ -55,6 +55,7 @@ pub(crate) const NO_DIAL: u8 = b'x';
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Spec {
     argv: Vec<String>,
+    roots: Vec<PathBuf>,
     environment: BTreeMap<String, String>,
     model: Option<PathBuf>,
     user: u32,
@@ -78,6 +79,7 @@ impl Spec {
         let limits = &config.limits;
         Self {
             argv: config.argv.clone(),
+            roots: config.roots.iter().map(|root| root.path.clone()).collect(),
             environment,
             model,
             user: config.user,
@@ -122,8 +124,21 @@ pub fn take_over() -> Option<ExitCode> {
     if more.is_some() || std::env::vars_os().next().is_some() {
         return Some(ExitCode::FAILURE);
     }
+    if let Err(error) = inherit_nothing() {
+        eprintln!("{}: inherited descriptors: {error}", name.display());
+        return Some(ExitCode::FAILURE);
+    }
     let control = io::stdin().as_fd().try_clone_to_owned();
     Some(control.map_or(ExitCode::FAILURE, |control| role(UnixStream::from(control))))
+}
+
+/// What a guest got from whoever started it, and does not know of, goes no further: sockets, files, a lock.
+fn inherit_nothing() -> io::Result<()> {
+    const FIRST: u32 = 3;
+    #[expect(unsafe_code, reason = "close_range has no safe name")]
+    // SAFETY: with CLOEXEC nothing is closed now; every descriptor that is in use here stays valid.
+    let code = unsafe { libc::syscall(libc::SYS_close_range, FIRST, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A reason: what was tried, and what came of it.
@@ -155,7 +170,7 @@ fn set_up(control: &UnixStream) -> Result<(Child, Option<u16>), String> {
 /// The stage says nothing and closes its end by becoming the child, or says why it does not.
 fn start_stage(spec: &Spec) -> Result<Child, String> {
     let (mut ours, theirs) = UnixStream::pair().map_err(reason("a pair of sockets"))?;
-    let mut child = Command::new("/proc/self/exe")
+    let mut child = Command::new(format!("{}/proc/self/exe", view::OLD))
         .arg0(STAGE)
         .env_clear()
         .stdin(Stdio::from(OwnedFd::from(theirs)))

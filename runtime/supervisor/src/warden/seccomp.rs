@@ -43,6 +43,23 @@ const NAMESPACES: [i32; 7] = [
     c::CLONE_NEWCGROUP,
 ];
 
+/// Of a call: which argument, how much of it, and how it stands to a value.
+type Condition = (u8, Width, Op, u64);
+/// Refused where all conditions hold.
+const REFUSED_IF: &[(i64, &[Condition])] = &[
+    // Core dumps stay off, see the stage's limit of 1, for programs that would lower it too.
+    (c::SYS_setrlimit, &[(0, Width::Dword, Op::Eq, c::RLIMIT_CORE as u64)]),
+    (c::SYS_prlimit64, &[(1, Width::Dword, Op::Eq, c::RLIMIT_CORE as u64), (2, Width::Qword, Op::Ne, 0)]),
+    // Process 1 ends with its warden; what it starts may ask for the same.
+    (
+        c::SYS_prctl,
+        &[
+            (0, Width::Dword, Op::Eq, c::PR_SET_PDEATHSIG as u64),
+            (1, Width::Dword, Op::Ne, c::SIGKILL as u64),
+        ],
+    ),
+];
+
 /// Restricts this process and all that comes of it, for good.
 pub(super) fn confine() -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("the filter of system calls: {error}");
@@ -77,6 +94,11 @@ fn programs() -> Result<[BpfProgram; 3], seccompiler::BackendError> {
         .iter()
         .map(|flag| SeccompRule::new(vec![condition(Op::MaskedEq(u64::from(flag.cast_unsigned())), *flag)?]));
     rules.insert(c::SYS_clone, made.collect::<Result<_, _>>()?);
+    for (call, conditions) in REFUSED_IF {
+        let conditions = conditions.iter().cloned();
+        let rule = conditions.map(|(at, width, op, value)| SeccompCondition::new(at, width, op, value));
+        rules.entry(*call).or_default().push(SeccompRule::new(rule.collect::<Result<_, _>>()?)?);
+    }
     let refused = SeccompAction::Errno(c::EPERM.cast_unsigned());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, TargetArch::x86_64)?;
     // clone3 has its flags in memory, where no filter sees them: without it, libc takes clone.

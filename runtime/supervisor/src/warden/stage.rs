@@ -1,8 +1,9 @@
 //! Process 1 of the child's namespace, until it becomes the child: gives everything up, for good.
 
-use super::{Spec, read_spec, seccomp};
+use super::{Spec, read_spec, seccomp, view};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Gid, Mode, Uid};
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{
     Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit, setsid, umask,
 };
@@ -18,11 +19,14 @@ use std::process::{Command, ExitCode, Stdio};
 
 /// Most files and sockets that are open.
 const FILES: u64 = 65_536;
+/// A limit of 0 keeps no core dump from a program that `core_pattern` names; this one does (`fs/coredump.c`), and is too
+/// little for a file.
+const NO_CORE: u64 = 1;
 
 pub(super) fn run(warden: UnixStream) -> ExitCode {
     let why = match read_spec(&warden)
         .map_err(|error| error.to_string())
-        .and_then(|spec| prepare(&spec).map(|()| spec))
+        .and_then(|spec| prepare(&spec, &warden).map(|()| spec))
     {
         Err(why) => why,
         Ok(spec) => {
@@ -32,22 +36,29 @@ pub(super) fn run(warden: UnixStream) -> ExitCode {
                 .envs(&spec.environment)
                 .stdin(Stdio::null())
                 .exec();
-            format!("{}: {error}; correct engine.argv, or install it", spec.argv[0])
+            let program = &spec.argv[0];
+            format!("{program}: {error}; correct engine.argv, or name what it needs in engine.roots")
         }
     };
     let _ = (&warden).write_all(why.as_bytes()); // else nobody is there to hear
     ExitCode::FAILURE
 }
 
-fn prepare(spec: &Spec) -> Result<(), String> {
+/// Of the old root, seen from its `/proc`: the first to end where memory runs out, before the guest and its warden.
+const FIRST_TO_END: &str = "/proc/self/oom_score_adj";
+
+fn prepare(spec: &Spec, warden: &UnixStream) -> Result<(), String> {
     let told = |what: &'static str| move |error: rustix::io::Errno| format!("{what}: {error}");
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(told("the signal of the parent's end"))?;
+    std::fs::write(format!("{}{FIRST_TO_END}", view::OLD), "1000")
+        .map_err(|error| format!("{FIRST_TO_END}: {error}"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
     mount("proc", "/proc", "proc", flags, c"").map_err(told("/proc"))?;
+    unmount(view::OLD, UnmountFlags::DETACH).map_err(told("the old root"))?;
     setsid().map_err(told("a session"))?;
     umask(Mode::from_raw_mode(0o077));
     let limits = [
-        (Resource::Core, 0),
+        (Resource::Core, NO_CORE),
         (Resource::Nofile, FILES),
         (Resource::Nproc, spec.processes),
         (Resource::Data, spec.memory),
@@ -60,8 +71,14 @@ fn prepare(spec: &Spec) -> Result<(), String> {
         setrlimit(resource, limit).map_err(told("a limit"))?;
     }
     drop_privileges(spec).map_err(told("privileges"))?;
-    // It was forgotten with the user.
+    // It was forgotten with the user. A warden that ended before is seen by its socket.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(told("the signal of the parent's end"))?;
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut events = [PollFd::new(warden, PollFlags::RDHUP)];
+    poll(&mut events, Some(&at_once)).map_err(told("the warden"))?;
+    if !events[0].revents().is_empty() {
+        return Err("the warden has ended".to_owned());
+    }
     if !capabilities(None).map_err(told("capabilities"))?.permitted.is_empty() {
         return Err("the child would keep capabilities".to_owned());
     }

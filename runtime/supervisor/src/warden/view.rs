@@ -1,20 +1,25 @@
-//! The child's view of the machine: everything read-only, no network but perhaps its own loopback, one folder to write to.
+//! The child's view of the machine: a root of its own, of what it is shown and nothing else.
 //!
 //! | path | what |
 //! | --- | --- |
-//! | `/` and all below | as the guest sees it, read-only |
-//! | `/dev/shm` | a fresh tmpfs: socket, temporary files, home |
+//! | `/usr`, `/bin`, `/sbin`, `/lib*`, a few files of `/etc` | the system's, read-only |
+//! | what `engine.roots` names | read-only, at the same paths |
+//! | `/sys/{bus,class,devices,module}` | read-only: processors, memory nodes, GPUs |
+//! | `/dev` | `null`, `zero`, `full`, `random`, `urandom` and NVIDIA's devices; no TEE's, no disk |
+//! | `/dev/shm` | a fresh tmpfs: socket, temporary files, home; `/tmp` leads there, unless a root lies in it |
 //! | `/dev/shm/model` | the model, read-only |
-//! | `/run`, the guest's run folder | empty: sockets of others are in there |
 //! | `/proc` | its own processes (mounted by the stage) |
+//!
+//! A list of what is hidden would not do: a socket in any folder leads out of every network namespace, read-only mounts or
+//! not, and a device answers whoever may open it.
 
 use super::{Spec, reason};
-use crate::config::{MODEL_IN_VIEW, SCRATCH};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, open};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use crate::config::{MODEL_IN_VIEW, SCRATCH, SYSTEM};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mkdirat, mknodat, open, readlinkat, symlinkat};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, recv, send, socket_with};
 use rustix::net::{RecvFlags, SendFlags};
-use rustix::process::{chdir, getgid, getuid};
+use rustix::process::{chdir, getgid, getuid, pivot_root, umask};
 use rustix::thread::UnshareFlags;
 use std::ffi::CString;
 use std::io;
@@ -22,13 +27,30 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 const REMEDY: &str = "run the guest as root, or where user namespaces are permitted";
+/// Files of the system that name users, times and libraries; none holds a secret.
+const FILES: [&str; 7] = [
+    "/etc/alternatives",
+    "/etc/group",
+    "/etc/hosts",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+];
+const MACHINE: [&str; 4] = ["/sys/bus", "/sys/class", "/sys/devices", "/sys/module"];
+const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
+/// Beginnings of the names of NVIDIA's devices.
+const GPUS: &str = "nvidia";
+/// Where the new root is put together.
+const BASE: &str = SCRATCH;
+/// Where the old root is, for the stage, which lets go of it.
+pub(super) const OLD: &str = "/.old";
 /// What is written below them goes nowhere: devices, set-user bits.
 const DATA: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
-/// Moves this process, and what comes of it, into the view.
+/// Moves this process, and what comes of it, into the view; the old root stays at [`OLD`].
 pub(super) fn enter(spec: &Spec) -> Result<(), String> {
     refuse_swap()?;
-    let hidden = hidden(spec).map_err(reason("the run folder"))?;
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
     let mut own = UnshareFlags::NEWNS
         | UnshareFlags::NEWNET
@@ -42,7 +64,12 @@ pub(super) fn enter(spec: &Spec) -> Result<(), String> {
     if spec.mapped {
         map_user(user, group).map_err(reason("the map of users"))?;
     }
-    mount_all(spec, &hidden).map_err(|(what, error)| format!("{what}: {error}; {REMEDY}"))?;
+    umask(Mode::from_raw_mode(0o022)); // folders made here are the child's to walk through
+    let shown = build(spec).map_err(|(what, error)| format!("{what}: {error}; {REMEDY}"))?;
+    let missing = spec.roots.iter().find(|root| !shown.iter().any(|shown| root.starts_with(shown)));
+    if let Some(root) = missing {
+        return Err(format!("engine.roots: {} is not there; correct it, or install it", root.display()));
+    }
     if spec.port.is_some() {
         loopback_up().map_err(reason("the loopback interface"))?;
     }
@@ -60,45 +87,136 @@ fn refuse_swap() -> Result<(), String> {
     Ok(())
 }
 
-/// Folders that the child has no business in, unless its program is there.
-fn hidden(spec: &Spec) -> io::Result<Vec<PathBuf>> {
-    let program = Path::new(&spec.argv[0]);
-    let program = program.canonicalize().unwrap_or_else(|_| program.to_path_buf());
-    let folders = [std::env::current_dir()?, PathBuf::from("/run")];
-    let needless = |folder: &PathBuf| folder.parent().is_some() && !program.starts_with(folder);
-    Ok(folders.into_iter().filter(|folder| folder.is_dir()).filter(needless).collect())
+type Step<T = ()> = Result<T, (String, io::Error)>;
+
+fn step(what: impl ToString) -> impl FnOnce(rustix::io::Errno) -> (String, io::Error) {
+    move |error| (what.to_string(), error.into())
 }
 
-type Step<T = ()> = Result<T, (&'static str, io::Error)>;
-
-fn mount_all(spec: &Spec, hidden: &[PathBuf]) -> Step {
-    let step = |what| move |error: rustix::io::Errno| (what, io::Error::from(error));
+/// Puts the new root together and makes it the root. What is shown in it, of the roots and the system.
+fn build(spec: &Spec) -> Step<Vec<PathBuf>> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(step("private mounts"))?;
-    // Opened in this view, of which it shall be a part, and before anything lies over it.
-    let opened = |path: &PathBuf| open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    // All is opened before anything lies over it.
     let model = spec.model.as_ref().map(opened).transpose().map_err(step("the model"))?;
-    read_only("/", true).map_err(|error| ("a read-only view", error))?;
-    for folder in hidden {
-        let flags = DATA | MountFlags::NOEXEC | MountFlags::RDONLY;
-        mount("tmpfs", folder, "tmpfs", flags, c"mode=0555,size=4k").map_err(step("an empty folder"))?;
+    let sources = sources(spec);
+    let devices = devices();
+    let flags = DATA | MountFlags::NOEXEC;
+    mount("tmpfs", BASE, "tmpfs", flags, c"mode=0755,size=4m").map_err(step("a new root"))?;
+    for folder in ["/dev", "/dev/shm", "/etc", "/proc", "/run", "/sys", OLD] {
+        mkdirat(CWD, inside(folder), Mode::from_raw_mode(0o755)).map_err(step(folder))?;
     }
+    let mut shown = Vec::new();
+    for (path, source) in sources {
+        if !shown.iter().any(|above: &PathBuf| path.starts_with(above)) {
+            show(&path, &source, true).map_err(|error| (path.display().to_string(), error))?;
+            shown.push(path);
+        }
+    }
+    for (path, source) in devices {
+        show(&path, &Source::Mount(source), false).map_err(|error| (path.display().to_string(), error))?;
+    }
+    match symlinkat("dev/shm", CWD, inside("/tmp")) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {} // a root lies there
+        Err(error) => return Err(step("/tmp")(error)),
+    }
+    attributes(BASE, RDONLY | NOSUID).map_err(|error| ("a read-only root".to_owned(), error))?;
+    scratch_folder(spec)?;
+    show_model(model.as_ref())?;
+    chdir(BASE).map_err(step("the new root"))?;
+    pivot_root(".", OLD.trim_start_matches('/')).map_err(step("the new root"))?;
+    Ok(shown)
+}
+
+/// What is shown of a path.
+enum Source {
+    /// What is there.
+    Mount(OwnedFd),
+    /// A link, as the system has `/bin`.
+    Link(PathBuf),
+}
+
+fn opened(path: impl AsRef<Path>) -> rustix::io::Result<OwnedFd> {
+    open(path.as_ref(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// All that is there of the system and the roots: outer folders before inner ones.
+fn sources(spec: &Spec) -> Vec<(PathBuf, Source)> {
+    let fixed = SYSTEM.iter().chain(&FILES).chain(&MACHINE).map(PathBuf::from);
+    let system = fixed.filter_map(|path| {
+        let link = path.parent() == Some(Path::new("/")) && path.is_symlink();
+        let target = link.then(|| readlinkat(CWD, &path, Vec::new()).ok()).flatten();
+        let target = target.map(|target| PathBuf::from(target.to_string_lossy().into_owned()));
+        Some((path.clone(), target.map(Source::Link).or_else(|| opened(&path).ok().map(Source::Mount))?))
+    });
+    let roots = spec.roots.iter().filter_map(|path| Some((path.clone(), Source::Mount(opened(path).ok()?))));
+    let mut all: Vec<_> = system.chain(roots).collect();
+    all.sort_by(|(one, _), (other, _)| one.cmp(other));
+    all
+}
+
+fn devices() -> Vec<(PathBuf, OwnedFd)> {
+    let present = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let names = present.filter_map(|entry| entry.file_name().into_string().ok());
+    let wanted = names.filter(|name| DEVICES.contains(&name.as_str()) || name.starts_with(GPUS));
+    wanted
+        .filter_map(|name| {
+            let path = Path::new("/dev").join(name);
+            let device = opened(&path).ok()?;
+            Some((path, device))
+        })
+        .collect()
+}
+
+/// A path of the new root while it is put together.
+fn inside(path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    Path::new(BASE).join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Makes a place and mounts the source there.
+fn show(path: &Path, source: &Source, data: bool) -> io::Result<()> {
+    let place = inside(path);
+    if let Some(parent) = place.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    match source {
+        Source::Link(target) => symlinkat(target, CWD, &place)?,
+        Source::Mount(source) => {
+            make_place(&place, source)?;
+            mount_bind_recursive(link_to(source).as_str(), &place)?;
+            if data {
+                attributes(&place, NODEV)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn make_place(place: &Path, source: &OwnedFd) -> rustix::io::Result<()> {
+    match FileType::from_raw_mode(fstat(source)?.st_mode) {
+        FileType::Directory => mkdirat(CWD, place, Mode::from_raw_mode(0o755)),
+        _ => mknodat(CWD, place, FileType::RegularFile, Mode::from_raw_mode(0o444), 0),
+    }
+}
+
+fn link_to(source: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", source.as_raw_fd())
+}
+
+fn scratch_folder(spec: &Spec) -> Step {
     let user = if spec.mapped { 0 } else { spec.user };
     let options = format!("mode=0700,uid={user},gid={user},size={}", spec.scratch);
     let options = CString::new(options).expect("numbers hold no NUL");
-    mount("tmpfs", SCRATCH, "tmpfs", DATA, &*options).map_err(step(SCRATCH))?;
-    let Some(model) = &model else { return Ok(()) };
-    let folder =
-        FileType::from_raw_mode(fstat(model).map_err(step("the model"))?.st_mode) == FileType::Directory;
-    let target = if folder {
-        rustix::fs::mkdirat(CWD, MODEL_IN_VIEW, Mode::from_raw_mode(0o555))
-    } else {
-        rustix::fs::mknodat(CWD, MODEL_IN_VIEW, FileType::RegularFile, Mode::from_raw_mode(0o444), 0)
-    };
-    target.map_err(step(MODEL_IN_VIEW))?;
-    let source = format!("/proc/self/fd/{}", model.as_raw_fd());
-    mount_bind(source.as_str(), MODEL_IN_VIEW).map_err(step(MODEL_IN_VIEW))?;
-    read_only(MODEL_IN_VIEW, true).map_err(|error| (MODEL_IN_VIEW, error))
+    mount("tmpfs", inside(SCRATCH), "tmpfs", DATA, &*options).map_err(step(SCRATCH))
+}
+
+fn show_model(model: Option<&OwnedFd>) -> Step {
+    let Some(model) = model else { return Ok(()) };
+    let place = inside(MODEL_IN_VIEW);
+    make_place(&place, model).map_err(step(MODEL_IN_VIEW))?;
+    mount_bind_recursive(link_to(model).as_str(), &place).map_err(step(MODEL_IN_VIEW))?;
+    attributes(&place, RDONLY | NOSUID | NODEV).map_err(|error| (MODEL_IN_VIEW.to_owned(), error))
 }
 
 /// The scratch folder, for whoever shall reach into it from another view.
@@ -113,8 +231,13 @@ fn map_user(user: u32, group: u32) -> io::Result<()> {
     std::fs::write("/proc/self/gid_map", format!("0 {group} 1"))
 }
 
-/// `mount_setattr(2)` with `MOUNT_ATTR_RDONLY`: the mounts below too, in one step.
-fn read_only(path: &str, recursive: bool) -> io::Result<()> {
+/// `MOUNT_ATTR_*` of `include/uapi/linux/mount.h`.
+const RDONLY: u64 = 1;
+const NOSUID: u64 = 2;
+const NODEV: u64 = 4;
+
+/// `mount_setattr(2)`: sets attributes of a mount and of those below it, in one step.
+fn attributes(path: impl AsRef<Path>, set: u64) -> io::Result<()> {
     /// `struct mount_attr` of `include/uapi/linux/mount.h`.
     #[repr(C)]
     struct MountAttributes {
@@ -123,11 +246,8 @@ fn read_only(path: &str, recursive: bool) -> io::Result<()> {
         propagation: u64,
         user_namespace: u64,
     }
-    const RDONLY: u64 = 1;
-    const NOSUID: u64 = 2;
-    let attributes = MountAttributes { set: RDONLY | NOSUID, clear: 0, propagation: 0, user_namespace: 0 };
-    let path = CString::new(path).expect("our own paths hold no NUL");
-    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+    let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
+    let path = CString::new(path.as_ref().as_os_str().as_encoded_bytes()).expect("checked paths hold no NUL");
     #[expect(unsafe_code, reason = "mount_setattr has no safe name")]
     // SAFETY: path and attributes live until the call returns, and the size is theirs.
     let code = unsafe {
@@ -135,7 +255,7 @@ fn read_only(path: &str, recursive: bool) -> io::Result<()> {
             libc::SYS_mount_setattr,
             libc::AT_FDCWD,
             path.as_ptr(),
-            flags,
+            libc::AT_RECURSIVE,
             &raw const attributes,
             size_of::<MountAttributes>(),
         )

@@ -1,7 +1,9 @@
 //! What answers come to, and what a child that misbehaves in the middle of one gets.
 
 use crate::kit::{PATIENCE, config, question, ready};
-use cocoon_supervisor::{Dialect, Event, Failure, Finish, State, Usage, Violation};
+use cocoon_supervisor::{
+    ChildConfig, Dialect, Event, Failure, Finish, PrefixCache, Said, State, Usage, Violation,
+};
 use std::time::Duration;
 
 #[tokio::test]
@@ -39,6 +41,9 @@ async fn each_misdeed_ends_its_answer_and_no_other() {
         ("no stream", Failure::Violation(Violation::NotAStream)),
         ("refuse", Failure::Refused(400)),
         ("fail", Failure::Status(500)),
+        ("aside", Failure::Violation(Violation::Aside)),
+        ("endless head", Failure::Gone),
+        ("more after the end", Failure::Violation(Violation::AfterEnd)),
     ] {
         let kit = ready(config("honest")).await;
         let mut slow = kit.supervisor.ask(&question("!slowly")).await.expect("ready");
@@ -65,6 +70,50 @@ async fn a_child_that_breaks_rules_again_and_again_is_started_again() {
     kit.started(2).await;
     assert_eq!(kit.settled().await, State::Ready);
     assert!(kit.ask("!honest").await.1.is_ok());
+}
+
+#[tokio::test]
+async fn broken_rules_with_good_answers_between_them_end_no_child() {
+    let kit = ready(config("honest")).await;
+    for _ in 0..4 {
+        assert!(kit.ask("!garbage").await.1.is_err());
+        assert!(kit.ask("!honest").await.1.is_ok());
+    }
+    assert_eq!((kit.supervisor.state(), kit.supervisor.status().starts), (State::Ready, 1));
+}
+
+#[tokio::test]
+async fn one_that_fails_at_every_answer_and_says_that_it_is_well_is_started_again() {
+    let kit = ready(config("honest")).await;
+    for _ in 0..8 {
+        assert_eq!(kit.ask("!fail").await.1, Err(Failure::Status(500)));
+    }
+    kit.started(2).await;
+    assert_eq!(kit.settled().await, State::Ready);
+}
+
+#[tokio::test]
+async fn an_answer_that_drips_has_an_end() {
+    let mut config = config("honest");
+    config.limits.answer = 3;
+    let kit = ready(config).await;
+    let mut question = question("!drip");
+    question.max_tokens = 1000; // one each half second: longer than anybody waits here
+    assert_eq!(kit.ask_whole(&question).await.1, Err(Failure::TooLong));
+    assert_eq!(kit.supervisor.status().starts, 1, "one client's long answer ends nobody else's");
+}
+
+#[tokio::test]
+async fn tokens_are_asked_as_a_completion() {
+    let kit = ready(config("honest")).await;
+    let mut question = question("");
+    (question.said, question.stop) = (Said::Tokens(vec![5, 6, 7].into()), vec!["!honest".to_owned()]);
+    let (text, outcome) = kit.ask_whole(&question).await;
+    assert_eq!(text, "one two three four");
+    let usage = Usage { prompt_tokens: 3, cached_tokens: 0, completion_tokens: 4 };
+    assert_eq!(outcome, Ok((Finish::Stop, usage)));
+    question.stop = vec!["!another prompt".to_owned()];
+    assert_eq!(kit.ask_whole(&question).await.1, Err(Failure::Violation(Violation::OtherPrompt)));
 }
 
 #[tokio::test]
@@ -124,7 +173,8 @@ async fn a_reader_that_pauses_makes_no_child_hang() {
 
 #[tokio::test]
 async fn plain_servers_get_no_fields_beyond_openai() {
-    let kit = ready(cocoon_supervisor::ChildConfig { dialect: Dialect::Openai, ..config("honest") }).await;
+    let config = ChildConfig { dialect: Dialect::Openai, prefix_cache: PrefixCache::Off, ..config("honest") };
+    let kit = ready(config).await;
     let (text, outcome) = kit.ask("!body").await;
     assert!(outcome.is_ok());
     for field in ["cache_salt", "top_k", "min_p", "repetition_penalty", "continuous_usage_stats"] {

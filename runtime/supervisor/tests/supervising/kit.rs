@@ -1,8 +1,8 @@
 //! A supervisor with a stand-in child; tests change one thing.
 
 use cocoon_supervisor::{
-    Canary, ChildConfig, Dialect, Event, Failure, Finish, Limits, Message, Question, Salt, Setting, State,
-    Supervisor, Usage,
+    Canary, ChildConfig, Counting, Dialect, Event, Failure, Finish, Limits, Message, PrefixCache, Question,
+    Root, Said, Salt, Setting, State, Supervisor, Usage,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,13 +13,18 @@ use std::time::Duration;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn config(mode: &str) -> ChildConfig {
-    let program = env!("CARGO_BIN_EXE_cocoon-stand-in");
+    let program = Path::new(env!("CARGO_BIN_EXE_cocoon-stand-in"));
+    let folder = program.parent().expect("a program lies in a folder");
+    let argv = [program.to_str().expect("a plain path"), "/dev/shm/child.sock", mode];
     ChildConfig {
-        argv: [program, "/dev/shm/child.sock", mode].map(str::to_owned).to_vec(),
+        argv: argv.map(str::to_owned).to_vec(),
+        roots: vec![Root { path: folder.to_path_buf(), sha256: None }],
         environment: [("VLLM_TEST".to_owned(), "a value".to_owned())].into(),
         address: "unix:/dev/shm/child.sock".to_owned(),
         served_name: "model".to_owned(),
         dialect: Dialect::Vllm,
+        prefix_cache: PrefixCache::Salted,
+        counting: Counting::Bounds,
         health: "/health".to_owned(),
         user: 65_533,
         limits: Limits {
@@ -48,6 +53,7 @@ pub(crate) fn start(config: ChildConfig, model: Option<PathBuf>) -> Kit {
     let setting = Setting {
         warden: Path::new(env!("CARGO_BIN_EXE_cocoon-child-warden")).to_path_buf(),
         model,
+        canary: None,
         most_running: 4,
         on_ready_again: Box::new(move || {
             counted.fetch_add(1, Ordering::Relaxed);
@@ -64,7 +70,7 @@ pub(crate) async fn ready(config: ChildConfig) -> Kit {
 
 pub(crate) fn question(text: &str) -> Question {
     Question {
-        messages: vec![Message { role: "user".to_owned(), content: text.to_owned() }],
+        said: Said::Messages(vec![Message { role: "user".to_owned(), content: text.to_owned() }]),
         max_tokens: 64,
         temperature: 0.5,
         top_p: 0.9,

@@ -32,7 +32,7 @@ async fn one_that_never_gets_ready_is_tried_a_named_number_of_times() {
 #[tokio::test]
 async fn a_program_that_is_not_there_is_no_child() {
     let mut config = config("honest");
-    config.argv[0] = "/nowhere/server".to_owned();
+    config.argv[0] += "-that-is-not-there";
     assert_eq!(start(config, None).settled().await, State::Dead);
 }
 
