@@ -154,10 +154,18 @@ impl Random {
         bytes
     }
 
-    /// One to three nodes of a document changed.
+    /// One to three nodes of a document changed, each second time a number: sizes and ids are what lies.
     fn changed(&mut self, valid: &Value) -> Value {
         let mut document = valid.clone();
         for _ in 0..=self.below(3) {
+            if self.below(2) == 0 {
+                let mut found = numbers(&mut document);
+                if !found.is_empty() {
+                    let place = self.below(found.len());
+                    *found[place] = json!(self.boundary());
+                }
+                continue;
+            }
             let donor = self.node(&mut valid.clone()).clone();
             let new = self.replacement(donor);
             let node = self.node(&mut document);
@@ -227,6 +235,16 @@ impl Random {
             text.push_str(self.one_of::<&str>(&parts));
         }
         if self.below(20) == 0 { text.repeat(3_000) } else { text }
+    }
+}
+
+/// All numbers of a document.
+fn numbers(document: &mut Value) -> Vec<&mut Value> {
+    match document {
+        Value::Number(_) => vec![document],
+        Value::Array(list) => list.iter_mut().flat_map(numbers).collect(),
+        Value::Object(map) => map.values_mut().flat_map(numbers).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -467,7 +485,9 @@ fn mutated_tokenizers_neither_panic_nor_take_long_nor_much() {
 }
 
 /// Words of Jinja that templates are made of, and numbers that are too large for anything.
-const WORDS: [&str; 34] = [
+const WORDS: [&str; 36] = [
+    "{% set ns = namespace(x=1) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+    "{% set ns = namespace(x=1) %}{% for i in range(60) %}{% set ns.x = {'a': ns.x, 'b': ns.x} %}{% endfor %}{{ ns.x | tojson }}",
     "{% for m in messages %}",
     "{% endfor %}",
     "{% if m %}",
