@@ -167,7 +167,8 @@ mod tests {
     }
 
     const CHILD: &str = "[engine]\nkind = \"child\"\nargv = [\"/opt/serve\"]\naddress = \"unix:/dev/shm/child.sock\"\n\
-                         dialect = \"vllm\"\n[engine.canary]\nprompt = \"Say hello.\"\n";
+                         dialect = \"vllm\"\nprefix_cache = \"salted\"\n[[engine.roots]]\npath = \"/opt\"\n\
+                         [engine.canary]\nprompt = \"Say hello.\"\n";
 
     #[test]
     fn a_child_may_be_configured_within_its_rules() {

@@ -236,7 +236,11 @@ pub(crate) fn terminate(child: &std::process::Child) {
 #[test]
 fn a_program_that_was_changed_is_not_started() {
     let mut setup = setup();
-    let pinned = format!("sha256 = \"{}\"\n[engine.environment]", "ab".repeat(32));
+    let folder = env!("CARGO_MANIFEST_DIR"); // small, and more than nothing
+    let pinned = format!(
+        "[[engine.roots]]\npath = {folder:?}\nsha256 = \"{}\"\n[engine.environment]",
+        "ab".repeat(32)
+    );
     setup.config = setup.config.replacen("[engine.environment]", &pinned, 1);
     let mut guest = setup.launch();
     assert!(!guest.wait().success());

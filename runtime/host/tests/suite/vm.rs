@@ -275,7 +275,7 @@ async fn a_changed_configuration_is_refused_by_its_register_and_its_digest() {
     let world = World::start().await;
     let mut options = bench.options(&world, &bench.image, "guest");
     let Launch::Vm(vm) = &options.launch else { panic!("a VM") };
-    let (model, name, settings) = (&options.model, &options.model_name, options.guest);
+    let (model, name, settings) = (&options.model, &options.model_name, options.guest.clone());
     let honest = Expected::of_image(&vm.image, model, name, crate::world::NETWORK, settings).await;
     options.guest.max_queued += 1;
     let host = Host::start(options).await.expect("it boots");
