@@ -1,8 +1,8 @@
 //! One answer, from the opened request to the receipt. A task of its own; the engine runs many together.
 
 use crate::Guest;
-use crate::openai::{self, Asked, Call, EmbeddingsRequest, Naming, Refusal, Said, Voice};
-use crate::record::Record;
+use crate::openai::{self, Asked, Call, Naming, Refusal, Said, Voice};
+use crate::record::{Record, VectorsRecord};
 use crate::serving::Serving;
 use crate::sink::Sink;
 use cocoon_engine::{
@@ -23,8 +23,10 @@ use zeroize::Zeroizing;
 /// Answers one request; all that is said goes through `sink`, sealed. `payer` is the host's word for who shares this
 /// worker evenly, and nothing else.
 pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink: Sink) {
-    if let Serving::Child(child) = &guest.engine {
-        return crate::child::answer(&guest, child, opened, sink).await;
+    match &guest.engine {
+        Serving::Child(child) => return crate::child::answer(&guest, child, opened, sink).await,
+        Serving::Vectors(engine) => return crate::vectors::answer(&guest, engine, opened, payer, sink).await,
+        Serving::Embedded(_) => {}
     }
     let Opened { header, endpoint, prompt, answer } = opened;
     let came_ms = now_ms();
@@ -34,12 +36,11 @@ pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink
         // Templates and tokenizers take their time with a long prompt: not on a thread that serves others.
         let (guest, header) = (guest.clone(), header.clone());
         let asked = Asking { endpoint, payer, seed, came_ms };
-        tokio::task::spawn_blocking(move || Planned::make(&guest, &header, prompt, asked)).await
+        tokio::task::spawn_blocking(move || Plan::read(&guest, &header, prompt, &asked)).await
     };
     let internal = |_| Err(Refusal::server(500, "internal", "the guest failed"));
     let (outcome, usage) = match planned.unwrap_or_else(internal) {
-        Ok(Planned::Text(plan)) => plan.run(out, came_ms).await,
-        Ok(Planned::Whole { answer, prompt_tokens }) => out.whole(answer, prompt_tokens, came_ms).await,
+        Ok(plan) => plan.run(out, came_ms).await,
         Err(refusal) => out.refuse(refusal, came_ms).await,
     };
     tracing::info!(
@@ -58,43 +59,6 @@ struct Asking {
     payer: Payer,
     seed: u64,
     came_ms: u64,
-}
-
-/// What a request comes to.
-enum Planned {
-    /// Answers that the engine is to write.
-    Text(Plan),
-    /// An answer that is there already.
-    Whole { answer: Answer, prompt_tokens: u32 },
-}
-
-impl Planned {
-    fn make(guest: &Guest, header: &RequestHeader, prompt: Prompt, asked: Asking) -> Result<Self, Refusal> {
-        if guest.is_draining() {
-            return Err(draining());
-        }
-        let read = openai::read(asked.endpoint, prompt.expose(), asked.seed)?;
-        drop(prompt);
-        match read {
-            Asked::Text(call) => Plan::make(guest, header, *call, &asked).map(Self::Text),
-            Asked::Vectors(request) => Self::vectors(guest, header, &request),
-        }
-    }
-
-    /// A worker has one model: it writes text or makes vectors.
-    fn vectors(guest: &Guest, header: &RequestHeader, request: &EmbeddingsRequest) -> Result<Self, Refusal> {
-        let name = &guest.config.model.name;
-        let Some(model) = &guest.vectors else {
-            let message = format!("{name} writes text and makes no embeddings; ask for an embedding model");
-            return Err(Refusal::new(400, "unsupported_endpoint", message).with_param("model"));
-        };
-        let mut prompt_tokens = 0u32;
-        let answer = request.answer(model.as_ref(), name, |tokens| {
-            prompt_tokens = prompt_tokens.saturating_add(tokens);
-            within_budget(header, prompt_tokens as usize)
-        })?;
-        Ok(Self::Whole { answer, prompt_tokens })
-    }
 }
 
 /// A request that can be run: its tokens, within the client's budget.
@@ -119,6 +83,24 @@ enum Course {
 }
 
 impl Plan {
+    fn read(guest: &Guest, header: &RequestHeader, prompt: Prompt, asked: &Asking) -> Result<Self, Refusal> {
+        if guest.is_draining() {
+            return Err(draining());
+        }
+        let read = openai::read(asked.endpoint, prompt.expose(), asked.seed)?;
+        drop(prompt);
+        match read {
+            Asked::Text(call) => Self::make(guest, header, *call, asked),
+            // A worker has one model: it writes text or makes vectors.
+            Asked::Vectors(_) => {
+                let name = &guest.config.model.name;
+                let message =
+                    format!("{name} writes text and makes no embeddings; ask for an embedding model");
+                Err(Refusal::new(400, "unsupported_endpoint", message).with_param("model"))
+            }
+        }
+    }
+
     fn make(guest: &Guest, header: &RequestHeader, mut call: Call, asked: &Asking) -> Result<Self, Refusal> {
         let engine = embedded(guest);
         let prompts: Vec<Zeroizing<Vec<u32>>> =
@@ -223,6 +205,8 @@ pub(crate) struct Out<'a> {
     shown: u32,
     /// What the engine was asked and what it wrote, for the receipt's opening.
     record: Option<Record>,
+    /// The same where texts become vectors.
+    pub(crate) vectors: Option<VectorsRecord>,
     /// What answers.
     engine: EngineId,
 }
@@ -237,7 +221,7 @@ enum Next {
 
 impl<'a> Out<'a> {
     pub(crate) fn new(guest: &'a Guest, sealer: AnswerSealer, sink: Sink, engine: EngineId) -> Self {
-        Self { guest, sealer, sink, usage: Usage::default(), shown: 0, record: None, engine }
+        Self { guest, sealer, sink, usage: Usage::default(), shown: 0, record: None, vectors: None, engine }
     }
 }
 
@@ -350,28 +334,20 @@ impl Out<'_> {
         self.emit(AnswerEvent::Tick).await
     }
 
-    /// An answer that was there already.
-    async fn whole(mut self, answer: Answer, prompt_tokens: u32, started_ms: u64) -> (Outcome, Usage) {
-        self.charge(prompt_tokens, 0);
-        let outcome = match self.emit(AnswerEvent::Chunk(answer)).await {
-            ControlFlow::Continue(()) => Outcome::Stop,
-            ControlFlow::Break(()) => Outcome::Cancelled,
-        };
-        self.end(outcome, started_ms).await
-    }
-
     pub(crate) async fn refuse(mut self, refusal: Refusal, started_ms: u64) -> (Outcome, Usage) {
         let body = serde_json::to_vec(&refusal.error).expect("strings always encode");
         // Whether the reader is still there or not, the answer ends here.
         let _ = self.emit(AnswerEvent::Error { status: refusal.status, body: Answer::new(body) }).await;
-        self.record = None;
+        (self.record, self.vectors) = (None, None);
         self.end(Outcome::Error, started_ms).await
     }
 
     pub(crate) async fn end(self, outcome: Outcome, started_ms: u64) -> (Outcome, Usage) {
         let usage = self.usage;
         let run = self.record.filter(|_| usage.prompt_tokens > 0).map(Record::finish);
-        let ending = Ending { usage, started_ms, finished_ms: now_ms(), outcome, engine: self.engine, run };
+        let vectors = self.vectors.and_then(VectorsRecord::finish);
+        let (finished_ms, engine) = (now_ms(), self.engine);
+        let ending = Ending { usage, started_ms, finished_ms, outcome, engine, run, vectors };
         match self.sealer.finish(ending, &self.guest.receipt) {
             Ok(wire) => drop(self.sink.send(wire).await),
             Err(error) => tracing::error!(%error, "the answer could not be ended"),
@@ -385,9 +361,9 @@ pub(crate) fn preamble(opened: &Opened) -> Vec<u8> {
     opened.answer.preamble()
 }
 
-/// The engine that is built in: a child's answers have left long before.
+/// The engine that is built in and writes text: all others' answers have left long before.
 fn embedded(guest: &Guest) -> &Engine {
-    guest.engine.embedded().expect("a child is asked elsewhere")
+    guest.engine.embedded().expect("all others are asked elsewhere")
 }
 
 /// The tokens that an answer goes on from.
@@ -424,7 +400,7 @@ fn within_limits(
     Ok(prompts.iter().map(each).collect())
 }
 
-fn within_budget(header: &RequestHeader, tokens: usize) -> Result<(), Refusal> {
+pub(crate) fn within_budget(header: &RequestHeader, tokens: usize) -> Result<(), Refusal> {
     let budget = header.budget.prompt_tokens;
     if tokens <= budget as usize {
         return Ok(());

@@ -30,6 +30,7 @@ mod server;
 mod serving;
 mod sink;
 mod tee;
+mod vectors;
 
 pub use boot::{
     BootError, CONFIG, EVENT_LOG, GUEST_SOCKET, Guest, MAX_MODEL, MEASURED, MODEL, TEE_SOCKET, boot,

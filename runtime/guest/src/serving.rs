@@ -1,5 +1,6 @@
-//! What answers: the engine that is built in, or a supervised child.
+//! What answers: the engine that is built in, for text or for vectors, or a supervised child.
 
+use crate::vectors::VectorEngine;
 use crate::{EngineConfig, Guest};
 use cocoon_engine::Engine;
 use cocoon_protocol::{EngineId, EngineKind, Kernels};
@@ -14,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 #[derive(Clone)]
 pub(crate) enum Serving {
     Embedded(Arc<Engine>),
+    Vectors(Arc<VectorEngine>),
     Child(Arc<ChildEngine>),
 }
 
@@ -46,7 +48,7 @@ impl Serving {
     pub(crate) fn embedded(&self) -> Option<&Engine> {
         match self {
             Self::Embedded(engine) => Some(engine),
-            Self::Child(_) => None,
+            Self::Vectors(_) | Self::Child(_) => None,
         }
     }
 
@@ -54,6 +56,7 @@ impl Serving {
     pub(crate) fn running(&self) -> usize {
         match self {
             Self::Embedded(engine) => engine.status().running,
+            Self::Vectors(engine) => engine.running(),
             Self::Child(child) => child.supervisor().map_or(0, |supervisor| supervisor.status().running),
         }
     }
@@ -61,7 +64,7 @@ impl Serving {
     /// Whether a request may be taken now.
     pub(crate) fn is_ready(&self) -> bool {
         match self {
-            Self::Embedded(_) => true,
+            Self::Embedded(_) | Self::Vectors(_) => true,
             Self::Child(child) => {
                 child.supervisor().is_some_and(|supervisor| supervisor.state() == State::Ready)
             }

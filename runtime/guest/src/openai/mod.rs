@@ -30,7 +30,7 @@ mod wipe;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use embeddings::{EmbeddingsRequest, Vectors};
+pub(crate) use embeddings::{EmbeddingsRequest, VectorsVoice};
 pub(crate) use format::Format;
 pub(crate) use options::Options;
 pub(crate) use refusal::Refusal;
