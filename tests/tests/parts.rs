@@ -2,9 +2,15 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use cocoon_tests::{Network, Part, binary, root, tiny_model};
+
+/// A small random model for embeddings, as a folder.
+fn small_encoder() -> PathBuf {
+    root().join("tests/models/families/bert")
+}
 
 fn chat(network: &Network, arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(binary("cocoon"))
@@ -110,35 +116,60 @@ fn the_official_openai_client_runs_every_feature() {
     assert!(report["checks"].as_u64().expect("a number") > 50, "{report}");
 }
 
+#[test]
+fn the_official_openai_client_gets_embeddings() {
+    let report = python_client("embeddings_suite.py", &small_encoder());
+    assert!(report["checks"].as_u64().expect("a number") >= 25, "{report}");
+}
+
 /// Runs a script of the official Python client against a network of its own; gives what it prints.
 fn official_client(script: &str) -> serde_json::Value {
+    python_client(script, &tiny_model())
+}
+
+fn python_client(script: &str, model: &Path) -> serde_json::Value {
     let python = std::env::var("COCOON_OPENAI_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let script = root().join("tests/clients").join(script);
     run_client(
         Command::new(&python).arg(script),
+        model,
         "installs the package `openai` of PyPI, COCOON_OPENAI_PYTHON",
     )
 }
 
 #[test]
 fn the_official_openai_client_of_npm_runs_every_feature() {
-    let Ok(folder) = std::env::var("COCOON_OPENAI_NODE") else {
-        panic!("COCOON_OPENAI_NODE names no folder with node_modules/openai; ./scripts/test sets it")
-    };
-    let script = root().join("tests/clients/openai_suite.mjs");
-    let report = run_client(
-        Command::new("node").arg(script).arg(folder),
-        "installs the package `openai` of npm, COCOON_OPENAI_NODE",
-    );
+    let report = npm_client("openai_suite.mjs", &tiny_model());
     assert!(report["checks"].as_u64().expect("a number") >= 14, "{report}");
 }
 
-fn run_client(command: &mut Command, installs: &str) -> serde_json::Value {
-    let network = Network::start(&tiny_model());
+#[test]
+fn the_official_openai_client_of_npm_gets_embeddings() {
+    let report = npm_client("embeddings_suite.mjs", &small_encoder());
+    assert!(report["checks"].as_u64().expect("a number") >= 12, "{report}");
+}
+
+fn npm_client(script: &str, model: &Path) -> serde_json::Value {
+    let Ok(folder) = std::env::var("COCOON_OPENAI_NODE") else {
+        panic!("COCOON_OPENAI_NODE names no folder with node_modules/openai; ./scripts/test sets it")
+    };
+    let script = root().join("tests/clients").join(script);
+    run_client(
+        Command::new("node").arg(script).arg(folder),
+        model,
+        "installs the package `openai` of npm, COCOON_OPENAI_NODE",
+    )
+}
+
+fn run_client(command: &mut Command, model: &Path, installs: &str) -> serde_json::Value {
+    let network = Network::start(model);
     let log = network.folder.path().join("proxy.log");
     let proxy = Part::start(&["proxy", "--listen", "127.0.0.1:0", "--state", network.state()], &log);
     let output = command
-        .args([&format!("{}/v1", proxy.url()), "tiny"])
+        .args([
+            &format!("{}/v1", proxy.url()),
+            model.file_stem().and_then(|name| name.to_str()).expect("a name"),
+        ])
         .output()
         .unwrap_or_else(|error| panic!("the client does not start: {error}; ./scripts/test {installs}"));
     let said = String::from_utf8_lossy(&output.stderr);
@@ -176,6 +207,83 @@ fn a_port_in_use_is_named_with_the_way_out() {
     }
 }
 
+/// A state folder of a host of its own on the same network.
+fn join_as_another(network: &Network, state: &Path) {
+    std::fs::create_dir_all(state.join("simulated-tee")).expect("a folder");
+    for file in ["network.toml", "simulated-root.der"] {
+        std::fs::copy(network.folder.path().join(file), state.join(file)).expect("it can be copied");
+    }
+    let keys = network.folder.path().join("simulated-tee");
+    for entry in std::fs::read_dir(keys).expect("the platform's folder").flatten() {
+        std::fs::copy(entry.path(), state.join("simulated-tee").join(entry.file_name()))
+            .expect("it can be copied");
+    }
+}
+
+#[tokio::test]
+async fn one_proxy_asks_one_worker_for_text_and_another_for_vectors_and_both_can_be_replayed() {
+    let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    let (tiny, encoder) = (text(&tiny_model()), text(&small_encoder()));
+    let mut network = Network::start(&tiny_model());
+    let folder = network.folder.path().to_owned();
+    // The registry allows another model from now on, and another host serves it.
+    let listen = network.chain.as_ref().expect("it runs").url().replace("http://", "");
+    network.chain.take().expect("it runs").stop();
+    let both =
+        ["chain", "--listen", &listen, "--state", network.state(), "--model", &tiny, "--model", &encoder];
+    network.chain = Some(Part::start(&both, &folder.join("chain-again.log")));
+    let state = folder.join("another");
+    join_as_another(&network, &state);
+    let state = text(&state);
+    let up = ["host", "up", "--process", "--listen", "127.0.0.1:0", "--state", &state, "--model", &encoder];
+    let other =
+        Part::start(&[&up[..], &["--min-challenge-seconds", "1"]].concat(), &folder.join("another.log"));
+
+    let kept = folder.join("kept");
+    let arguments = ["proxy", "--listen", "127.0.0.1:0", "--state", network.state(), "--keep", &text(&kept)];
+    let proxy = Part::start(&arguments, &folder.join("proxy.log"));
+    let http = reqwest::Client::new();
+    let post = async |path: &str, body: serde_json::Value| {
+        let sent = http.post(format!("{}/v1/{path}", proxy.url())).json(&body).send().await;
+        sent.expect("the proxy answers").json::<serde_json::Value>().await.expect("JSON")
+    };
+    for _ in 0..2 {
+        let chat = serde_json::json!({"model": "tiny", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]});
+        let chat = post("chat/completions", chat).await;
+        assert!(chat["choices"][0]["message"]["content"].is_string(), "{chat}");
+        let vectors =
+            post("embeddings", serde_json::json!({"model": "bert", "input": ["Hi", "a list"]})).await;
+        assert_eq!(vectors["data"].as_array().map(Vec::len), Some(2), "{vectors}");
+    }
+    let wrong = post("embeddings", serde_json::json!({"model": "tiny", "input": "Hi"})).await;
+    assert_eq!(wrong["error"]["code"], "unsupported_endpoint", "{wrong}");
+
+    let mut replayed = Vec::new();
+    for answer in std::fs::read_dir(&kept).expect("papers are kept").flatten() {
+        for model in [&tiny, &encoder] {
+            let output = Command::new(binary("cocoon"))
+                .args([
+                    "audit",
+                    "replay",
+                    &text(&answer.path().join("receipt.cbor")),
+                    "--json",
+                    "--model",
+                    model,
+                ])
+                .output()
+                .expect("cocoon starts");
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            replayed.push((report["verdict"].as_str().expect("a word").to_owned(), output.status.code()));
+        }
+    }
+    let count =
+        |word: &str, code: i32| replayed.iter().filter(|it| **it == (word.to_owned(), Some(code))).count();
+    // Each of four by its own model; by the other's, and of the refusal, nothing can be said.
+    assert_eq!((count("same", 0), count("unavailable", 6)), (4, 6), "{replayed:?}");
+    proxy.stop();
+    other.stop();
+}
+
 #[test]
 fn a_model_that_is_cut_short_or_not_allowed_never_serves() {
     let network = Network::start(&tiny_model());
@@ -187,16 +295,7 @@ fn a_model_that_is_cut_short_or_not_allowed_never_serves() {
         std::fs::create_dir(folder.path().join(name)).expect("a folder");
         std::fs::write(&path, bytes).expect("it can be written");
         let state = folder.path().join(format!("state-{name}"));
-        std::fs::create_dir_all(&state).expect("a folder");
-        for file in ["network.toml", "simulated-root.der"] {
-            std::fs::copy(network.folder.path().join(file), state.join(file)).expect("it can be copied");
-        }
-        let keys = network.folder.path().join("simulated-tee");
-        std::fs::create_dir(state.join("simulated-tee")).expect("a folder");
-        for entry in std::fs::read_dir(keys).expect("the platform's folder").flatten() {
-            std::fs::copy(entry.path(), state.join("simulated-tee").join(entry.file_name()))
-                .expect("it can be copied");
-        }
+        join_as_another(&network, &state);
         let mut child = Command::new(binary("cocoon"))
             .args(["host", "up", "--process", "--listen", "127.0.0.1:0", "--lifeline"])
             .args(["--min-challenge-seconds", "1", "--state", state.to_str().expect("UTF-8")])

@@ -1,4 +1,4 @@
-//! `cocoon chain`: a development TON ledger, with a registry that allows this build's guest and one model.
+//! `cocoon chain`: a development TON ledger, with a registry that allows this build's guest and the models that are named.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use crate::error::{Explain, Failure};
 use crate::host::vm_tools;
 use crate::keys;
 use crate::lifeline::Shutdown;
+use crate::model::one_file;
 use crate::network::{NetworkFile, role_folder, state_folder};
 use crate::part::Ready;
 use crate::ui::{Screen, one_line, ton};
@@ -53,9 +54,10 @@ pub(crate) struct Arguments {
     /// Folder of the network [default: cocoon/ in the user's state folder]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// The model that the registry allows [default: the demo model, if ./scripts/demo fetched it]
-    #[arg(long, value_name = "FILE")]
-    model: Option<PathBuf>,
+    /// A model that the registry allows, a GGUF or a Hugging Face folder; may be repeated [default: the demo model, if
+    /// ./scripts/demo fetched it]
+    #[arg(long, value_name = "PATH")]
+    model: Vec<PathBuf>,
     /// Folder of a development image that the registry allows too [default: where `cocoon image build` puts it, if it is there]
     #[arg(long, value_name = "DIR")]
     image: Option<PathBuf>,
@@ -72,7 +74,12 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let mut shutdown = Shutdown::listen(arguments.lifeline)?;
     let state = state_folder(arguments.state)?;
-    let model = model_file(arguments.model)?;
+    let named = match arguments.model.is_empty() {
+        true => vec![None],
+        false => arguments.model.into_iter().map(Some).collect(),
+    };
+    let models = named.into_iter().map(|named| one_file(model_file(named)?, &state));
+    let models = models.collect::<Result<Vec<PathBuf>, Failure>>()?;
     let image = allowed_image(arguments.image)?;
     let engine = arguments.engine.as_deref().map(crate::engine::read).transpose()?;
     let known = NetworkFile::load(&state).ok();
@@ -89,7 +96,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let server = tokio::spawn(server.run(listener));
 
     let found = Founder { state: &state, url: &url, network, known: known.as_ref(), engine }
-        .found(&model, image.as_deref())
+        .found(&models, image.as_deref())
         .await?;
     let screen = Screen::new(arguments.lifeline);
     if arguments.lifeline {
@@ -98,7 +105,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     screen.line(&format!("{} {url} (toncenter v2 and v3 API, and a page)", screen.bold("cocoon chain")));
     screen.detail("network", &format!("{network}, a development network: its coins are worth nothing"));
     screen.detail("registry", &format!("{} (version {})", found.registry, found.version));
-    screen.detail("allows", &format!("{} with this build's guest", model.display()));
+    for model in &models {
+        screen.detail("allows", &format!("{} with this build's guest", model.display()));
+    }
     if let Some(image) = &image {
         screen.detail("", &format!("and with the development image in {}", image.display()));
     }
@@ -206,7 +215,7 @@ struct Found {
 }
 
 impl Founder<'_> {
-    async fn found(&self, model: &Path, image: Option<&Path>) -> Result<Found, Failure> {
+    async fn found(&self, models: &[PathBuf], image: Option<&Path>) -> Result<Found, Failure> {
         let root = self.simulated_root()?;
         std::fs::write(self.state.join(SIMULATED_ROOT), root.root_der())
             .explain(|| "the simulated root cannot be written".into(), "check the disk")?;
@@ -221,7 +230,7 @@ impl Founder<'_> {
         };
         let (owner, treasury) = (wallet("owner")?, wallet("treasury")?);
         fill(&owner, self.url).await?;
-        let content = self.content(model, image, treasury.address()).await?;
+        let content = self.content(models, image, treasury.address()).await?;
         let (registry, version) = self.registry(&owner, content).await?;
         self.save(&registry)?;
         Ok(Found { registry, version, treasury: treasury.address().clone() })
@@ -242,32 +251,40 @@ impl Founder<'_> {
         Ok(root)
     }
 
-    /// What the registry should say: this build's guest and the development image, predicted from their files, and the
-    /// model.
+    /// What the registry should say: this build's guest and the development image, predicted from their files with each of
+    /// the models, and the models.
     async fn content(
         &self,
-        model: &Path,
+        files: &[PathBuf],
         image: Option<&Path>,
         treasury: &Address,
     ) -> Result<Content, Failure> {
-        let name = model_name(model);
-        let settings = GuestSettings { engine: self.engine.clone(), ..GuestSettings::default() };
-        let expected = Expected::read(&guest_binary()?, model, &name, self.network, settings)
-            .await
-            .explain(|| "the guest's measurements cannot be predicted".into(), "")?;
-        let process = format!("cocoon-guest {} process", env!("CARGO_PKG_VERSION"));
-        let mut images = vec![allowed(process, "process", &expected)];
-        if let Some(folder) = image {
-            images.extend(self.booted(folder, model, &name).await?);
+        let (mut images, mut models) = (Vec::new(), Vec::new());
+        for file in files {
+            let name = model_name(file);
+            let settings = GuestSettings { engine: self.engine.clone(), ..GuestSettings::default() };
+            let expected = Expected::read(&guest_binary()?, file, &name, self.network, settings)
+                .await
+                .explain(|| "the guest's measurements cannot be predicted".into(), "")?;
+            // What a guest is configured with is measured: each model makes images of its own, and those of the first have
+            // no more than their names.
+            let mark = match models.is_empty() {
+                true => String::new(),
+                false => format!(" {}", hex::encode(&expected.weights[..4])),
+            };
+            let process = format!("cocoon-guest {} process{mark}", env!("CARGO_PKG_VERSION"));
+            images.push(allowed(process, "process", &expected));
+            if let Some(folder) = image {
+                images.extend(self.booted(folder, file, &name, &mark).await?);
+            }
+            models.push(Model {
+                name,
+                status: Status::Allowed,
+                weights: expected.weights,
+                // What comes out of a cache costs as much: the engine has none yet.
+                prices: Prices { prompt: PROMPT_PRICE, cached: PROMPT_PRICE, completion: COMPLETION_PRICE },
+            });
         }
-        let model = Model {
-            name,
-            status: Status::Allowed,
-            weights: expected.weights,
-            // What comes out of a cache costs as much: the engine has none yet.
-            prices: Prices { prompt: PROMPT_PRICE, cached: PROMPT_PRICE, completion: COMPLETION_PRICE },
-        };
-        let models = vec![model];
         Ok(Content {
             coefficients: COEFFICIENTS,
             images,
@@ -277,7 +294,13 @@ impl Founder<'_> {
     }
 
     /// The development image on every machine that its manifest predicts.
-    async fn booted(&self, folder: &Path, model: &Path, name: &str) -> Result<Vec<Image>, Failure> {
+    async fn booted(
+        &self,
+        folder: &Path,
+        model: &Path,
+        name: &str,
+        mark: &str,
+    ) -> Result<Vec<Image>, Failure> {
         let refused = || format!("the image in {} cannot be allowed", folder.display());
         let first = vm_tools::open_development_image(Some(folder.to_owned()), None)?;
         let mut images = Vec::new();
@@ -287,7 +310,7 @@ impl Founder<'_> {
             let settings = GuestSettings::default();
             let expected = Expected::of_image(&image, model, name, self.network, settings).await;
             let expected = expected.explain(refused, "build it again: cocoon image build")?;
-            let title = format!("{} {}", first.manifest().name, env!("CARGO_PKG_VERSION"));
+            let title = format!("{} {}{mark}", first.manifest().name, env!("CARGO_PKG_VERSION"));
             images.push(allowed(title, profile, &expected));
         }
         // Which firmware of AMD's is new enough, this ledger does not presume to know.

@@ -274,9 +274,13 @@ fn text_of(chunk: &[u8]) -> String {
 
 fn refused(status: u16, body: &[u8]) -> Failure {
     let error: Option<cocoon_protocol::http::ApiError> = serde_json::from_slice(body).ok();
+    let remedy = match error.as_ref().map(|error| error.code()) {
+        Some("unsupported_endpoint") => "name a model that writes text with --model NAME",
+        _ => "change the request as it says",
+    };
     let message =
         error.map_or_else(|| "no reason was given".to_owned(), |error| printable(&error.error.message));
-    Failure::new(format!("the worker refused ({status}): {message}"), "change the request as it says")
+    Failure::new(format!("the worker refused ({status}): {message}"), remedy)
 }
 
 #[cfg(test)]

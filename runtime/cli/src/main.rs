@@ -17,6 +17,7 @@ mod image;
 mod keep;
 mod keys;
 mod lifeline;
+mod model;
 mod network;
 mod part;
 mod policy;
@@ -70,6 +71,9 @@ enum Command {
     /// Build the guest's image, predict what it measures, and explain what differs
     #[command(subcommand)]
     Image(image::Commands),
+    /// Make one file of a model's folder
+    #[command(subcommand)]
+    Model(model::Commands),
     /// Run a development TON ledger and deploy the network's contracts on it
     Chain(chain::Arguments),
     /// Run a gateway, or look at one
@@ -112,6 +116,7 @@ fn main() -> ExitCode {
             Command::Proxy(arguments) => proxy::run(arguments).await,
             Command::Verify(arguments) => verify::run(&arguments),
             Command::Policy(command) => policy::run(&command),
+            Command::Model(command) => model::run(&command),
             Command::Chain(arguments) => chain::run(arguments).await,
             Command::Gateway(command) => gateway::run(command).await,
             Command::Registry(command) => registry::run(command).await,

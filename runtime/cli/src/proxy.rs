@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// Count tokens again with this model file, and report a worker whose count differs
     #[arg(long, value_name = "FILE")]
     recount: Option<PathBuf>,
+    /// Keep evidence, receipt and opening of each answer in a folder of its own in here: an opening holds the prompt
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// Whose wallet and books to use; each profile is open in one process at a time
     #[arg(long, value_name = "NAME", default_value = PROXY, value_parser = parse_profile)]
     profile: String,
@@ -68,7 +71,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         "another program has this port: end it, or choose another with --listen 127.0.0.1:PORT",
     )?;
     let address = listener.local_addr().explain(|| "the socket has no address".into(), "try again")?;
-    let screen = Arc::new(Screen::new(arguments.lifeline));
+    let screen = Screen::new(arguments.lifeline);
     let url = format!("http://{address}");
     if arguments.lifeline {
         Ready { url: url.clone(), wallet: client.wallet().address().to_string() }.announce();
@@ -77,8 +80,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     screen.detail("gateway", client.gateway().url());
     screen.detail("wallet", &client.wallet().address().to_string());
     screen.detail("try", &format!("curl {url}/v1/models"));
-    let server =
-        axum::serve(listener, router(Arc::clone(&client), log_answers(client, folder, Arc::clone(&screen))));
+    let told = log_answers(Arc::clone(&client), folder, arguments.keep, screen);
+    let server = axum::serve(listener, router(client, told));
     tokio::select! {
         result = server => result.explain(|| "the proxy's server ended".into(), "try again")?,
         () = shutdown.wait() => {}
@@ -87,8 +90,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// One line for each answer: counts and costs, never content.
-fn log_answers(client: Arc<Client>, folder: PathBuf, screen: Arc<Screen>) -> OnFinished {
+fn log_answers(client: Arc<Client>, folder: PathBuf, keep: Option<PathBuf>, screen: Screen) -> OnFinished {
     Arc::new(move |peer, finished| {
+        if let Some(keep) = &keep {
+            let folder = keep.join(hex::encode(finished.receipt.receipt().request_id));
+            if let Err(failure) = crate::keep::papers(&folder, peer.bundle(), &finished.receipt) {
+                eprintln!("warning: the papers of an answer were not kept: {}", failure.what);
+            }
+        }
         let usage = finished.receipt.receipt().usage;
         screen.line(&format!(
             "{} {} · {} + {} tokens · {} nanotons · receipt {}",

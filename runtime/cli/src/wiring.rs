@@ -141,7 +141,7 @@ impl Joined {
 /// A profile is a folder's name: nothing that leads out of the state folder.
 pub(crate) fn parse_profile(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let reserved = ["gateway", "operator", "ledger", "owner", "treasury", "simulated-tee"];
+    let reserved = ["gateway", "operator", "ledger", "owner", "treasury", "simulated-tee", "models"];
     match (1..=32).contains(&text.len()) && text.chars().all(fits) && !reserved.contains(&text) {
         true => Ok(text.to_owned()),
         false => Err("1 to 32 letters, digits, - and _, and not the name of another part".to_owned()),
@@ -235,7 +235,7 @@ pub(crate) fn guest_binary() -> Result<PathBuf, Failure> {
     ))
 }
 
-/// The model named, or the demo model where `./scripts/demo` keeps it.
+/// The model named, a file or a folder, or the demo model where `./scripts/demo` keeps it.
 pub(crate) fn model_file(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
     const DEMO_MODEL: &str = "cocoon/models/SmolLM2-135M-Instruct.Q4_1.gguf";
     let (path, remedy) = match named {
@@ -246,14 +246,14 @@ pub(crate) fn model_file(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
             let cache = cache.or_else(home).unwrap_or_else(|| PathBuf::from("."));
             (
                 cache.join(DEMO_MODEL),
-                "fetch the demo model by running ./scripts/demo once, or name a GGUF with --model FILE",
+                "fetch the demo model by running ./scripts/demo once, or name a GGUF or a Hugging Face folder with --model",
             )
         }
     };
-    if path.is_file() {
+    if path.is_file() || path.is_dir() {
         return path.canonicalize().explain(|| format!("cannot use {}", path.display()), remedy);
     }
-    Err(Failure::usage(format!("there is no model file {}", path.display()), remedy))
+    Err(Failure::usage(format!("there is no model file or folder {}", path.display()), remedy))
 }
 
 /// The name that a model is served under: its file's, without the ending.

@@ -16,7 +16,7 @@ use crate::recount::{Recount, Tally};
 
 /// What happens next in an answer.
 pub enum Event {
-    /// OpenAI JSON: one chunk of a stream, or the whole object.
+    /// OpenAI JSON: one chunk of a stream, the whole object, or the next part of vectors' object.
     Chunk(Answer),
     /// The worker refused or failed, inside the seal.
     Error {

@@ -2,7 +2,7 @@
 //! guest alone, and so are the refusals of wrong fields: what cannot be read here counts as if it were not there.
 
 use cocoon_protocol::http::ApiError;
-use cocoon_protocol::{Budget, Endpoint};
+use cocoon_protocol::{Budget, Endpoint, MAX_RUN_TOKENS};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
@@ -18,6 +18,8 @@ const TOOLS_FACTOR: u32 = 4;
 /// As the guest: more are refused there, and need no budget.
 const MAX_CHOICES: u64 = 16;
 const MAX_PROMPTS: u64 = 64;
+/// As the guest, of a request for vectors.
+const MAX_EMBEDDED: u32 = MAX_RUN_TOKENS as u32;
 
 /// What is read of a request.
 #[derive(Deserialize)]
@@ -84,7 +86,9 @@ impl Outline {
         };
         let completion = named.unwrap_or(default.into()).saturating_mul(answers);
         let mut budget = budget_for(body, Some(u32::try_from(completion).unwrap_or(u32::MAX)));
-        if self.tools.is_some() {
+        if endpoint == Endpoint::Embeddings {
+            budget.prompt_tokens = budget.prompt_tokens.min(MAX_EMBEDDED);
+        } else if self.tools.is_some() {
             let more = budget.prompt_tokens.saturating_mul(TOOLS_FACTOR).saturating_add(TOOLS_TOKENS);
             budget.prompt_tokens = blurred(more);
         }
@@ -223,6 +227,9 @@ mod tests {
         assert_eq!(completion(Completions, r#"{"model":"m","prompt":[[1],[2,3]]}"#), 32);
         assert_eq!(completion(Responses, r#"{"model":"m","max_output_tokens":9}"#), 9);
         assert_eq!(completion(Embeddings, r#"{"model":"m","input":"a"}"#), 0);
+        let long = format!(r#"{{"model":"m","input":"{}"}}"#, "a".repeat(600_000));
+        let of = |endpoint| outline(&long).budget(endpoint, long.as_bytes()).prompt_tokens;
+        assert_eq!((of(Embeddings), of(Completions)), (1 << 18, 1 << 20), "more is refused there");
         let (without, with) = (r#"{"model":"m"}"#, r#"{"model":"m","tools":[]}"#);
         let prompt = |body: &str| outline(body).budget(ChatCompletions, body.as_bytes()).prompt_tokens;
         assert!(prompt(with) >= 4 * prompt(without));

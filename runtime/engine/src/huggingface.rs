@@ -1,13 +1,12 @@
 //! A Hugging Face folder as a model: `config.json`, `*.safetensors`, `tokenizer.json` and the chat template, translated
 //! into what a GGUF of the same model would say. Nothing is quantised.
 
-use std::path::Path;
-
 use serde::Deserialize;
 
 use crate::{
     container::{Adjust, Header, Source, TensorInfo, Value},
     error::ModelError,
+    files::{self, Files},
     model::{Architecture, Window},
     safetensors::{self, Entry},
     tokenizer::{Tokenizer, TokenizerConfig, TokenizerFile},
@@ -98,12 +97,11 @@ pub(crate) struct Folder {
 }
 
 /// Reads a folder's configuration and the directory of its tensors.
-pub(crate) fn open(folder: &Path) -> Result<Folder, ModelError> {
-    let config: Config = safetensors::json(&folder.join("config.json"), MAX_CONFIG)?;
+pub(crate) fn open(folder: &dyn Files) -> Result<Folder, ModelError> {
+    let config: Config = files::json(folder, "config.json", MAX_CONFIG)?;
     let family = Architecture::of_folder(&config.model_type)?;
     let mut header = Header::default();
-    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or("unnamed");
-    header.values.insert("general.name".into(), Value::Text(name.into()));
+    header.values.insert("general.name".into(), Value::Text(folder.name().unwrap_or("unnamed").into()));
     config.translate(family, &mut header)?;
     // Older files of Llama hold the frequencies that follow from the configuration.
     let (source, entries) = safetensors::open(folder, |name| name.ends_with(".rotary_emb.inv_freq"))?;
@@ -120,18 +118,16 @@ pub(crate) fn open(folder: &Path) -> Result<Folder, ModelError> {
 }
 
 /// Reads a folder's tokenizer and chat template alone.
-pub(crate) fn open_vocabulary(folder: &Path) -> Result<Vocabulary, ModelError> {
+pub(crate) fn open_vocabulary(folder: &dyn Files) -> Result<Vocabulary, ModelError> {
     // Counting tokens needs no model beside them.
-    let path = folder.join("config.json");
-    let config: Option<Config> =
-        if path.exists() { Some(safetensors::json(&path, MAX_CONFIG)?) } else { None };
+    let config: Option<Config> = files::optional(folder, "config.json", MAX_CONFIG)?;
     vocabulary(folder, config.as_ref())
 }
 
-fn vocabulary(folder: &Path, config: Option<&Config>) -> Result<Vocabulary, ModelError> {
-    let file: TokenizerFile = safetensors::json(&folder.join("tokenizer.json"), MAX_TOKENIZER)?;
-    let names: TokenizerConfig = optional(&folder.join("tokenizer_config.json"), MAX_TOKENIZER)?;
-    let generation: Generation = optional(&folder.join("generation_config.json"), MAX_CONFIG)?;
+fn vocabulary(folder: &dyn Files, config: Option<&Config>) -> Result<Vocabulary, ModelError> {
+    let file: TokenizerFile = files::json(folder, "tokenizer.json", MAX_TOKENIZER)?;
+    let names: TokenizerConfig = files::optional(folder, "tokenizer_config.json", MAX_TOKENIZER)?;
+    let generation: Generation = files::optional(folder, "generation_config.json", MAX_CONFIG)?;
     let ends = [generation.eos_token_id, config.and_then(|config| config.eos_token_id.clone())]
         .into_iter()
         .flatten();
@@ -143,9 +139,9 @@ fn vocabulary(folder: &Path, config: Option<&Config>) -> Result<Vocabulary, Mode
         .collect();
     let rows = config.map_or(0, |config| usize::try_from(config.vocab_size).unwrap_or(usize::MAX));
     let tokenizer = Tokenizer::from_json(&file, &names, rows, &ends)?;
-    let template = folder.join("chat_template.jinja");
-    let template = if template.exists() {
-        let text = String::from_utf8(safetensors::whole(&template, MAX_CONFIG)?);
+    const TEMPLATE: &str = "chat_template.jinja";
+    let template = if folder.open(TEMPLATE)?.is_some() {
+        let text = String::from_utf8(files::whole(folder, TEMPLATE, MAX_CONFIG)?);
         Some(text.map_err(|_| ModelError::Malformed("chat_template.jinja is not UTF-8".into()))?)
     } else {
         names.chat_template.and_then(default_template)
@@ -154,9 +150,9 @@ fn vocabulary(folder: &Path, config: Option<&Config>) -> Result<Vocabulary, Mode
 }
 
 /// Reads a folder's tokenizer alone, for an embedding of so many rows.
-pub(crate) fn read_tokenizer(folder: &Path, rows: usize) -> Result<Tokenizer, ModelError> {
-    let file: TokenizerFile = safetensors::json(&folder.join("tokenizer.json"), MAX_TOKENIZER)?;
-    let names: TokenizerConfig = optional(&folder.join("tokenizer_config.json"), MAX_TOKENIZER)?;
+pub(crate) fn read_tokenizer(folder: &dyn Files, rows: usize) -> Result<Tokenizer, ModelError> {
+    let file: TokenizerFile = files::json(folder, "tokenizer.json", MAX_TOKENIZER)?;
+    let names: TokenizerConfig = files::optional(folder, "tokenizer_config.json", MAX_TOKENIZER)?;
     Tokenizer::from_json(&file, &names, rows, &[])
 }
 
@@ -171,14 +167,6 @@ fn default_template(value: serde_json::Value) -> Option<String> {
             .map(str::to_owned),
         _ => None,
     }
-}
-
-/// Reads a JSON file that a folder need not have.
-pub(crate) fn optional<T: serde::de::DeserializeOwned + Default>(
-    path: &Path,
-    limit: u64,
-) -> Result<T, ModelError> {
-    if path.exists() { safetensors::json(path, limit) } else { Ok(T::default()) }
 }
 
 /// A tensor under GGUF's name, fastest dimension first.

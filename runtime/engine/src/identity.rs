@@ -10,13 +10,15 @@ use sha2::{Digest, Sha256};
 const DOMAIN: &[u8] = b"cocoon engine v1";
 
 /// What is computed, and the FNV-1a hash of the bits that come out. Held by `tests/identity.rs` and the kernels' tests.
-const BITS: [(&str, u64); 3] = [
+const BITS: [(&str, u64); 4] = [
     // Products of random matrices and vectors in each format.
     ("products", 0x4c43_ca63_2d13_6167),
     // All logits of the tiny model over a prompt and an answer.
     ("logits", 0x4da3_7956_3177_07b4),
     // Tokens drawn from fixed logits, with each parameter in turn.
     ("tokens", 0xb5f1_4de2_5468_f04f),
+    // Vectors of the small encoder, for texts of several lengths.
+    ("vectors", 0x83a0_c93c_448a_c7f1),
 ];
 
 /// An engine's release and the digest of its arithmetic: the same digest, the same tokens for the same request.

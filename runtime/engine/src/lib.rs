@@ -22,11 +22,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod any_model;
+mod archive;
 mod cache;
 mod constraint;
 mod container;
 mod embedder;
 mod error;
+mod files;
 mod forward;
 mod generate;
 mod gguf;
@@ -47,8 +50,10 @@ mod text;
 mod tokenizer;
 mod vocabulary;
 
+pub use any_model::{AnyModel, pack};
+pub use archive::PackError;
 pub use constraint::{Constraint, ConstraintError, TokenMask};
-pub use embedder::{Embedder, Embedding};
+pub use embedder::{Embedder, Embedding, EmbeddingModel};
 pub use error::{Busy, GenerateError, ModelError, SubmitError, TemplateError};
 pub use generate::{Engine, EngineOptions, Generated, Step};
 pub use identity::Identity;
@@ -58,7 +63,7 @@ pub use logprobs::{Logprobs, MAX_TOP_LOGPROBS};
 pub use model::Model;
 pub use request::{MAX_CHOICES, Params, Payer, Request};
 pub use sampling::{Sampler, Sampling};
-pub use schedule::{Answer, EngineStatus, Event, Finish, Lane, Lanes, Salt};
+pub use schedule::{Answer, EngineStatus, Event, Finish, Lane, Lanes, Place, Salt, Turn, Turns};
 pub use sequence::Sequence;
 pub use template::{CallForm, Chat, ChatMessage};
 pub use tokenizer::{TextStream, Tokenizer};

@@ -6,7 +6,6 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    path::Path,
 };
 
 use serde::{
@@ -15,8 +14,9 @@ use serde::{
 };
 
 use crate::{
-    container::{FileSource, Format, Source, cut_short},
+    container::{Format, Source, cut_short},
     error::ModelError,
+    files::{self, Files},
 };
 
 /// Longest header of a file, in bytes.
@@ -56,12 +56,12 @@ struct Index {
 }
 
 /// The files of a model as one source, one after the other.
-pub(crate) struct Files {
+pub(crate) struct Parts {
     /// Where each starts.
-    files: Vec<(u64, FileSource)>,
+    files: Vec<(u64, Box<dyn Source>)>,
 }
 
-impl Source for Files {
+impl Source for Parts {
     fn size(&self) -> u64 {
         self.files.last().map_or(0, |(start, file)| start + file.size())
     }
@@ -76,29 +76,31 @@ impl Source for Files {
 /// Opens `model.safetensors`, or the files that its index names, and reads their headers, but for tensors that are to be
 /// left out.
 pub(crate) fn open(
-    folder: &Path,
+    folder: &dyn Files,
     is_unused: impl Fn(&str) -> bool,
-) -> Result<(Files, HashMap<String, Entry>), ModelError> {
-    let index = folder.join("model.safetensors.index.json");
-    let names = if index.exists() { indexed(&index)? } else { vec!["model.safetensors".to_owned()] };
-    let (mut files, mut all) = (Files { files: Vec::new() }, HashMap::new());
+) -> Result<(Parts, HashMap<String, Entry>), ModelError> {
+    const INDEX: &str = "model.safetensors.index.json";
+    let names = match folder.open(INDEX)? {
+        Some(_) => indexed(files::json(folder, INDEX, MAX_INDEX)?)?,
+        None => vec!["model.safetensors".to_owned()],
+    };
+    let (mut parts, mut all) = (Parts { files: Vec::new() }, HashMap::new());
     for name in names {
-        let file = FileSource::open(&folder.join(&name))?;
-        let start = files.size();
-        for (tensor, mut entry) in read(&file, &is_unused)? {
+        let file = files::required(folder, &name)?;
+        let start = parts.size();
+        for (tensor, mut entry) in read(&*file, &is_unused)? {
             entry.offset += start;
             if all.insert(tensor.clone(), entry).is_some() {
                 return Err(ModelError::Malformed(format!("tensor {tensor} is in two of its files")));
             }
         }
-        files.files.push((start, file));
+        parts.files.push((start, file));
     }
-    Ok((files, all))
+    Ok((parts, all))
 }
 
 /// The files that an index names, each once, in order.
-fn indexed(path: &Path) -> Result<Vec<String>, ModelError> {
-    let index: Index = json(path, MAX_INDEX)?;
+fn indexed(index: Index) -> Result<Vec<String>, ModelError> {
     let mut names: Vec<String> = index.weight_map.into_values().collect();
     names.sort_unstable();
     names.dedup();
@@ -113,29 +115,6 @@ fn indexed(path: &Path) -> Result<Vec<String>, ModelError> {
         return Err(ModelError::Limit { what, found, limit: MAX_FILES as u64 });
     }
     Ok(names)
-}
-
-/// Reads a JSON file of a folder, up to `limit` bytes.
-pub(crate) fn json<T: serde::de::DeserializeOwned>(path: &Path, limit: u64) -> Result<T, ModelError> {
-    let bytes = whole(path, limit)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| ModelError::Malformed(format!("{} cannot be understood: {error}", name_of(path))))
-}
-
-/// Reads a file of a folder, up to `limit` bytes.
-pub(crate) fn whole(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
-    let file = FileSource::open(path)?;
-    if file.size() > limit {
-        let what = format!("the size of {}", name_of(path));
-        return Err(ModelError::Limit { what, found: file.size(), limit });
-    }
-    let mut bytes = vec![0; file.size() as usize];
-    file.read(0, &mut bytes, name_of(path))?;
-    Ok(bytes)
-}
-
-fn name_of(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or("a file")
 }
 
 /// Reads and checks the header of one file; offsets are from its start.

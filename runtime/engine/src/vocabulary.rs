@@ -5,8 +5,10 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::{
+    archive::Archive,
     container::{FileSource, Header},
     error::{ModelError, TemplateError},
+    files::Folder,
     gguf, huggingface,
     template::{CallForm, Chat, ChatMessage, Template},
     tokenizer::Tokenizer,
@@ -20,15 +22,19 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Reads the head of a GGUF file, or the tokenizer of a Hugging Face folder; weights are not looked at.
+    /// Reads the head of a GGUF file, or the tokenizer of a Hugging Face folder or of its archive; weights are not looked at.
     ///
     /// # Errors
     /// The file cannot be read, is cut short or malformed, or holds a tokenizer that this engine does not know.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         if path.is_dir() {
-            return huggingface::open_vocabulary(path);
+            return huggingface::open_vocabulary(&Folder(path));
         }
-        Self::read(&gguf::read(&FileSource::open(path)?)?)
+        let file = FileSource::open(path)?;
+        match Archive::is_at(&file)? {
+            true => huggingface::open_vocabulary(&Archive::load(&file)?),
+            false => Self::read(&gguf::read(&file)?),
+        }
     }
 
     pub(crate) fn read(header: &Header) -> Result<Self, ModelError> {

@@ -4,7 +4,9 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use cocoon_engine::{Embedder, EngineOptions, GenerateError, InstructionSet};
+use cocoon_engine::{
+    AnyModel, Embedder, EngineOptions, GenerateError, InstructionSet, Model, PackError, pack,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -185,6 +187,59 @@ fn folders_that_are_not_known_are_refused() {
     }
 }
 
+fn packed(folder: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    pack(folder, &mut bytes).expect("it is packed");
+    bytes
+}
+
+#[test]
+fn an_archive_is_the_model_of_its_folder() {
+    let folder = changed("config.json", |_| {});
+    let archive = packed(folder.path());
+    // What no reader asks for is not in it, and changes nothing.
+    std::fs::write(folder.path().join("README.md"), "of no account").expect("written");
+    std::fs::write(folder.path().join("special_tokens_map.json"), "{}").expect("written");
+    assert!(packed(folder.path()) == archive);
+    let Ok(AnyModel::Vectors(model)) = AnyModel::from_bytes(archive.clone()) else {
+        panic!("it makes vectors")
+    };
+    let (found, expected) =
+        (Embedder::new(model, &EngineOptions::with_threads(1)), open(&small(), 1, InstructionSet::detect()));
+    assert_eq!(found.max_tokens(), expected.max_tokens());
+    let values = |embedder: &Embedder| embedder.embed("a list and a tuple").expect("fits").values().to_vec();
+    assert_eq!(values(&found), values(&expected));
+    // The same as a file, which is told by its bytes.
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, archive).expect("written");
+    assert!(matches!(AnyModel::open(&path), Ok(AnyModel::Vectors(_))));
+    assert!(Model::open(&path).err().expect("it writes no text").to_string().contains("bert"));
+}
+
+#[test]
+fn a_model_that_writes_text_is_packed_too_and_what_is_none_is_not() {
+    let families = small().join("..");
+    let Ok(AnyModel::Text(model)) = AnyModel::from_bytes(packed(&families.join("llama"))) else {
+        panic!("it writes text")
+    };
+    assert_eq!(model.vocab_size(), Model::open(&families.join("llama")).expect("it loads").vocab_size());
+    let tiny = std::fs::read(common::tiny_path()).expect("it is there");
+    assert!(matches!(AnyModel::from_bytes(tiny), Ok(AnyModel::Text(_))));
+    let refused = |file: &str, change: fn(&mut Value)| {
+        let folder = changed(file, change);
+        match pack(folder.path(), &mut Vec::new()) {
+            Err(PackError::Model(error)) => error.to_string(),
+            Err(other) => panic!("{other}"),
+            Ok(()) => panic!("it was packed"),
+        }
+    };
+    assert!(refused("config.json", |config| config["model_type"] = json!("roberta")).contains("roberta"));
+    assert!(refused("tokenizer.json", |file| *file = json!({})).contains("tokenizer.json"));
+    let nothing = tempfile::tempdir().expect("a folder");
+    let error = pack(nothing.path(), &mut Vec::new()).err().expect("there is nothing").to_string();
+    assert!(error.contains("config.json"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -201,6 +256,18 @@ proptest! {
         std::fs::write(path, bytes).expect("written");
         if let Ok(embedder) = Embedder::open(folder.path(), &EngineOptions::with_threads(1)) {
             let _ = embedder.embed("A text");
+        }
+    }
+
+    /// The same of an archive, where lengths and names can lie too.
+    #[test]
+    fn random_damage_of_an_archive_never_panics(at in any::<prop::sample::Index>(), value in any::<u8>(), cut in any::<prop::sample::Index>()) {
+        let mut bytes = packed(&small());
+        let place = at.index(bytes.len());
+        bytes[place] = value;
+        let _ = AnyModel::from_bytes(bytes[..cut.index(bytes.len())].to_vec());
+        if let Ok(AnyModel::Vectors(model)) = AnyModel::from_bytes(bytes) {
+            let _ = Embedder::new(model, &EngineOptions::with_threads(1)).embed("A text");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use cocoon_engine::{Identity, Sampler, Sampling};
+use cocoon_engine::{Embedder, EngineOptions, Identity, Sampler, Sampling};
 use common::{Bits, engine_on, sets};
 
 #[test]
@@ -68,4 +68,21 @@ fn the_tokens_that_are_drawn_are_those_that_the_digest_stands_on() {
         }
     }
     assert_eq!(Some(bits.0), Identity::bits("tokens"), "{:#018x}", bits.0);
+}
+
+#[test]
+fn the_vectors_of_the_small_encoder_are_those_that_the_digest_stands_on() {
+    let path = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/families/bert");
+    for set in sets() {
+        let mut options = EngineOptions::with_threads(2);
+        options.instruction_set = Some(set);
+        let embedder = Embedder::open(&path, &options).expect("the small encoder loads");
+        let mut bits = Bits::new();
+        // Lengths on both sides of what kernels take at a time.
+        for length in [1usize, 2, 7, 8, 9, 31, 64, 150] {
+            let tokens: Vec<u32> = (0..length as u32).map(|at| (at * 37 + length as u32) % 704).collect();
+            bits.take(embedder.embed_tokens(&tokens).expect("it fits").values());
+        }
+        assert_eq!(Some(bits.0), Identity::bits("vectors"), "{}: {:#018x}", set.name(), bits.0);
+    }
 }

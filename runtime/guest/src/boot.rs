@@ -1,8 +1,9 @@
 //! Boot: read, measure, load, make keys.
 
 use crate::serving::Serving;
+use crate::vectors::VectorEngine;
 use crate::{Config, ConfigError, EngineConfig, Gpus, Tee, TeeError};
-use cocoon_engine::{Engine, EngineOptions, Model, Vocabulary};
+use cocoon_engine::{AnyModel, Engine, EngineOptions, Model, Vocabulary};
 use cocoon_protocol::{ReceiptKey, ReplayGuard, SealKey};
 use cocoon_supervisor::{ChildConfig, Counting};
 use ring::digest::{Context, SHA256, SHA384, digest};
@@ -15,7 +16,8 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 /// The configuration, in the run folder.
 pub const CONFIG: &str = "config.toml";
-/// The model, in the run folder; a link or a file.
+/// The model, in the run folder, a link or a file: a GGUF, or the archive of a Hugging Face folder (`cocoon_engine::pack`),
+/// which its bytes tell apart.
 pub const MODEL: &str = "model.gguf";
 /// The emulator's socket, in the run folder.
 pub const TEE_SOCKET: &str = "tee.sock";
@@ -113,8 +115,6 @@ pub struct Guest {
     pub(crate) config: Config,
     pub(crate) engine: Serving,
     pub(crate) grammars: crate::grammar::Grammars,
-    /// What makes vectors of texts, where the model is one that does.
-    pub(crate) vectors: Option<Box<dyn crate::openai::Vectors>>,
     pub(crate) tee: Box<dyn Tee>,
     pub(crate) gpus: Box<dyn Gpus>,
     pub(crate) seal: SealKey,
@@ -173,7 +173,7 @@ pub fn boot(
     }
     let config = Config::parse(&bytes).map_err(|source| BootError::Config { path: config_path, source })?;
     let engine = match &config.engine {
-        None => Serving::Embedded(Arc::new(load(&folder.join(MODEL), &config, tee.as_ref())?)),
+        None => load(&folder.join(MODEL), &config, tee.as_ref())?,
         Some(EngineConfig::Child(_)) if folder.join(MEASURED).exists() => return Err(BootError::ChildInVm),
         Some(EngineConfig::Child(child)) => {
             let path = folder.join(MODEL);
@@ -191,7 +191,6 @@ pub fn boot(
         config,
         engine,
         grammars: Default::default(),
-        vectors: None, // of a model that writes text
         tee,
         gpus,
         seal: SealKey::generate(),
@@ -207,13 +206,22 @@ pub fn boot(
     })
 }
 
-/// Reads the model once; the bytes that are hashed are the bytes that run.
-fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Engine, BootError> {
+/// Reads the model once; the bytes that are hashed are the bytes that run. They say which kind of model it is.
+fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Serving, BootError> {
     let bytes = measured_weights(path, config, tee)?;
-    let model =
-        Model::from_bytes(bytes).map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
-    let options = engine_options(config, &model);
-    Ok(Engine::new(Arc::new(model), options))
+    let model = AnyModel::from_bytes(bytes)
+        .map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
+    Ok(match model {
+        AnyModel::Text(model) => {
+            let options = engine_options(config, &model);
+            Serving::Embedded(Arc::new(Engine::new(Arc::new(model), options)))
+        }
+        AnyModel::Vectors(model) => {
+            let mut options = EngineOptions::with_threads(config.threads);
+            options.max_context = config.max_context;
+            Serving::Vectors(Arc::new(VectorEngine::new(model, &options)))
+        }
+    })
 }
 
 /// What counts a child's tokens, where the guest is to do so.

@@ -67,7 +67,7 @@ pub enum EngineConfig {
 pub struct ModelConfig {
     /// As shown in the statement and in answers: 1 to 128 bytes.
     pub name: String,
-    /// SHA-256 of the model file, 64 hex digits.
+    /// SHA-256 of the model file, 64 hex digits. The file says itself whether its model writes text or makes vectors.
     #[serde(deserialize_with = "digest")]
     pub weights: [u8; 32],
     /// In a VM: how many bytes of the weights disk are the model file.

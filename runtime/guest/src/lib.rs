@@ -34,6 +34,7 @@ mod serving;
 mod sink;
 mod tee;
 mod turns;
+mod vectors;
 
 pub use boot::{
     BootError, CONFIG, EVENT_LOG, GUEST_SOCKET, Guest, MAX_MODEL, MEASURED, MODEL, TEE_SOCKET, boot,

@@ -2,7 +2,9 @@
 
 use cocoon_engine::{Event, Finish, Identity, Request, Sampling as EngineSampling};
 use cocoon_grammar::Grammar;
-use cocoon_protocol::{EngineId, EngineKind, Kernels, Outcome, Run, Sampling, Written};
+use cocoon_protocol::{
+    Embedded, EngineId, EngineKind, Kernels, Outcome, Run, Sampling, VectorsHash, Written,
+};
 use zeroize::Zeroizing;
 
 /// The engine that runs in this program.
@@ -78,6 +80,27 @@ impl Record {
     /// As it stands.
     pub(crate) fn finish(self) -> Run {
         self.0
+    }
+}
+
+/// Texts that became vectors so far. It holds plaintext, and is wiped when it goes.
+#[derive(Default)]
+pub(crate) struct VectorsRecord {
+    inputs: Vec<Zeroizing<Vec<u32>>>,
+    hash: VectorsHash,
+}
+
+impl VectorsRecord {
+    /// A text's tokens, and what they became.
+    pub(crate) fn hear(&mut self, tokens: Zeroizing<Vec<u32>>, vector: &[f32]) {
+        self.inputs.push(tokens);
+        self.hash.add(vector);
+    }
+
+    /// As it stands; `None` before the first.
+    pub(crate) fn finish(self) -> Option<Embedded> {
+        let Self { inputs, hash } = self;
+        (!inputs.is_empty()).then(|| Embedded { inputs, vectors: hash.finish() })
     }
 }
 

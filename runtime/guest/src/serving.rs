@@ -1,6 +1,7 @@
-//! What answers: the engine that is built in, or a supervised child.
+//! What answers: the engine that is built in, for text or for vectors, or a supervised child.
 
 use crate::turns::Turns;
+use crate::vectors::VectorEngine;
 use crate::{EngineConfig, Guest};
 use cocoon_engine::{ChatMessage, Engine, TemplateError, Vocabulary};
 use cocoon_protocol::{EngineId, EngineKind, Kernels};
@@ -21,6 +22,7 @@ const PROGRAM_DOMAIN: &[u8] = b"cocoon child v1";
 #[derive(Clone)]
 pub(crate) enum Serving {
     Embedded(Arc<Engine>),
+    Vectors(Arc<VectorEngine>),
     Child(Arc<ChildEngine>),
 }
 
@@ -64,7 +66,7 @@ impl Serving {
     pub(crate) fn embedded(&self) -> Option<&Engine> {
         match self {
             Self::Embedded(engine) => Some(engine),
-            Self::Child(_) => None,
+            Self::Vectors(_) | Self::Child(_) => None,
         }
     }
 
@@ -72,6 +74,7 @@ impl Serving {
     pub(crate) fn running(&self) -> usize {
         match self {
             Self::Embedded(engine) => engine.status().running,
+            Self::Vectors(engine) => engine.running(),
             Self::Child(child) => child.turns.running(),
         }
     }
@@ -80,6 +83,7 @@ impl Serving {
     pub(crate) fn is_ready(&self) -> bool {
         match self {
             Self::Embedded(engine) => !engine.has_ended(),
+            Self::Vectors(_) => true,
             Self::Child(child) => {
                 child.supervisor().is_some_and(|supervisor| supervisor.state() == State::Ready)
             }
@@ -90,7 +94,7 @@ impl Serving {
     /// client loses nothing that it paid for.
     pub(crate) fn patience(&self) -> Duration {
         match self {
-            Self::Embedded(_) => Duration::ZERO,
+            Self::Embedded(_) | Self::Vectors(_) => Duration::ZERO,
             Self::Child(child) => Duration::from_secs(child.config.limits.drain),
         }
     }
@@ -117,7 +121,7 @@ impl Serving {
                 let supervisor = child.supervisor().expect("it is there");
                 supervisor.reached(|state| state == State::Dead).await;
             }
-            Self::Child(_) => std::future::pending().await,
+            Self::Vectors(_) | Self::Child(_) => std::future::pending().await,
         }
     }
 }

@@ -3,8 +3,8 @@
 use crate::crypto::{AnswerKey, AnswerSecret, aad, random};
 use crate::frame::{FrameHeader, MAX_FRAMES, MAX_PAYLOAD, pad, sealed_length};
 use crate::{
-    Answer, EngineId, MAX_EVENT, MAX_OPENING, Opening, Outcome, Receipt, ReceiptKey, RequestHeader, Run,
-    SignedReceipt, Usage, WireError,
+    Answer, Embedded, EngineId, MAX_EVENT, MAX_OPENING, Opening, Outcome, Receipt, ReceiptKey, RequestHeader,
+    Run, SignedReceipt, Usage, WireError,
 };
 use ring::digest;
 use zeroize::Zeroizing;
@@ -17,7 +17,8 @@ pub(crate) const MAGIC: &[u8; 4] = b"CAN1";
 /// What one or more sealed frames carry. No `Debug`: it holds plaintext.
 #[expect(clippy::large_enum_variant, reason = "one at a time is there, and it ends the answer")]
 pub enum AnswerEvent {
-    /// OpenAI JSON: one `chat.completion.chunk` when streaming, else the whole `chat.completion`.
+    /// OpenAI JSON: one `chat.completion.chunk` when streaming, else the whole object; of vectors a part of it, and all parts
+    /// together are the object.
     Chunk(Answer),
     /// Progress only: its frame carries the usage so far.
     Tick,
@@ -100,6 +101,8 @@ pub struct Ending {
     /// What the engine was asked and what it wrote; sealed, and committed to in the receipt. `None` where nothing ran, or
     /// where no engine of ours did. One of more than [`MAX_RUN_TOKENS`](crate::MAX_RUN_TOKENS) is left out.
     pub run: Option<Run>,
+    /// The same of texts that became vectors. Where there is a run, it is left out.
+    pub vectors: Option<Embedded>,
 }
 
 /// Seals one answer. Frames must be sent in the order in which they were sealed.
@@ -166,6 +169,7 @@ impl AnswerSealer {
             salt: random(),
             request_hash: self.request_hash,
             answer_hash: hash.finish(),
+            vectors: ending.vectors.filter(|vectors| ending.run.is_none() && vectors.fits()),
             run: ending.run.filter(Run::fits),
         };
         let receipt = Receipt {

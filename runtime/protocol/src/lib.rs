@@ -16,6 +16,7 @@
 mod answer;
 mod cbor;
 mod crypto;
+mod embedded;
 mod engine;
 mod error;
 mod frame;
@@ -33,6 +34,7 @@ mod run;
 mod secret;
 
 pub use answer::{AnswerEvent, AnswerSealer, Ending};
+pub use embedded::{Embedded, VectorsHash};
 pub use engine::{EngineId, EngineKind, Kernels};
 pub use error::{AnswerError, MeterError, ReceiptError, RequestError, SealError, WireError};
 pub use frame::{FRAME_HEADER, MAX_FRAME, MAX_FRAMES, MIN_FRAME};
@@ -40,7 +42,7 @@ pub use header::{Endpoint, MAX_HEADER, RequestHeader};
 pub use keys::{ReceiptKey, SEAL_KEY_BYTES, SealKey};
 pub use meter::{Meter, Metered, Part};
 pub use money::{Budget, Coefficient, CoefficientError, Price, TOKENS_PER_PRICE, Usage};
-pub use opener::{AnswerOpener, MAX_EVENT, VerifiedReceipt};
+pub use opener::{AnswerOpener, MAX_EVENT, MAX_WHOLE, VerifiedReceipt};
 pub use opening::{MAX_OPENING, Opening};
 pub use receipt::{MAX_RECEIPT, Outcome, Receipt, SignedReceipt};
 pub use replay::ReplayGuard;

@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 
 /// Most bytes of one event, over all its frames.
 pub const MAX_EVENT: usize = 4 * 1024 * 1024;
+/// Most bytes of an answer that is not streamed, over all its events: vectors may come in several.
+pub const MAX_WHOLE: usize = 64 * 1024 * 1024;
 
 /// Opens the answer to one request, and only to that one.
 pub struct AnswerOpener {

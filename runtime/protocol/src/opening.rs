@@ -4,7 +4,7 @@ use crate::cbor::{Fields, Map};
 use crate::crypto::sha256;
 use crate::receipt::{VERSION, check_version};
 use crate::run::MAX_RUN;
-use crate::{ReceiptError, Run};
+use crate::{Embedded, ReceiptError, Run};
 use zeroize::Zeroizing;
 
 /// Most bytes of an encoded opening: a run, and three hashes.
@@ -26,6 +26,8 @@ pub struct Opening {
     pub answer_hash: [u8; 32],
     /// What the engine was asked and what it wrote; `None` where no engine of ours did.
     pub run: Option<Run>,
+    /// The texts that became vectors; `None` where none did.
+    pub vectors: Option<Embedded>,
 }
 
 impl Opening {
@@ -39,6 +41,10 @@ impl Opening {
         let map = match &self.run {
             None => map,
             Some(run) => map.bytes(4, &run.encode()),
+        };
+        let map = match &self.vectors {
+            None => map,
+            Some(vectors) => map.bytes(5, &vectors.encode()),
         };
         Zeroizing::new(map.encode())
     }
@@ -68,8 +74,14 @@ impl Opening {
             true => Some(Run::decode(&Zeroizing::new(fields.bytes(4)?))?),
             false => None,
         };
+        let vectors = match fields.has(5) {
+            // One answer is of one kind, and has room for one.
+            true if run.is_some() => return None,
+            true => Some(Embedded::decode(&Zeroizing::new(fields.bytes(5)?))?),
+            false => None,
+        };
         fields.finish()?;
-        Some(Self { salt, request_hash, answer_hash, run })
+        Some(Self { salt, request_hash, answer_hash, run, vectors })
     }
 
     /// SHA-256("cocoon opening v1" ‖ CBOR).

@@ -182,7 +182,7 @@ impl Sampling {
 }
 
 /// Wiped bytes as a slice.
-struct Packed(Zeroizing<Vec<u8>>);
+pub(crate) struct Packed(pub(crate) Zeroizing<Vec<u8>>);
 
 impl AsRef<[u8]> for Packed {
     fn as_ref(&self) -> &[u8] {
@@ -190,14 +190,14 @@ impl AsRef<[u8]> for Packed {
     }
 }
 
-fn packed(words: &[u32]) -> Zeroizing<Vec<u8>> {
+pub(crate) fn packed(words: &[u32]) -> Zeroizing<Vec<u8>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(4 * words.len()));
     words.iter().for_each(|word| bytes.extend_from_slice(&word.to_be_bytes()));
     bytes
 }
 
 /// Words of four bytes each; wipes the bytes.
-fn unpacked(bytes: Vec<u8>) -> Option<Zeroizing<Vec<u32>>> {
+pub(crate) fn unpacked(bytes: Vec<u8>) -> Option<Zeroizing<Vec<u32>>> {
     let bytes = Zeroizing::new(bytes);
     let (words, rest) = bytes.as_chunks::<4>();
     rest.is_empty().then(|| Zeroizing::new(words.iter().map(|word| u32::from_be_bytes(*word)).collect()))

@@ -10,7 +10,8 @@ use cocoon_protocol::http::{
     ModelEntry, NetworkInfo, RegisterWorker, WorkerEntry,
 };
 use cocoon_protocol::{
-    AnswerEvent, Endpoint, Meter, Opening, Part, Price, RequestHeader, SealedRequest, SignedReceipt, seal,
+    AnswerEvent, Embedded, Endpoint, Meter, Opening, Part, Price, RequestHeader, SealedRequest,
+    SignedReceipt, seal,
 };
 use common::{Guest, body, header};
 use serde::Serialize;
@@ -120,13 +121,16 @@ fn receipts_that_changed_do_not_verify() {
 
 #[test]
 fn openings_have_one_encoding_whatever_comes() {
-    let run = Some(common::run());
-    let valid = Opening { salt: [1; 32], request_hash: [2; 32], answer_hash: [3; 32], run }.encode();
-    let mut random = Random::seeded("opening");
-    for _ in 0..iterations() {
-        let bytes = random.mutated(&valid);
-        if let Ok(opening) = Opening::decode(&bytes) {
-            assert!(*opening.encode() == bytes, "accepted, but not canonical");
+    let vectors = Embedded { inputs: vec![vec![1, 2, 3].into(), vec![70_000].into()], vectors: [4; 32] };
+    for (run, vectors) in [(Some(common::run()), None), (None, Some(vectors))] {
+        let opening = Opening { salt: [1; 32], request_hash: [2; 32], answer_hash: [3; 32], run, vectors };
+        let valid = opening.encode();
+        let mut random = Random::seeded("opening");
+        for _ in 0..iterations() {
+            let bytes = random.mutated(&valid);
+            if let Ok(opening) = Opening::decode(&bytes) {
+                assert!(*opening.encode() == bytes, "accepted, but not canonical");
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ use super::up::Arguments;
 use super::vm_tools::{self, VmTools};
 use crate::chain::SIMULATED_FOLDER;
 use crate::error::{Explain, Failure};
+use crate::model::one_file;
 use crate::network::{role_folder, state_folder};
 use crate::ui::Screen;
 use crate::wiring::{Joined, guest_binary, model_file, model_name};
@@ -84,7 +85,7 @@ impl Jobs {
     async fn single(arguments: &Arguments, screen: &Screen) -> Result<Self, Failure> {
         let state = state_folder(arguments.state.clone())?;
         let joined = Joined::load(&state).await?;
-        let model = model_file(arguments.model.clone())?;
+        let model = one_file(model_file(arguments.model.clone())?, &state)?;
         let name = model_name(&model);
         let gateways = arguments.gateway.clone();
         let shared = Shared::new(
@@ -129,7 +130,7 @@ impl Jobs {
         let written = written.explain(|| "`price.coefficient` of the configuration".to_owned(), "mend it")?;
         let shared = Shared::new(
             joined,
-            model_file(Some(config.model_file.clone()))?,
+            one_file(model_file(Some(config.model_file.clone()))?, &config.state)?,
             config.model_name.clone(),
             arguments.coefficient.or(written),
             config.gateways.clone(),

@@ -54,8 +54,9 @@ pub(crate) struct Arguments {
     /// Folder of the network file, wallets and books [default: cocoon/ in the user's state folder]
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
-    /// The model: a GGUF that the registry allows [default: the demo model, if ./scripts/demo fetched it]
-    #[arg(long, value_name = "FILE")]
+    /// The model: a GGUF or a Hugging Face folder that the registry allows; one for embeddings answers /v1/embeddings
+    /// [default: the demo model, if ./scripts/demo fetched it]
+    #[arg(long, value_name = "PATH")]
     pub(super) model: Option<PathBuf>,
     /// With --process: another server as the guest's engine, as this file's [engine] table says
     #[arg(long, value_name = "FILE", requires = "process", conflicts_with_all = ["vm", "config"])]

@@ -8,6 +8,7 @@
 mod local;
 mod stream;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -19,7 +20,7 @@ use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use cocoon_protocol::http::ApiError;
-use cocoon_protocol::{Budget, Endpoint, MAX_BODY, Outcome, Prompt};
+use cocoon_protocol::{Answer, Budget, Endpoint, MAX_BODY, MAX_WHOLE, Outcome, Prompt};
 use tokio::sync::Mutex;
 
 pub use crate::outline::{DEFAULT_COMPLETION_TOKENS, budget_for};
@@ -35,8 +36,8 @@ const MAX_ASKED: usize = MAX_BODY - 128;
 
 struct Local {
     client: Arc<Client>,
-    /// The worker in use, until its evidence ages or it fails.
-    peer: Mutex<Option<Arc<Peer>>>,
+    /// The worker in use for each model, until its evidence ages or it fails.
+    peers: Mutex<HashMap<String, Arc<Peer>>>,
     /// Lets a worker share the beginnings of this endpoint's prompts among them, and with nobody else's.
     salt: CacheSalt,
     on_finished: OnFinished,
@@ -44,7 +45,7 @@ struct Local {
 
 /// The endpoint's router, to be served on a loopback address.
 pub fn router(client: Arc<Client>, on_finished: OnFinished) -> Router {
-    let local = Local { client, peer: Mutex::new(None), salt: CacheSalt::random(), on_finished };
+    let local = Local { client, peers: Mutex::default(), salt: CacheSalt::random(), on_finished };
     let local = Arc::new(local);
     Router::new()
         .route("/v1/chat/completions", post(|it, body| answer(it, Endpoint::ChatCompletions, body)))
@@ -99,15 +100,18 @@ async fn answer(
             }
             json_response(status, body.expose().to_vec())
         }
-        Ok(Event::Chunk(first)) if outline.streams() => {
+        Ok(Event::Chunk(first)) if outline.streams() && endpoint != Endpoint::Embeddings => {
             stream::stream(local, peer, endpoint, answering, first)
         }
-        Ok(Event::Chunk(whole)) => match drain(&mut answering).await {
-            Ok(finished) => {
+        Ok(Event::Chunk(first)) => match whole(&mut answering, &first).await {
+            Ok(Whole { status, body, finished }) => {
                 (local.on_finished)(&peer, &finished);
-                json_response(200, whole.expose().to_vec())
+                json_response(status, body)
             }
-            Err(error) => client_failure(&error),
+            Err(error) => {
+                local.failed(&peer, &error).await;
+                client_failure(&error)
+            }
         },
         Ok(Event::Finished(finished)) => {
             (local.on_finished)(&peer, &finished);
@@ -176,17 +180,18 @@ impl Local {
     async fn failed(&self, peer: &Peer, error: &ClientError) {
         if error.blames_worker() {
             self.client.avoid(peer);
-            *self.peer.lock().await = None;
+            self.peers.lock().await.remove(peer.model());
         }
     }
 
     async fn peer(&self, model: &str, again: bool) -> Result<Arc<Peer>, ClientError> {
-        let mut known = self.peer.lock().await;
-        if let Some(peer) = known.as_ref().filter(|p| !again && p.model() == model && p.is_fresh()) {
+        // Names that no worker has never come to stand in here: those of models that the registry allows do.
+        let mut known = self.peers.lock().await;
+        if let Some(peer) = known.get(model).filter(|peer| !again && peer.is_fresh()) {
             return Ok(Arc::clone(peer));
         }
         let found = Arc::new(self.client.find(Some(model)).await?);
-        *known = Some(Arc::clone(&found));
+        known.insert(model.to_owned(), Arc::clone(&found));
         Ok(found)
     }
 }
@@ -197,6 +202,39 @@ async fn first_event(answering: &mut Answering) -> Result<Event, ClientError> {
         match answering.next().await? {
             Some(Event::Progress(_)) => {}
             Some(event) => return Ok(event),
+            None => return Err(ended(answering)),
+        }
+    }
+}
+
+/// An answer that is not streamed.
+struct Whole {
+    status: u16,
+    body: Vec<u8>,
+    finished: Box<Finished>,
+}
+
+/// Reads to the receipt, and puts an answer together that comes in parts. What a worker breaks off or has wrong in the middle
+/// is no answer.
+async fn whole(answering: &mut Answering, first: &Answer) -> Result<Whole, ClientError> {
+    let (mut status, mut body) = (200, first.expose().to_vec());
+    loop {
+        match answering.next().await? {
+            Some(Event::Chunk(part)) if body.len() + part.expose().len() > MAX_WHOLE => {
+                let why = format!("it has more than {MAX_WHOLE} bytes");
+                return Err(ClientError::Nonsense { what: "an answer", why });
+            }
+            Some(Event::Chunk(part)) if status == 200 => body.extend_from_slice(part.expose()),
+            Some(Event::Error { status: refused, body: why }) => {
+                (status, body) = (refused, why.expose().to_vec())
+            }
+            Some(Event::Finished(finished)) => {
+                if let Some(error) = broken_off(&finished).filter(|_| status == 200) {
+                    (status, body) = (503, serde_json::to_vec(&error).expect("strings are JSON"));
+                }
+                return Ok(Whole { status, body, finished });
+            }
+            Some(Event::Chunk(_) | Event::Progress(_)) => {}
             None => return Err(ended(answering)),
         }
     }

@@ -11,7 +11,8 @@ use super::{
 use crate::{
     container::{Adjust, Header, TensorInfo},
     error::ModelError,
-    huggingface::{MAX_CONFIG, optional, read_tokenizer},
+    files::{self, Files, Folder},
+    huggingface::{MAX_CONFIG, read_tokenizer},
     safetensors,
     tokenizer::Tokenizer,
 };
@@ -27,14 +28,79 @@ const MAX_VOCABULARY: u64 = 1 << 20;
 /// Tensors that pooling by mean or first token does not need.
 const UNUSED: [&str; 3] = ["embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"];
 
-/// What a folder comes to.
-pub(super) struct Embedding {
+/// An embedding model in memory: weights in tiles, tokenizer, pooling.
+pub struct EmbeddingModel {
     pub(super) encoder: Encoder,
     pub(super) tokenizer: Tokenizer,
+    /// The tokens that begin and end a text.
     pub(super) frame: [u32; 2],
     pub(super) pooling: Pooling,
     pub(super) normalises: bool,
+    /// Of a text, those that begin and end it among them.
     pub(super) max_tokens: usize,
+}
+
+impl EmbeddingModel {
+    /// Reads a folder of sentence-transformers: `config.json` of the `bert` type, safetensors, `tokenizer.json`, and, where
+    /// they are there, `modules.json`, the pooling's configuration and `sentence_bert_config.json`.
+    ///
+    /// # Errors
+    /// A file cannot be read, is cut short or malformed, or holds a model that this engine does not run.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        Self::read(&Folder(path))
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The same from these files.
+    pub(crate) fn read(folder: &dyn Files) -> Result<Self, ModelError> {
+        let config: Config = files::json(folder, "config.json", MAX_CONFIG)?;
+        let shape = config.shape()?;
+        let (pooling, normalises) = modules(folder)?;
+        let sentence: Sentence = files::optional(folder, "sentence_bert_config.json", MAX_CONFIG)?;
+        let tokenizer = read_tokenizer(folder, shape.vocabulary)?;
+        let token = |name: &str| {
+            let missing = || ModelError::Missing(format!("the token {name} in tokenizer.json"));
+            tokenizer.control_token(name).ok_or_else(missing)
+        };
+        let frame = [token("[CLS]")?, token("[SEP]")?];
+        let (source, entries) = safetensors::open(folder, |name| UNUSED.contains(&plain(name)))?;
+        let mut header = Header::default();
+        for (name, entry) in entries {
+            let name = plain(&name).to_owned();
+            let dimensions = entry.shape.into_iter().rev().collect();
+            let (format, offset, bytes) = (entry.format, entry.offset, entry.bytes);
+            let tensor =
+                TensorInfo { name: name.clone(), dimensions, format, offset, bytes, adjust: Adjust::None };
+            if header.tensors.insert(name, tensor).is_some() {
+                return Err(ModelError::Malformed("two of its tensors have one name".into()));
+            }
+        }
+        let encoder = Encoder::load(&source, &header, shape)?;
+        let max_tokens = sentence.max_seq_length.unwrap_or(shape.positions).min(shape.positions);
+        if max_tokens <= frame.len() {
+            return Err(ModelError::Malformed(format!("its texts may have {max_tokens} tokens")));
+        }
+        Ok(Self { encoder, tokenizer, frame, pooling, normalises, max_tokens })
+    }
+
+    /// Whether `config.json` says that these files are one.
+    pub(crate) fn is_one(files: &dyn Files) -> Result<bool, ModelError> {
+        let typed: Typed = files::json(files, "config.json", MAX_CONFIG)?;
+        Ok(typed.model_type.as_deref() == Some(KIND))
+    }
+}
+
+/// The one type of encoders that is known.
+const KIND: &str = "bert";
+
+/// What kind of model a folder holds.
+#[derive(Deserialize)]
+struct Typed {
+    model_type: Option<String>,
 }
 
 /// The fields of BERT's `config.json` that decide on what is computed.
@@ -84,35 +150,6 @@ struct Sentence {
     max_seq_length: Option<usize>,
 }
 
-/// Reads a folder.
-pub(super) fn open(folder: &Path) -> Result<Embedding, ModelError> {
-    let config: Config = safetensors::json(&folder.join("config.json"), MAX_CONFIG)?;
-    let shape = config.shape()?;
-    let (pooling, normalises) = modules(folder)?;
-    let sentence: Sentence = optional(&folder.join("sentence_bert_config.json"), MAX_CONFIG)?;
-    let tokenizer = read_tokenizer(folder, shape.vocabulary)?;
-    let token = |name: &str| {
-        let missing = || ModelError::Missing(format!("the token {name} in tokenizer.json"));
-        tokenizer.control_token(name).ok_or_else(missing)
-    };
-    let frame = [token("[CLS]")?, token("[SEP]")?];
-    let (source, entries) = safetensors::open(folder, |name| UNUSED.contains(&plain(name)))?;
-    let mut header = Header::default();
-    for (name, entry) in entries {
-        let name = plain(&name).to_owned();
-        let dimensions = entry.shape.into_iter().rev().collect();
-        let (format, offset, bytes) = (entry.format, entry.offset, entry.bytes);
-        let tensor =
-            TensorInfo { name: name.clone(), dimensions, format, offset, bytes, adjust: Adjust::None };
-        if header.tensors.insert(name, tensor).is_some() {
-            return Err(ModelError::Malformed("two of its tensors have one name".into()));
-        }
-    }
-    let encoder = Encoder::load(&source, &header, shape)?;
-    let max_tokens = sentence.max_seq_length.unwrap_or(shape.positions).min(shape.positions);
-    Ok(Embedding { encoder, tokenizer, frame, pooling, normalises, max_tokens })
-}
-
 /// A tensor's name without the prefix that models with more than an encoder have.
 fn plain(name: &str) -> &str {
     name.strip_prefix("bert.").unwrap_or(name)
@@ -120,17 +157,17 @@ fn plain(name: &str) -> &str {
 
 /// How the tokens' vectors become one, and whether that has the length one. A folder without `modules.json` is a bare
 /// encoder: their mean, as it is.
-fn modules(folder: &Path) -> Result<(Pooling, bool), ModelError> {
-    let list: Vec<Module> = optional(&folder.join("modules.json"), MAX_CONFIG)?;
+fn modules(folder: &dyn Files) -> Result<(Pooling, bool), ModelError> {
+    let list: Vec<Module> = files::optional(folder, "modules.json", MAX_CONFIG)?;
     let (mut pooling, mut normalises) = (Pooling::Mean, false);
     for module in list {
         match module.kind.rsplit('.').next().unwrap_or("") {
             "Transformer" if module.path.is_empty() => {}
             "Normalize" => normalises = true,
             // A name is not a path: a list must not reach out of its folder.
-            "Pooling" if !module.path.contains(['/', '\\', '.']) => {
-                let path = folder.join(&module.path).join("config.json");
-                pooling = safetensors::json::<PoolingConfig>(&path, MAX_CONFIG)?.pooling()?;
+            "Pooling" if !module.path.is_empty() && !module.path.contains(['/', '\\', '.']) => {
+                let name = format!("{}/config.json", module.path);
+                pooling = files::json::<PoolingConfig>(folder, &name, MAX_CONFIG)?.pooling()?;
             }
             _ => {
                 let Module { kind, path } = module;
@@ -160,7 +197,7 @@ impl PoolingConfig {
 impl Config {
     fn shape(&self) -> Result<EncoderShape, ModelError> {
         let unsupported = |what: String| Err(ModelError::Unsupported(what));
-        if self.model_type != "bert" {
+        if self.model_type != KIND {
             return unsupported(format!(
                 "its model_type is {:?}; for embeddings bert is known",
                 self.model_type

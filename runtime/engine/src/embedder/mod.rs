@@ -5,11 +5,14 @@ mod folder;
 
 use std::{path::Path, sync::Mutex};
 
-use encoder::{Encoder, Work};
-use zeroize::Zeroize;
+use encoder::Work;
+use zeroize::{Zeroize, Zeroizing};
+
+pub use folder::EmbeddingModel;
 
 use crate::{
     error::{GenerateError, ModelError},
+    files::Folder,
     generate::EngineOptions,
     kernels::{InstructionSet, Pool},
     tokenizer::Tokenizer,
@@ -51,44 +54,33 @@ impl Drop for Embedding {
 /// An embedding model with the threads that run it. Several threads may ask at a time; they take turns. The same text
 /// gives the same bits on every instruction set and with any number of threads.
 pub struct Embedder {
-    encoder: Encoder,
-    tokenizer: Tokenizer,
-    /// The tokens that begin and end a text.
-    frame: [u32; 2],
-    pooling: Pooling,
-    normalises: bool,
+    model: EmbeddingModel,
     max_tokens: usize,
     pool: Pool,
     work: Mutex<Work>,
 }
 
 impl Embedder {
-    /// Reads a folder of sentence-transformers: `config.json` of the `bert` type, safetensors, `tokenizer.json`, and, where
-    /// they are there, `modules.json`, the pooling's configuration and `sentence_bert_config.json`. Of the options,
-    /// `max_context` is a limit beside the model's own.
+    /// [`EmbeddingModel::open`] and [`Self::new`].
     ///
     /// # Errors
-    /// A file cannot be read, is cut short or malformed, or holds a model that this engine does not run.
+    /// As the first.
     pub fn open(path: &Path, options: &EngineOptions) -> Result<Self, ModelError> {
-        let model = folder::open(path)?;
+        Ok(Self::new(EmbeddingModel::read(&Folder(path))?, options))
+    }
+
+    /// A model with threads of its own. Of the options, `max_context` is a limit beside the model's own.
+    pub fn new(model: EmbeddingModel, options: &EngineOptions) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if options.threads == 0 { cores } else { options.threads };
         let set = options.instruction_set.unwrap_or_else(InstructionSet::detect).supported();
-        Ok(Self {
-            encoder: model.encoder,
-            tokenizer: model.tokenizer,
-            frame: model.frame,
-            pooling: model.pooling,
-            normalises: model.normalises,
-            max_tokens: model.max_tokens.min(options.max_context),
-            pool: Pool::new(threads, set),
-            work: Mutex::default(),
-        })
+        let max_tokens = model.max_tokens.min(options.max_context);
+        Self { model, max_tokens, pool: Pool::new(threads, set), work: Mutex::default() }
     }
 
     /// Length of a vector.
     pub fn dimensions(&self) -> usize {
-        self.encoder.width()
+        self.model.encoder.width()
     }
 
     /// Most tokens of a text, those that begin and end it among them.
@@ -96,16 +88,23 @@ impl Embedder {
         self.max_tokens
     }
 
+    /// Number of tokens in the vocabulary.
+    pub fn vocab_size(&self) -> usize {
+        self.model.encoder.vocabulary()
+    }
+
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.model.tokenizer
     }
 
     /// The tokens of a text, with those that begin and end it.
     pub fn tokens(&self, text: &str) -> Vec<u32> {
-        let [first, last] = self.frame;
-        let mut tokens = vec![first];
-        tokens.extend(self.tokenizer.encode(text, false));
+        let [first, last] = self.model.frame;
+        let within = Zeroizing::new(self.model.tokenizer.encode(text, false));
+        let mut tokens = Vec::with_capacity(within.len() + 2); // it never moves, and leaves no copy behind
+        tokens.push(first);
+        tokens.extend_from_slice(&within);
         tokens.push(last);
         tokens
     }
@@ -115,7 +114,7 @@ impl Embedder {
     /// # Errors
     /// The text is too long, or the model's weights are damaged.
     pub fn embed(&self, text: &str) -> Result<Embedding, GenerateError> {
-        self.embed_tokens(&self.tokens(text))
+        self.embed_tokens(&Zeroizing::new(self.tokens(text)))
     }
 
     /// The same for tokens, which begin and end as [`Self::tokens`] has it.
@@ -129,20 +128,20 @@ impl Embedder {
         if tokens.len() > self.max_tokens {
             return Err(GenerateError::ContextOverflow { tokens: tokens.len(), context: self.max_tokens });
         }
-        let vocab_size = self.encoder.vocabulary();
+        let vocab_size = self.vocab_size();
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
             return Err(GenerateError::UnknownToken { token, vocab_size });
         }
         let mut work = self.work.lock().expect("no code panics while it holds this lock");
-        self.encoder.run(&self.pool, tokens, &mut work);
+        self.model.encoder.run(&self.pool, tokens, &mut work);
         let mut new = Embedding { values: vec![0.0; self.dimensions()], tokens: tokens.len() };
-        let read = if self.pooling == Pooling::Mean { tokens.len() } else { 1 };
+        let read = if self.model.pooling == Pooling::Mean { tokens.len() } else { 1 };
         for row in work.rows(read) {
             new.values.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
         work.wipe();
         let size = new.values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt();
-        let divisor = if self.normalises { size.max(1e-12) as f32 } else { read as f32 };
+        let divisor = if self.model.normalises { size.max(1e-12) as f32 } else { read as f32 };
         new.values.iter_mut().for_each(|value| *value /= divisor);
         if size.is_finite() { Ok(new) } else { Err(GenerateError::NotANumber) }
     }

@@ -13,8 +13,10 @@ pub(crate) use positions::Positions;
 pub(crate) use shape::Shape;
 
 use crate::{
+    archive::Archive,
     container::{FileSource, Header, Source},
     error::{ModelError, TemplateError},
+    files::{Files, Folder},
     gguf, huggingface,
     kernels::Matrix,
     template::ChatMessage,
@@ -68,25 +70,37 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a GGUF file, or a Hugging Face folder (`config.json`, safetensors and `tokenizer.json`). Every offset, size
-    /// and count in it is checked.
+    /// Reads a GGUF file, a Hugging Face folder (`config.json`, safetensors and `tokenizer.json`), or the archive of one
+    /// ([`pack`](crate::pack)). Every offset, size and count in it is checked.
     ///
     /// # Errors
     /// The file cannot be read, is cut short or malformed, or holds a model that this engine does not run.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         if path.is_dir() {
-            let folder = huggingface::open(path)?;
-            return Self::load(&*folder.source, &folder.header, folder.vocabulary);
+            return Self::from_files(&Folder(path));
         }
-        Self::from_gguf(&FileSource::open(path)?)
+        let file = FileSource::open(path)?;
+        match Archive::is_at(&file)? {
+            true => Self::from_files(&Archive::load(&file)?),
+            false => Self::from_gguf(&file),
+        }
     }
 
-    /// A GGUF from memory. Hash these bytes first, and what was measured is what runs.
+    /// A GGUF from memory, or the archive of a folder ([`pack`](crate::pack)). Hash these bytes first, and what was
+    /// measured is what runs.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, ModelError> {
-        Self::from_gguf(&bytes)
+        match Archive::is_one(&bytes) {
+            true => Self::from_files(&Archive::read(bytes)?),
+            false => Self::from_gguf(&bytes),
+        }
+    }
+
+    pub(crate) fn from_files(files: &dyn Files) -> Result<Self, ModelError> {
+        let folder = huggingface::open(files)?;
+        Self::load(&*folder.source, &folder.header, folder.vocabulary)
     }
 
     fn from_gguf(source: &dyn Source) -> Result<Self, ModelError> {

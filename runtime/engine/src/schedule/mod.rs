@@ -12,6 +12,7 @@
 //! | `plan` | which tokens of whom a step computes; who is put back when blocks or places run out |
 //! | `blocks`, `prefix` | shared blocks, their names, the prefix cache |
 //! | `job`, `writer` | one answer: tokens and blocks; sampling, constraint, stop strings |
+//! | `turns` | the same fairness for work that is done piece by piece elsewhere: embeddings |
 //! | `answer` | the queue to the reader, which nobody waits at |
 //!
 //! **The same bits**: what a token's logits come to depends on the tokens before it alone. Neither what else runs, nor
@@ -31,6 +32,7 @@ mod lobby;
 mod plan;
 mod prefix;
 mod scheduler;
+mod turns;
 mod writer;
 
 #[cfg(test)]
@@ -41,6 +43,7 @@ pub(crate) use cost::Cost;
 pub use fair::{Lane, Lanes};
 pub use lobby::EngineStatus;
 pub use prefix::Salt;
+pub use turns::{Place, Turn, Turns};
 
 pub(crate) use lobby::{Lobby, WaitingLimits};
 pub(crate) use scheduler::{Progress, Scheduler, SchedulerLimits};

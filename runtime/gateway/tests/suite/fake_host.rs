@@ -324,8 +324,15 @@ impl Work {
         let usage = Usage { prompt_tokens: 5, cached_tokens: 0, completion_tokens: self.frame };
         let engine =
             EngineId { kind: EngineKind::Child, version: [0, 1, 0], digest: [4; 32], kernels: Kernels::Cpu };
-        let ending =
-            Ending { usage, started_ms: 1, finished_ms: 2, outcome: Outcome::Stop, engine, run: None };
+        let ending = Ending {
+            usage,
+            started_ms: 1,
+            finished_ms: 2,
+            outcome: Outcome::Stop,
+            engine,
+            run: None,
+            vectors: None,
+        };
         let forger = ReceiptKey::generate();
         let key = if self.script.forges { &forger } else { &self.shared.guest.receipt };
         sealer.finish(ending, key).expect("within the rules")

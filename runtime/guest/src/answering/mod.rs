@@ -15,15 +15,19 @@ use crate::serving::Serving;
 use crate::sink::Sink;
 use cocoon_engine::{Engine, Payer};
 use cocoon_protocol::{Opened, Outcome, Usage};
-use plan::{Asking, Planned};
+use plan::{Asking, Plan};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Answers one request; all that is said goes through `sink`, sealed. `payer` is the host's word for who shares this
 /// worker evenly, and nothing else.
 pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink: Sink) {
-    if let Serving::Child(child) = &guest.engine {
-        return crate::child::answer(guest.clone(), child.clone(), opened, payer, sink).await;
+    match &guest.engine {
+        Serving::Child(child) => {
+            return crate::child::answer(guest.clone(), child.clone(), opened, payer, sink).await;
+        }
+        Serving::Vectors(engine) => return crate::vectors::answer(&guest, engine, opened, payer, sink).await,
+        Serving::Embedded(_) => {}
     }
     let Opened { header, endpoint, prompt, answer } = opened;
     let came_ms = now_ms();
@@ -43,14 +47,13 @@ pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink
             let asked = Asking { endpoint, payer, seed, came_ms };
             let planned = tokio::task::spawn_blocking(move || {
                 let _reading = reading;
-                Planned::make(&guest, &header, prompt, asked)
+                Plan::read(&guest, &header, prompt, &asked)
             });
             planned.await.unwrap_or_else(|_| Err(Refusal::server(500, "internal", "the guest failed")))
         }
     };
     let (outcome, usage) = match planned {
-        Ok(Planned::Text(plan)) => plan.run(out, came_ms).await,
-        Ok(Planned::Whole { answer, prompt_tokens }) => out.whole(answer, prompt_tokens, came_ms).await,
+        Ok(plan) => plan.run(out, came_ms).await,
         Err(refusal) => out.refuse(refusal, came_ms).await,
     };
     log(usage, outcome, came_ms);

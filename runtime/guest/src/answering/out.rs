@@ -3,7 +3,7 @@
 use super::{now_ms, refusals};
 use crate::Guest;
 use crate::openai::Refusal;
-use crate::record::Record;
+use crate::record::{Record, VectorsRecord};
 use crate::sink::{Gone, Sink};
 use cocoon_protocol::{Answer, AnswerEvent, AnswerSealer, Ending, EngineId, Outcome, Usage};
 use std::ops::ControlFlow;
@@ -18,6 +18,8 @@ pub(crate) struct Out<'a> {
     shown: u32,
     /// What the engine was asked and what it wrote, for the receipt's opening.
     pub(super) record: Option<Record>,
+    /// The same where texts become vectors.
+    pub(crate) vectors: Option<VectorsRecord>,
     /// What answers.
     engine: EngineId,
     /// Sealed, and not taken by the reader: frames have numbers, so none may be missing before the last.
@@ -29,7 +31,18 @@ pub(crate) struct Out<'a> {
 impl<'a> Out<'a> {
     pub(crate) fn new(guest: &'a Guest, sealer: AnswerSealer, sink: Sink, engine: EngineId) -> Self {
         let (usage, unsent) = (Usage::default(), Vec::new());
-        Self { guest, sealer, sink, usage, shown: 0, record: None, engine, unsent, broken: None }
+        Self {
+            guest,
+            sealer,
+            sink,
+            usage,
+            shown: 0,
+            record: None,
+            vectors: None,
+            engine,
+            unsent,
+            broken: None,
+        }
     }
 }
 
@@ -90,26 +103,11 @@ impl Out<'_> {
         self.emit(AnswerEvent::Tick).await
     }
 
-    /// An answer that was there already.
-    pub(super) async fn whole(
-        mut self,
-        answer: Answer,
-        prompt_tokens: u32,
-        started_ms: u64,
-    ) -> (Outcome, Usage) {
-        self.charge(prompt_tokens, 0);
-        let outcome = match self.emit(AnswerEvent::Chunk(answer)).await {
-            ControlFlow::Continue(()) => Outcome::Stop,
-            ControlFlow::Break(()) => Outcome::Cancelled,
-        };
-        self.end(outcome, started_ms).await
-    }
-
     /// Ends without an answer. Whether the reader is still there or not, it ends here.
     pub(crate) async fn refuse(mut self, refusal: Refusal, started_ms: u64) -> (Outcome, Usage) {
         self.broken = None;
         self.say(&refusal);
-        self.record = None;
+        (self.record, self.vectors) = (None, None);
         self.end(Outcome::Error, started_ms).await
     }
 
@@ -124,7 +122,9 @@ impl Out<'_> {
         }
         let usage = self.usage;
         let run = self.record.filter(|_| usage.prompt_tokens > 0).map(Record::finish);
-        let ending = Ending { usage, started_ms, finished_ms: now_ms(), outcome, engine: self.engine, run };
+        let vectors = self.vectors.and_then(VectorsRecord::finish);
+        let (finished_ms, engine) = (now_ms(), self.engine);
+        let ending = Ending { usage, started_ms, finished_ms, outcome, engine, run, vectors };
         match self.sealer.finish(ending, &self.guest.receipt) {
             Ok(wire) => self.unsent.extend(wire),
             Err(error) => tracing::error!(%error, "the answer could not be ended"),

@@ -3,11 +3,11 @@
 use super::embedded;
 use super::refusals::draining;
 use crate::Guest;
-use crate::openai::{self, Asked, Call, EmbeddingsRequest, Naming, Refusal, Voice};
+use crate::openai::{self, Asked, Call, Naming, Refusal, Voice};
 use crate::record::Record;
 use cocoon_engine::{Constraint, Engine, Params, Payer, Request, Salt};
 use cocoon_grammar::Grammar;
-use cocoon_protocol::{Answer, Endpoint, MAX_EVENT, Prompt, RequestHeader};
+use cocoon_protocol::{Endpoint, MAX_EVENT, Prompt, RequestHeader};
 use zeroize::Zeroizing;
 
 /// What is known of a request before it is read.
@@ -16,48 +16,6 @@ pub(super) struct Asking {
     pub(super) payer: Payer,
     pub(super) seed: u64,
     pub(super) came_ms: u64,
-}
-
-/// What a request comes to.
-pub(super) enum Planned {
-    /// Answers that the engine is to write.
-    Text(Plan),
-    /// An answer that is there already.
-    Whole { answer: Answer, prompt_tokens: u32 },
-}
-
-impl Planned {
-    pub(super) fn make(
-        guest: &Guest,
-        header: &RequestHeader,
-        prompt: Prompt,
-        asked: Asking,
-    ) -> Result<Self, Refusal> {
-        if guest.is_draining() {
-            return Err(draining());
-        }
-        let read = openai::read(asked.endpoint, prompt.expose(), asked.seed)?;
-        drop(prompt);
-        match read {
-            Asked::Text(call) => Plan::make(guest, header, *call, &asked).map(Self::Text),
-            Asked::Vectors(request) => Self::vectors(guest, header, &request),
-        }
-    }
-
-    /// A worker has one model: it writes text or makes vectors.
-    fn vectors(guest: &Guest, header: &RequestHeader, request: &EmbeddingsRequest) -> Result<Self, Refusal> {
-        let name = &guest.config.model.name;
-        let Some(model) = &guest.vectors else {
-            let message = format!("{name} writes text and makes no embeddings; ask for an embedding model");
-            return Err(Refusal::new(400, "unsupported_endpoint", message).with_param("model"));
-        };
-        let mut prompt_tokens = 0u32;
-        let answer = request.answer(model.as_ref(), name, |tokens| {
-            prompt_tokens = prompt_tokens.saturating_add(tokens);
-            within_budget(header, prompt_tokens as usize)
-        })?;
-        Ok(Self::Whole { answer, prompt_tokens })
-    }
 }
 
 /// A request that can be run: its tokens, within the client's budget.
@@ -74,6 +32,29 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    pub(super) fn read(
+        guest: &Guest,
+        header: &RequestHeader,
+        prompt: Prompt,
+        asked: &Asking,
+    ) -> Result<Self, Refusal> {
+        if guest.is_draining() {
+            return Err(draining());
+        }
+        let read = openai::read(asked.endpoint, prompt.expose(), asked.seed)?;
+        drop(prompt);
+        match read {
+            Asked::Text(call) => Self::make(guest, header, *call, asked),
+            // A worker has one model: it writes text or makes vectors.
+            Asked::Vectors(_) => {
+                let name = &guest.config.model.name;
+                let message =
+                    format!("{name} writes text and makes no embeddings; ask for an embedding model");
+                Err(Refusal::new(400, "unsupported_endpoint", message).with_param("model"))
+            }
+        }
+    }
+
     fn make(guest: &Guest, header: &RequestHeader, mut call: Call, asked: &Asking) -> Result<Self, Refusal> {
         let engine = embedded(guest);
         let model = engine.model();

@@ -20,7 +20,7 @@ pub(super) const REFUSED: &[(&str, &str)] = &[("suffix", "it does not fill in th
 
 pub(super) fn read(body: &[u8], seed: u64) -> Result<Call, Refusal> {
     let mut fields = Fields::read(body)?;
-    let prompts = prompts("prompt", fields.take("prompt"))?;
+    let prompts = prompts("prompt", fields.take("prompt"), MAX_PROMPTS)?;
     let options = Options::take(&mut fields, seed)?;
     let max_tokens = options::limit(&mut fields, "max_tokens", 0)?.or(Some(DEFAULT_TOKENS));
     let logprobs = match fields.count("logprobs")? {
@@ -52,8 +52,8 @@ pub(super) fn read(body: &[u8], seed: u64) -> Result<Call, Refusal> {
     Ok(Call { prompts, options, max_tokens, logprobs, format, tools, form: None, style })
 }
 
-/// One or several texts, or tokens. `field` names them in refusals.
-pub(super) fn prompts(field: &str, given: Option<Value>) -> Result<Vec<Prompt>, Refusal> {
+/// One or several texts, or tokens: up to `most` of them. `field` names them in refusals.
+pub(super) fn prompts(field: &str, given: Option<Value>, most: usize) -> Result<Vec<Prompt>, Refusal> {
     const EXPECTED: &str =
         "a string, an array of strings, an array of tokens or an array of arrays of tokens";
     let list = match given {
@@ -63,8 +63,8 @@ pub(super) fn prompts(field: &str, given: Option<Value>) -> Result<Vec<Prompt>, 
         Some(Value::Array(list)) => list,
         Some(other) => return Err(Refusal::wrong_type(field, EXPECTED, &other)),
     };
-    if list.is_empty() || list.len() > MAX_PROMPTS {
-        let message = format!("{field} must hold 1 to {MAX_PROMPTS} prompts, not {}", list.len());
+    if list.is_empty() || list.len() > most {
+        let message = format!("{field} must hold 1 to {most} prompts, not {}", list.len());
         return Err(Refusal::field(field, message));
     }
     let prompt = |value: Value| match value {

@@ -1,44 +1,41 @@
 //! `/v1/embeddings`: requests and their answer.
 
+use super::Prompt;
 use super::completions::prompts;
 use super::fields::Fields;
 use super::options::IGNORED;
 use super::refusal::Refusal;
-use super::wipe::told;
-use super::{Prompt, voice};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use cocoon_protocol::{Answer, Usage};
-use serde_json::{Value, json};
+use cocoon_protocol::{Answer, MAX_WHOLE, Usage};
+use serde_json::json;
+use std::io::Write;
 use zeroize::Zeroizing;
+
+/// Most inputs of a request, as OpenAI.
+const MAX_INPUTS: usize = 2048;
+/// Bytes after which a piece of an answer is due: with one more vector it fits into few frames.
+const PIECE: usize = 48 * 1024;
+/// Most bytes of a number and its comma as JSON: a sign, nine digits and a point, an exponent.
+const NUMBER_BYTES: usize = 16;
+/// Most bytes around a vector, and of what ends the answer: the model's name among them.
+const AROUND: usize = 1024;
 
 /// A checked request for vectors.
 pub(crate) struct EmbeddingsRequest {
     /// Texts or tokens, each to become one vector.
     pub(crate) inputs: Vec<Prompt>,
     /// Vectors as base64 of little-endian 32-bit floats.
-    pub(crate) base64: bool,
-    /// So many of each vector's first numbers, scaled to length 1 again.
-    pub(crate) dimensions: Option<usize>,
-}
-
-/// Something that turns texts into vectors: what a worker whose model does so has.
-pub(crate) trait Vectors: Send + Sync {
-    /// Numbers of a vector.
-    fn dimensions(&self) -> usize;
-
-    /// The vector of a text or of tokens, and how many tokens were read.
-    ///
-    /// # Errors
-    /// The input is too long, or holds tokens that the model does not have.
-    fn vector(&self, input: &Prompt) -> Result<(Zeroizing<Vec<f32>>, u32), Refusal>;
+    base64: bool,
+    /// Numbers of each vector, where the request says.
+    dimensions: Option<usize>,
 }
 
 pub(super) fn read(body: &[u8]) -> Result<EmbeddingsRequest, Refusal> {
     let mut fields = Fields::read(body)?;
     fields.ignore(IGNORED);
     fields.ignore(&["cache_salt"]); // the client's endpoint may add it; no prefix is kept here
-    let inputs = prompts("input", fields.take("input"))?;
+    let inputs = prompts("input", fields.take("input"), MAX_INPUTS)?;
     let base64 = match fields.text("encoding_format")?.as_deref() {
         None | Some("float") => false,
         Some("base64") => true,
@@ -56,124 +53,184 @@ pub(super) fn read(body: &[u8]) -> Result<EmbeddingsRequest, Refusal> {
 }
 
 impl EmbeddingsRequest {
-    /// Makes the vectors, `spend` tells of each one's tokens as they are read and may end the work.
-    pub(crate) fn answer(
-        &self,
-        model: &dyn Vectors,
-        name: &str,
-        mut spend: impl FnMut(u32) -> Result<(), Refusal>,
-    ) -> Result<Answer, Refusal> {
-        let most = model.dimensions();
-        let dimensions = self.dimensions.unwrap_or(most);
-        if dimensions > most {
-            let message = format!("this model's vectors have {most} dimensions; ask for as many or fewer");
+    /// Whoever tells the answer of a model whose vectors have so many dimensions.
+    ///
+    /// # Errors
+    /// Other dimensions were asked for, or the answer would be too long.
+    pub(crate) fn voice(&self, model: &str, dimensions: usize) -> Result<VectorsVoice, Refusal> {
+        if self.dimensions.is_some_and(|asked| asked != dimensions) {
+            let message = format!(
+                "{model} has vectors of {dimensions} dimensions, and was not made for shorter ones: leave dimensions out"
+            );
             return Err(Refusal::field("dimensions", message));
         }
-        let (mut data, mut prompt_tokens) = (Vec::new(), 0u32);
-        for (index, input) in self.inputs.iter().enumerate() {
-            let (mut vector, tokens) = model.vector(input)?;
-            prompt_tokens = prompt_tokens.saturating_add(tokens);
-            spend(tokens)?;
-            shorten(&mut vector, dimensions);
-            data.push(json!({"object": "embedding", "index": index, "embedding": self.written(&vector)}));
+        let of_one = dimensions.saturating_mul(NUMBER_BYTES).saturating_add(AROUND);
+        let most = MAX_WHOLE / of_one;
+        if self.inputs.len() > most {
+            let message = format!("an answer holds at most {most} vectors of this model: send fewer inputs");
+            return Err(Refusal::field("input", message));
         }
-        let usage = Usage { prompt_tokens, ..Usage::default() };
-        let mut usage = voice::usage(usage);
-        if let Some(usage) = usage.as_object_mut() {
-            usage.retain(|name, _| name == "prompt_tokens" || name == "total_tokens");
-        }
-        Ok(told(json!({"object": "list", "data": data, "model": name, "usage": usage})))
-    }
-
-    fn written(&self, vector: &[f32]) -> Value {
-        if !self.base64 {
-            return vector.iter().copied().map(f64::from).collect();
-        }
-        let bytes: Zeroizing<Vec<u8>> =
-            vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>().into();
-        Value::String(BASE64_STANDARD.encode(bytes.as_slice()))
+        let mut voice = VectorsVoice {
+            base64: self.base64,
+            model: model.to_owned(),
+            told: 0,
+            room: PIECE + of_one,
+            piece: Zeroizing::default(),
+        };
+        voice.piece.reserve_exact(voice.room);
+        voice.write(r#"{"object":"list","data":["#);
+        Ok(voice)
     }
 }
 
-/// As OpenAI shortens vectors: the first numbers, at length 1. A vector of no length stays one.
-fn shorten(vector: &mut Vec<f32>, dimensions: usize) {
-    if vector.len() <= dimensions {
-        return;
+/// Tells vectors in pieces, which together are one JSON object. It holds what was told and not taken, and wipes it.
+pub(crate) struct VectorsVoice {
+    base64: bool,
+    model: String,
+    /// Vectors so far.
+    told: usize,
+    /// Bytes of the longest piece: one that grew would leave copies behind.
+    room: usize,
+    piece: Zeroizing<Vec<u8>>,
+}
+
+impl VectorsVoice {
+    /// The next input's vector.
+    pub(crate) fn say(&mut self, vector: &[f32]) {
+        let comma = if self.told == 0 { "" } else { "," };
+        self.write(&format!(r#"{comma}{{"object":"embedding","index":{},"embedding":"#, self.told));
+        if self.base64 {
+            let bytes =
+                Zeroizing::new(vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>());
+            self.write("\"");
+            self.write(&Zeroizing::new(BASE64_STANDARD.encode(bytes.as_slice())));
+            self.write("\"");
+        } else {
+            // The shortest digits that are this 32-bit number.
+            serde_json::to_writer(&mut *self.piece, vector).expect("numbers encode, and memory takes them");
+        }
+        self.write("}");
+        self.told += 1;
     }
-    vector.truncate(dimensions);
-    let length = vector.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt();
-    if length > 0.0 {
-        vector.iter_mut().for_each(|number| *number = (f64::from(*number) / length) as f32);
+
+    /// Whether there is enough to be sent.
+    pub(crate) fn is_due(&self) -> bool {
+        self.piece.len() >= PIECE
+    }
+
+    /// What was told since the last time.
+    pub(crate) fn take(&mut self) -> Answer {
+        Answer::new(std::mem::replace(&mut *self.piece, Vec::with_capacity(self.room)))
+    }
+
+    /// The rest, after the last.
+    pub(crate) fn close(mut self, usage: Usage) -> Answer {
+        let tokens = usage.prompt_tokens;
+        let (model, usage) = (json!(self.model), json!({"prompt_tokens": tokens, "total_tokens": tokens}));
+        self.write(&format!(r#"],"model":{model},"usage":{usage}}}"#));
+        self.take()
+    }
+
+    fn write(&mut self, text: &str) {
+        self.piece.write_all(text.as_bytes()).expect("memory takes it");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
-    /// Lengths of inputs as vectors.
-    struct Lengths;
-
-    impl Vectors for Lengths {
-        fn dimensions(&self) -> usize {
-            3
+    /// The answer of a model of three dimensions, as the client puts it together, and of how many pieces.
+    fn ask(body: &str, vectors: &[[f32; 3]]) -> Result<(Value, usize), Refusal> {
+        let mut voice = read(body.as_bytes())?.voice("m", 3)?;
+        let (mut whole, mut pieces) = (Vec::new(), 1);
+        for vector in vectors {
+            voice.say(vector);
+            if voice.is_due() {
+                whole.extend_from_slice(voice.take().expose());
+                pieces += 1;
+            }
         }
-
-        fn vector(&self, input: &Prompt) -> Result<(Zeroizing<Vec<f32>>, u32), Refusal> {
-            let length = match input {
-                Prompt::Text(text) => text.len(),
-                Prompt::Tokens(tokens) => tokens.len(),
-                Prompt::Chat(_) => 0,
-            };
-            Ok((vec![3.0 * length as f32, 4.0 * length as f32, 12.0].into(), length as u32))
-        }
-    }
-
-    fn ask(body: &str) -> Result<Value, Refusal> {
-        let answer = read(body.as_bytes())?.answer(&Lengths, "m", |_| Ok(()))?;
-        Ok(serde_json::from_slice(answer.expose()).expect("JSON"))
+        let usage = Usage { prompt_tokens: 4, ..Usage::default() };
+        whole.extend_from_slice(voice.close(usage).expose());
+        Ok((serde_json::from_slice(&whole).expect("JSON"), pieces))
     }
 
     #[test]
     fn each_input_has_its_vector_in_order() {
-        let Ok(answer) = ask(r#"{"model":"m","input":["a","bcd"]}"#) else { panic!("two texts are fine") };
+        let vectors = [[3.0, -0.1, 1e-12], [9.0, 12.0, 0.333_333_34]];
+        let Ok((answer, 1)) = ask(r#"{"model":"m","input":["a","bcd"]}"#, &vectors) else {
+            panic!("in one piece")
+        };
         let expected = json!({
             "object": "list", "model": "m", "usage": {"prompt_tokens": 4, "total_tokens": 4},
             "data": [
-                {"object": "embedding", "index": 0, "embedding": [3.0, 4.0, 12.0]},
-                {"object": "embedding", "index": 1, "embedding": [9.0, 12.0, 12.0]},
+                {"object": "embedding", "index": 0, "embedding": [3.0, -0.1, 1e-12]},
+                {"object": "embedding", "index": 1, "embedding": [9.0, 12.0, 0.33333334]},
             ],
         });
         assert_eq!(answer, expected);
-        let Ok(tokens) = ask(r#"{"input":[5,6]}"#) else { panic!("tokens are fine") };
-        assert_eq!(tokens["data"][0]["embedding"], json!([6.0, 8.0, 12.0]));
     }
 
     #[test]
-    fn shorter_vectors_have_length_one_and_base64_is_little_endian() {
-        let Ok(answer) = ask(r#"{"input":"a","dimensions":2,"encoding_format":"base64"}"#) else {
-            panic!("both are fine")
+    fn many_vectors_come_in_pieces_of_one_object_that_never_grow() {
+        let body = json!({"input": vec!["a"; MAX_INPUTS]}).to_string();
+        let vectors = vec![[-1.175_494_4e-38, f32::MAX, -0.123_456_79]; MAX_INPUTS];
+        let Ok((answer, pieces)) = ask(&body, &vectors) else { panic!("as many as may be") };
+        let data = answer["data"].as_array().expect("a list");
+        assert!(data.len() == MAX_INPUTS && pieces > 2, "{pieces} pieces");
+        for (at, item) in data.iter().enumerate() {
+            let numbers: Vec<f32> = serde_json::from_value(item["embedding"].clone()).expect("numbers");
+            assert!(item["index"] == at && numbers == vectors[at], "{item}");
+        }
+        let Ok(mut voice) = read(body.as_bytes()).and_then(|request| request.voice("m", 3)) else {
+            panic!("fine")
         };
+        while !voice.is_due() {
+            voice.say(&vectors[0]);
+        }
+        assert!(voice.piece.capacity() == voice.room, "it grew to {} bytes", voice.piece.capacity());
+        let more = json!({"input": vec!["a"; MAX_INPUTS + 1]}).to_string();
+        assert_eq!(read(more.as_bytes()).err().map(|refusal| refusal.status), Some(400));
+    }
+
+    #[test]
+    fn base64_is_of_little_endian_floats() {
+        let body = r#"{"input":"a","dimensions":3,"encoding_format":"base64"}"#;
+        let Ok((answer, _)) = ask(body, &[[0.6, 0.8, -2.5]]) else { panic!("both are fine") };
         let text = answer["data"][0]["embedding"].as_str().expect("base64");
         let bytes = BASE64_STANDARD.decode(text).expect("base64");
-        assert_eq!(bytes, [0.6f32.to_le_bytes(), 0.8f32.to_le_bytes()].concat());
+        assert_eq!(bytes, [0.6f32, 0.8, -2.5].map(f32::to_le_bytes).concat());
     }
 
     #[test]
     fn one_wrong_field_at_a_time_is_refused_by_name() {
         for (body, code, param) in [
             ("{}", "missing_required_parameter", "input"),
+            (r#"{"input":null}"#, "missing_required_parameter", "input"),
             (r#"{"input":[]}"#, "invalid_value", "input"),
             (r#"{"input":""}"#, "invalid_value", "input"),
+            (r#"{"input":["a",""]}"#, "invalid_value", "input"),
+            (r#"{"input":[[]]}"#, "invalid_value", "input"),
+            (r#"{"input":[[1],["a"]]}"#, "invalid_value", "input"),
+            (r#"{"input":[1.5]}"#, "invalid_value", "input"),
             (r#"{"input":{"a":1}}"#, "invalid_type", "input"),
             (r#"{"input":["a",[1]],"dimensions":0}"#, "invalid_value", "dimensions"),
+            (r#"{"input":"a","dimensions":2}"#, "invalid_value", "dimensions"),
             (r#"{"input":"a","dimensions":4}"#, "invalid_value", "dimensions"),
             (r#"{"input":"a","encoding_format":"hex"}"#, "invalid_value", "encoding_format"),
             (r#"{"input":"a","temperature":1}"#, "unknown_parameter", "temperature"),
         ] {
-            let Err(refusal) = ask(body) else { panic!("{body} was accepted") };
+            let Err(refusal) = ask(body, &[[1.0; 3]]) else { panic!("{body} was accepted") };
             assert_eq!((refusal.status, refusal.error.code()), (400, code), "{body}");
             assert_eq!(refusal.error.error.param.as_deref(), Some(param), "{body}");
         }
+        let Ok(request) = read(json!({"input": vec!["a"; MAX_INPUTS]}).to_string().as_bytes()) else {
+            panic!("fine")
+        };
+        assert!(request.voice("m", 1024).is_ok());
+        let refusal = request.voice("m", 1 << 16).err().expect("it is too long");
+        assert_eq!(refusal.error.error.param.as_deref(), Some("input"));
     }
 }

@@ -32,7 +32,7 @@ mod wipe;
 mod tests;
 
 pub(crate) use conversation::Conversation;
-pub(crate) use embeddings::{EmbeddingsRequest, Vectors};
+pub(crate) use embeddings::{EmbeddingsRequest, VectorsVoice};
 pub(crate) use format::Format;
 pub(crate) use options::Options;
 pub(crate) use refusal::Refusal;

@@ -2,6 +2,7 @@
 
 mod child;
 mod common;
+mod embeddings;
 mod endpoints;
 mod fuzz_decoders;
 mod hostile;

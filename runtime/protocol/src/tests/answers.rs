@@ -198,7 +198,13 @@ fn the_sealer_itself_refuses_usage_over_budget_and_a_second_end() {
         sealer.seal(&AnswerEvent::Tick, usage(5, 4)).err(),
         Some(WireError::UsageWentBack { frame: 1 })
     );
-    let opening = Opening { salt: [0; 32], request_hash: [0; 32], answer_hash: [0; 32], run: Some(run(2)) };
+    let opening = Opening {
+        salt: [0; 32],
+        request_hash: [0; 32],
+        answer_hash: [0; 32],
+        run: Some(run(2)),
+        vectors: None,
+    };
     let end = AnswerEvent::End { opening, receipt_digest: [0; 32] };
     assert!(sealer.seal(&end, usage(5, 5)).is_err());
     wire.extend(sealer.finish(ending(usage(5, 5)), &guest.receipt).expect("within the budget"));

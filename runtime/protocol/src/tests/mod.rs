@@ -77,7 +77,15 @@ fn usage(prompt_tokens: u32, completion_tokens: u32) -> Usage {
 
 fn ending(usage: Usage) -> Ending {
     let outcome = Outcome::Stop;
-    Ending { usage, started_ms: 1000, finished_ms: 2000, outcome, engine: engine(), run: Some(run(2)) }
+    Ending {
+        usage,
+        started_ms: 1000,
+        finished_ms: 2000,
+        outcome,
+        engine: engine(),
+        run: Some(run(2)),
+        vectors: None,
+    }
 }
 
 fn engine() -> EngineId {

@@ -77,7 +77,8 @@ fn every_part_of_a_run_is_committed_to() {
         |run| run.written.push(run.written[0].clone()),
     ];
     let commitment = |run| {
-        let opening = Opening { salt: [1; 32], request_hash: [2; 32], answer_hash: [3; 32], run };
+        let opening =
+            Opening { salt: [1; 32], request_hash: [2; 32], answer_hash: [3; 32], run, vectors: None };
         assert!(Opening::decode(&opening.encode()).is_ok_and(|decoded| decoded == opening));
         opening.commitment()
     };
@@ -118,4 +119,51 @@ fn papers_of_another_version_are_refused_by_its_number() {
     assert_eq!(SignedReceipt::decode(&old).err(), Some(refused));
     assert_eq!(Opening::decode(b"\xa0").err(), Some(ReceiptError::BadOpening));
     assert_eq!(Opening::decode(&vec![0; MAX_OPENING + 1]).err(), Some(ReceiptError::BadOpening));
+}
+
+fn embedded(inputs: usize, tokens: usize) -> Embedded {
+    Embedded { inputs: vec![vec![70_000; tokens].into(); inputs], vectors: [5; 32] }
+}
+
+#[test]
+fn texts_that_became_vectors_are_committed_to_and_one_thing_over_a_limit_is_left_out() {
+    let opened = |vectors: Embedded| {
+        let guest = Guest::new();
+        let (sealer, mut opener) = guest.exchange(1);
+        let mut wire = sealer.preamble();
+        let ending = Ending { run: None, vectors: Some(vectors), ..ending(usage(3, 0)) };
+        wire.extend(sealer.finish(ending, &guest.receipt).expect("within the budget"));
+        for piece in wire.chunks(10_000) {
+            opener.push(piece).expect("an honest answer");
+        }
+        opener.finish().expect("the receipt holds")
+    };
+    for (inputs, tokens) in [(1, 0), (3, 7), (2048, 128), (1, MAX_RUN_TOKENS)] {
+        let whole = embedded(inputs, tokens);
+        let receipt = opened(whole.clone());
+        assert!(receipt.opening().vectors == Some(whole.clone()), "{inputs} of {tokens}");
+        assert_eq!(receipt.receipt().commitment, receipt.opening().commitment());
+        assert!(receipt.opening().encode().len() <= MAX_OPENING);
+        for changed in [Embedded { vectors: [6; 32], ..whole.clone() }, embedded(inputs, tokens + 1)] {
+            let opening = Opening { vectors: Some(changed), ..receipt.opening().clone() };
+            assert_ne!(receipt.receipt().commitment, opening.commitment());
+        }
+    }
+    for (inputs, tokens) in [(0, 0), (2049, 1), (2, MAX_RUN_TOKENS / 2 + 1)] {
+        assert!(opened(embedded(inputs, tokens)).opening().vectors.is_none(), "{inputs} of {tokens}");
+        assert!(Embedded::decode(&embedded(inputs, tokens).encode()).is_none());
+    }
+    // An answer is of one kind.
+    let both = Opening {
+        salt: [1; 32],
+        request_hash: [2; 32],
+        answer_hash: [3; 32],
+        run: Some(run(2)),
+        vectors: Some(embedded(1, 1)),
+    };
+    assert!(Opening::decode(&both.encode()).is_err());
+    assert!(
+        Opening::decode(&Opening { run: None, ..both.clone() }.encode())
+            .is_ok_and(|it| it.vectors == both.vectors)
+    );
 }

@@ -85,7 +85,7 @@ proptest! {
             run.sampling = Sampling { seed, temperature, max_tokens, ..run.sampling };
             Some(run)
         };
-        let opening = Opening { salt, request_hash: hash, answer_hash: salt, run: with(seed) };
+        let opening = Opening { salt, request_hash: hash, answer_hash: salt, run: with(seed), vectors: None };
         let decoded = Opening::decode(&opening.encode()).expect("it was encoded");
         prop_assert!(decoded == opening);
         let other = Opening { run: with(seed ^ 1), ..opening.clone() };

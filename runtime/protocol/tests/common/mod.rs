@@ -87,7 +87,7 @@ impl Guest {
         let engine =
             EngineId { kind: EngineKind::Cocoon, version: [0, 1, 0], digest: [4; 32], kernels: Kernels::Cpu };
         let (usage, outcome, run) = (used(1), Outcome::Stop, Some(run()));
-        let ending = Ending { usage, started_ms: 1, finished_ms: 2, outcome, engine, run };
+        let ending = Ending { usage, started_ms: 1, finished_ms: 2, outcome, engine, run, vectors: None };
         wire.extend(sealer.finish(ending, &self.receipt).expect("within the rules"));
         wire
     }

@@ -8,12 +8,12 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use cocoon_engine::{Identity, Model};
+use cocoon_engine::{AnyModel, Identity, Tokenizer};
 use cocoon_protocol::Receipt;
 use serde::Serialize;
 use serde_json::json;
 
-use self::papers::{Files, Papers};
+use self::papers::{Did, Files, Papers};
 use self::rerun::Compared;
 use crate::error::Failure;
 use crate::ui::{Screen, counted, print, printable, shorten};
@@ -39,8 +39,9 @@ pub(crate) struct Arguments {
     /// The evidence bundle of its guest, for the key that signed [default: bundle.cmw beside the receipt]
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
-    /// The model that answered, as GGUF [default: the demo model, if ./scripts/demo fetched it]
-    #[arg(long, value_name = "FILE")]
+    /// The model that answered: a GGUF, a Hugging Face folder or its archive [default: the demo model, if ./scripts/demo
+    /// fetched it]
+    #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// Threads that compute [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS))]
@@ -102,6 +103,8 @@ struct Report {
     /// Once it is known to be signed and opened.
     receipt: Option<Receipt>,
     compared: Option<Compared>,
+    /// Vectors were compared, and not what was written.
+    vectors: bool,
     text: Option<Text>,
     stop: Option<Stop>,
 }
@@ -168,32 +171,55 @@ fn report(arguments: &Arguments, screen: &Screen) -> Result<Report, Failure> {
         Err(stop) => return stopped(stop),
     };
     let mut report = Report { receipt: Some(papers.receipt.clone()), ..Report::default() };
-    if let Err(stop) = papers.check(&Identity::current()) {
-        report.stop = Some(stop);
-        return Ok(report);
-    }
-    let run = papers.run.as_ref().expect("the check says so");
-    let path = model_file(arguments.model.clone())?;
-    match papers::model(&path, &papers.receipt.model, screen)? {
-        Err(stop) => report.stop = Some(stop),
-        Ok(model) => {
-            report.text = arguments.text.then(|| text(&model, run));
-            match rerun::compare(model, run, arguments.threads.unwrap_or(0), screen) {
-                Ok(compared) => report.compared = Some(compared),
-                Err(stop) => report.stop = Some(stop),
-            }
+    let did = match papers.check(&Identity::current()) {
+        Ok(did) => did,
+        Err(stop) => {
+            report.stop = Some(stop);
+            return Ok(report);
         }
+    };
+    let path = model_file(arguments.model.clone())?;
+    let threads = arguments.threads.unwrap_or(0);
+    let compared = match (papers::model(&path, &papers.receipt.model, screen)?, did) {
+        (Err(stop), _) => Err(stop),
+        (Ok(AnyModel::Text(model)), Did::Wrote(run)) => {
+            let written = run.written.iter().map(|written| written.tokens.as_slice());
+            report.text = arguments.text.then(|| text(model.tokenizer(), [run.prompt.as_slice()], written));
+            rerun::compare(model, run, threads, screen)
+        }
+        (Ok(AnyModel::Vectors(model)), Did::Embedded(embedded)) => {
+            report.vectors = true;
+            let inputs = embedded.inputs.iter().map(|input| input.as_slice());
+            report.text = arguments.text.then(|| text(model.tokenizer(), inputs, []));
+            rerun::embed(model, embedded, threads, screen)
+        }
+        (Ok(AnyModel::Text(_)), Did::Embedded(_)) => {
+            Err(Stop::new(Word::Different, "this model makes no vectors, and cannot have made these"))
+        }
+        (Ok(AnyModel::Vectors(_)), Did::Wrote(_)) => {
+            Err(Stop::new(Word::Different, "this model writes no text, and cannot have written this"))
+        }
+    };
+    match compared {
+        Ok(compared) => report.compared = Some(compared),
+        Err(stop) => report.stop = Some(stop),
     }
     Ok(report)
 }
 
-fn text(model: &Model, run: &cocoon_protocol::Run) -> Text {
-    let known = |tokens: &[u32]| tokens.iter().all(|token| (*token as usize) < model.vocab_size());
+/// Tokens as text: of a prompt, or of texts that became vectors, one below the other.
+fn text<'t>(
+    tokenizer: &Tokenizer,
+    prompts: impl IntoIterator<Item = &'t [u32]>,
+    answers: impl IntoIterator<Item = &'t [u32]>,
+) -> Text {
+    let known = |tokens: &[u32]| tokens.iter().all(|token| (*token as usize) < tokenizer.vocab_size());
     let of = |tokens: &[u32]| match known(tokens) {
-        true => String::from_utf8_lossy(&model.tokenizer().decode(tokens)).into_owned(),
+        true => String::from_utf8_lossy(&tokenizer.decode(tokens)).into_owned(),
         false => "(tokens that the model does not have)".to_owned(),
     };
-    Text { prompt: of(&run.prompt), answers: run.written.iter().map(|written| of(&written.tokens)).collect() }
+    let prompts: Vec<String> = prompts.into_iter().map(of).collect();
+    Text { prompt: prompts.join("\n"), answers: answers.into_iter().map(of).collect() }
 }
 
 fn show(screen: &Screen, report: &Report) {
@@ -214,8 +240,13 @@ fn show(screen: &Screen, report: &Report) {
     match report.word() {
         Word::Same => {
             let tokens = report.compared.as_ref().map_or(0, |compared| compared.tokens as u64);
-            let text =
-                format!("SAME: this engine writes {} as the receipt has them", counted(tokens, "token"));
+            let tokens = counted(tokens, "token");
+            let text = match report.vectors {
+                true => format!(
+                    "SAME: this engine makes the very vectors of {tokens} that the receipt commits to"
+                ),
+                false => format!("SAME: this engine writes {tokens} as the receipt has them"),
+            };
             screen.line(&screen.good(&text));
         }
         Word::Different => screen.line(&screen.bad(&format!("NOT THE SAME: {why}"))),

@@ -4,9 +4,9 @@ use std::io::Read;
 use std::path::Path;
 
 use cocoon_attestation::{Evidence, Statement, statement};
-use cocoon_engine::{Identity, Model};
-use cocoon_protocol::{EngineKind, Kernels, Opening, Outcome, Receipt, Run, SignedReceipt};
-use ring::digest::{Context, SHA256};
+use cocoon_engine::{AnyModel, Identity, pack};
+use cocoon_protocol::{Embedded, EngineKind, Kernels, Opening, Outcome, Receipt, Run, SignedReceipt};
+use ring::digest::{SHA256, digest};
 
 use super::{Stop, Word};
 use crate::error::{Explain, Failure};
@@ -27,7 +27,15 @@ pub(super) struct Files<'f> {
 /// A receipt that the bundle's guest signed, and the run that it commits to.
 pub(super) struct Papers {
     pub(super) receipt: Receipt,
-    pub(super) run: Option<Run>,
+    pub(super) did: Option<Did>,
+}
+
+/// What an opening says was done.
+pub(super) enum Did {
+    /// Text was written.
+    Wrote(Run),
+    /// Texts became vectors.
+    Embedded(Embedded),
 }
 
 impl Papers {
@@ -58,11 +66,13 @@ impl Papers {
                 "the opening is not of this receipt's commitment: it is of another answer, or was changed",
             ));
         }
-        Ok(Self { receipt: receipt.clone(), run: opening.run })
+        let Opening { run, vectors, .. } = opening;
+        let did = run.map(Did::Wrote).or(vectors.map(Did::Embedded));
+        Ok(Self { receipt: receipt.clone(), did })
     }
 
     /// Whether this engine can run it again, and the receipt counts what the run holds.
-    pub(super) fn check(&self, ours: &Identity) -> Result<(), Stop> {
+    pub(super) fn check(&self, ours: &Identity) -> Result<&Did, Stop> {
         let unavailable = |why: String| Err(Stop::new(Word::Unavailable, why));
         let engine = &self.receipt.engine;
         if engine.kind == EngineKind::Child {
@@ -71,13 +81,13 @@ impl Papers {
                     .to_owned(),
             );
         }
-        let Some(run) = &self.run else {
+        let Some(did) = &self.did else {
             return unavailable(
                 "the opening holds no tokens: the worker refused, had not begun, or there were too many to keep"
                     .to_owned(),
             );
         };
-        if run.constrained && run.grammar.is_none() {
+        if matches!(did, Did::Wrote(run) if run.constrained && run.grammar.is_none()) {
             return unavailable(
                 "a grammar said what may come next, and it was too long for the opening to hold it"
                     .to_owned(),
@@ -99,22 +109,28 @@ impl Papers {
                 hex::encode(ours.digest),
             ));
         }
-        self.counts(run)
+        match did {
+            Did::Wrote(run) => self.counts(run)?,
+            Did::Embedded(embedded) => {
+                self.count("prompt", self.receipt.usage.prompt_tokens, embedded.tokens())?
+            }
+        }
+        Ok(did)
+    }
+
+    fn count(&self, what: &str, billed: u32, held: usize) -> Result<(), Stop> {
+        if billed as usize == held {
+            return Ok(());
+        }
+        let why = format!("the receipt bills {billed} {what} tokens, and its run holds {held}");
+        Err(Stop::new(Word::Different, why))
     }
 
     /// What is billed is what was written.
     fn counts(&self, run: &Run) -> Result<(), Stop> {
         let usage = &self.receipt.usage;
-        let pairs = [
-            ("prompt", usage.prompt_tokens, run.prompt.len()),
-            ("completion", usage.completion_tokens, run.completion_tokens()),
-        ];
-        for (what, billed, held) in pairs {
-            if billed as usize != held {
-                let why = format!("the receipt bills {billed} {what} tokens, and its run holds {held}");
-                return Err(Stop::new(Word::Different, why));
-            }
-        }
+        self.count("prompt", usage.prompt_tokens, run.prompt.len())?;
+        self.count("completion", usage.completion_tokens, run.completion_tokens())?;
         let outcome = self.receipt.outcome;
         let runs = outcome_of(run);
         // An answer that was whole may still not have reached its reader.
@@ -147,42 +163,54 @@ fn statement_of(bundle: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Reads the model once: the bytes that are hashed are the bytes that run.
+/// Reads the model once: the bytes that are hashed are the bytes that run. A folder's are those of its archive.
 ///
 /// # Errors
 /// The file cannot be read. Inside: it is not the model of this root.
-pub(super) fn model(path: &Path, root: &[u8; 32], screen: &Screen) -> Result<Result<Model, Stop>, Failure> {
+pub(super) fn model(
+    path: &Path,
+    root: &[u8; 32],
+    screen: &Screen,
+) -> Result<Result<AnyModel, Stop>, Failure> {
+    let bytes = match path.is_dir() {
+        true => archive(path)?,
+        false => whole(path, screen)?,
+    };
+    let unavailable = |why| Ok(Err(Stop::new(Word::Unavailable, why)));
+    let found = digest(&SHA256, &bytes);
+    if found.as_ref() != root {
+        let (path, root, found) = (path.display(), hex::encode(root), hex::encode(found));
+        return unavailable(format!(
+            "it needs the model of SHA-256 {root}; {path} has {found}: give the right one with --model"
+        ));
+    }
+    match AnyModel::from_bytes(bytes) {
+        Ok(model) => Ok(Ok(model)),
+        Err(error) => unavailable(format!("{}: {error}", path.display())),
+    }
+}
+
+const REMEDY: &str = "name the model that answered with --model";
+
+fn archive(folder: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    pack(folder, &mut bytes).explain(|| format!("cannot use {}", folder.display()), REMEDY)?;
+    Ok(bytes)
+}
+
+fn whole(path: &Path, screen: &Screen) -> Result<Vec<u8>, Failure> {
     let cannot = || format!("cannot read {}", path.display());
-    let remedy = "name the GGUF that answered with --model FILE";
-    let file = std::fs::File::open(path).explain(cannot, remedy)?;
-    let length = file.metadata().explain(cannot, remedy)?.len();
+    let file = std::fs::File::open(path).explain(cannot, REMEDY)?;
+    let length = file.metadata().explain(cannot, REMEDY)?.len();
     if length > MAX_MODEL {
-        return Err(Failure::usage(format!("{} has more than {MAX_MODEL} bytes", path.display()), remedy));
+        return Err(Failure::usage(format!("{} has more than {MAX_MODEL} bytes", path.display()), REMEDY));
     }
     let room = usize::try_from(length).expect("64 bits");
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(room).explain(cannot, "use a machine with more memory")?;
-    let mut hash = Context::new(&SHA256);
     let mut source = file.take(length);
-    loop {
-        let before = bytes.len();
-        let count = (&mut source).take(PIECE as u64).read_to_end(&mut bytes).explain(cannot, remedy)?;
-        if count == 0 {
-            break;
-        }
-        hash.update(&bytes[before..]);
+    while (&mut source).take(PIECE as u64).read_to_end(&mut bytes).explain(cannot, REMEDY)? > 0 {
         screen.progress(&format!("reading the model: {} %", bytes.len() * 100 / room.max(1)));
     }
-    let unavailable = |why| Ok(Err(Stop::new(Word::Unavailable, why)));
-    let found = hash.finish();
-    if found.as_ref() != root {
-        let (path, root, found) = (path.display(), hex::encode(root), hex::encode(found));
-        return unavailable(format!(
-            "it needs the model of SHA-256 {root}; {path} has {found}: give the right file with --model FILE"
-        ));
-    }
-    match Model::from_bytes(bytes) {
-        Ok(model) => Ok(Ok(model)),
-        Err(error) => unavailable(format!("{}: {error}", path.display())),
-    }
+    Ok(bytes)
 }

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use cocoon_engine::{
-    Constraint, Engine, EngineOptions, Event, Finish, GenerateError, Model, Params, Request, Sampling,
-    SubmitError,
+    Constraint, Embedder, EmbeddingModel, Engine, EngineOptions, Event, Finish, GenerateError, Model, Params,
+    Request, Sampling, SubmitError,
 };
 use cocoon_grammar::{Grammar, Grammars};
-use cocoon_protocol::{Outcome, Run, Written};
+use cocoon_protocol::{Embedded, Outcome, Run, VectorsHash, Written};
 use serde::Serialize;
 
 use super::{Stop, Word};
@@ -105,6 +105,31 @@ pub(super) fn compare(model: Model, run: &Run, threads: u32, screen: &Screen) ->
         true => Ok(Compared { tokens: follower.compared(), difference: None }),
         false => Err(Stop::new(Word::Unavailable, "the engine ended before the answer did")),
     }
+}
+
+/// Makes vectors again on this machine, with so many threads; 0 takes one for each core.
+pub(super) fn embed(
+    model: EmbeddingModel,
+    embedded: &Embedded,
+    threads: u32,
+    screen: &Screen,
+) -> Result<Compared, Stop> {
+    let embedder = Embedder::new(model, &EngineOptions::with_threads(threads as usize));
+    let (mut hash, mut tokens) = (VectorsHash::default(), 0);
+    for (index, input) in embedded.inputs.iter().enumerate() {
+        let vector = embedder.embed_tokens(input).map_err(|error| {
+            let why =
+                format!("input {index}: this engine refuses it, so it cannot have been answered: {error}");
+            Stop::new(Word::Different, why)
+        })?;
+        hash.add(vector.values());
+        tokens += input.len();
+        screen.progress(&format!("{} of {} vectors are made", index + 1, embedded.inputs.len()));
+    }
+    if hash.finish() != embedded.vectors {
+        return Err(Stop::new(Word::Different, "this engine makes other vectors of these texts"));
+    }
+    Ok(Compared { tokens, difference: None })
 }
 
 /// With a cache for this request alone.
