@@ -22,6 +22,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod accelerator;
 mod cache;
 mod constraint;
 mod container;
@@ -47,7 +48,11 @@ mod text;
 mod tokenizer;
 mod vocabulary;
 
+pub use accelerator::{
+    Accelerator, AcceleratorError, Needs, Pick, StepAnswer, StepRow, StepWork, TokenChoice,
+};
 pub use constraint::{Constraint, ConstraintError, TokenMask};
+pub use container::Format;
 pub use embedder::{Embedder, Embedding};
 pub use error::{Busy, GenerateError, ModelError, SubmitError, TemplateError};
 pub use generate::{Engine, EngineOptions, Generated, Step};
@@ -55,7 +60,7 @@ pub use identity::Identity;
 pub use json::Json;
 pub use kernels::{InstructionSet, instruction_set};
 pub use logprobs::{Logprobs, MAX_TOP_LOGPROBS};
-pub use model::Model;
+pub use model::{Blueprint, LayerPlan, MatrixPlan, Model, Sizes};
 pub use request::{MAX_CHOICES, Params, Payer, Request};
 pub use sampling::{Sampler, Sampling};
 pub use schedule::{Answer, EngineStatus, Event, Finish, Salt};

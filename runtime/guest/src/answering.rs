@@ -29,7 +29,7 @@ pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink
     let Opened { header, endpoint, prompt, answer } = opened;
     let came_ms = now_ms();
     let seed = u64::from_le_bytes(random());
-    let out = Out::new(&guest, answer, sink, crate::record::engine());
+    let out = Out::new(&guest, answer, sink, crate::record::engine(guest.engine.kernels()));
     let planned = {
         // Templates and tokenizers take their time with a long prompt: not on a thread that serves others.
         let (guest, header) = (guest.clone(), header.clone());
@@ -476,6 +476,7 @@ fn submit_refusal(error: &SubmitError) -> Refusal {
     match error {
         SubmitError::Invalid(error) => generate_refusal(error),
         SubmitError::Busy(busy) => Refusal::server(503, code::BUSY, busy.to_string()),
+        SubmitError::Device => Refusal::server(503, "engine_failed", error.to_string()),
         _ => Refusal::server(500, "internal", error.to_string()),
     }
 }
@@ -483,6 +484,7 @@ fn submit_refusal(error: &SubmitError) -> Refusal {
 fn generate_refusal(error: &GenerateError) -> Refusal {
     match error {
         GenerateError::NotANumber => Refusal::server(500, "model_damaged", error.to_string()),
+        GenerateError::Device => Refusal::server(503, "engine_failed", error.to_string()),
         GenerateError::Stopped => Refusal::server(500, "internal", error.to_string()),
         GenerateError::SlowReader { .. } => Refusal::new(408, "timeout", error.to_string()),
         _ => Refusal::new(400, "invalid_value", error.to_string()),

@@ -1,8 +1,8 @@
 //! Boot: read, measure, load, make keys.
 
 use crate::serving::Serving;
-use crate::{Config, ConfigError, EngineConfig, Gpus, Tee, TeeError};
-use cocoon_engine::{Engine, EngineOptions, Model};
+use crate::{Config, ConfigError, Devices, EngineConfig, Gpus, OpenDevice, Tee, TeeError};
+use cocoon_engine::{AcceleratorError, Engine, EngineOptions, Model};
 use cocoon_protocol::{ReceiptKey, ReplayGuard, SealKey};
 use ring::digest::{Context, SHA256, SHA384, digest};
 use std::io::Read;
@@ -92,6 +92,9 @@ pub enum BootError {
     /// A VM's service can start no process, and its image holds no such server.
     #[error("{CONFIG} asks for a child as the engine, which a booted image cannot start: leave [engine] out")]
     ChildInVm,
+    /// There is no device that computes, or it does not do so rightly.
+    #[error("{CONFIG} asks for a GPU to compute ([engine] kind = \"cuda\"), and it does not: {0}")]
+    Device(#[from] AcceleratorError),
     /// The TEE does not do its part.
     #[error(transparent)]
     Tee(#[from] TeeError),
@@ -131,7 +134,7 @@ pub struct Guest {
 /// Boots from a run folder: measures the configuration and the model into `tee`, and makes the keys.
 ///
 /// `executable` is the SHA-256 of the running program, see [`executable_digest`]. `gpus` are all that the engine may use;
-/// every statement carries evidence of each.
+/// every statement carries evidence of each. `devices` gives what the configuration may ask to compute on.
 ///
 /// # Errors
 /// [`BootError`]. What was measured by then stays measured.
@@ -139,6 +142,7 @@ pub fn boot(
     folder: &Path,
     tee: Box<dyn Tee>,
     gpus: Box<dyn Gpus>,
+    devices: Devices<'_>,
     executable: [u8; 32],
 ) -> Result<Guest, BootError> {
     let config_path = folder.join(CONFIG);
@@ -149,7 +153,11 @@ pub fn boot(
     }
     let config = Config::parse(&bytes).map_err(|source| BootError::Config { path: config_path, source })?;
     let engine = match &config.engine {
-        None => Serving::Embedded(Arc::new(load(&folder.join(MODEL), &config, tee.as_ref())?)),
+        None => Serving::Embedded(Arc::new(load(&folder.join(MODEL), &config, None, tee.as_ref())?)),
+        Some(EngineConfig::Cuda(cuda)) => {
+            let device = devices(cuda.device)?;
+            Serving::Embedded(Arc::new(load(&folder.join(MODEL), &config, Some(device), tee.as_ref())?))
+        }
         Some(EngineConfig::Child(_)) if folder.join(MEASURED).exists() => return Err(BootError::ChildInVm),
         Some(EngineConfig::Child(child)) => {
             let path = folder.join(MODEL);
@@ -181,13 +189,21 @@ pub fn boot(
     })
 }
 
-/// Reads the model once; the bytes that are hashed are the bytes that run.
-fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Engine, BootError> {
+/// Reads the model once; the bytes that are hashed are the bytes that run, on the CPU or a device.
+fn load(
+    path: &Path,
+    config: &Config,
+    device: Option<OpenDevice>,
+    tee: &dyn Tee,
+) -> Result<Engine, BootError> {
     let bytes = measured_weights(path, config, tee)?;
     let model =
         Model::from_bytes(bytes).map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
     let options = engine_options(config, &model);
-    Ok(Engine::new(Arc::new(model), options))
+    Ok(match device {
+        None => Engine::new(Arc::new(model), options),
+        Some(open) => Engine::accelerated(Arc::new(model), options, open)?,
+    })
 }
 
 /// The model's bytes: those that the configuration names, and in the register.

@@ -20,6 +20,7 @@ mod answering;
 mod boot;
 mod child;
 mod config;
+mod device;
 mod door;
 mod evidence;
 mod gpu;
@@ -36,7 +37,8 @@ pub use boot::{
     executable_digest,
 };
 pub use cocoon_supervisor::take_over;
-pub use config::{Config, ConfigError, EngineConfig, MAX_CONFIG, ModelConfig};
+pub use config::{Config, ConfigError, CudaConfig, EngineConfig, MAX_CONFIG, ModelConfig};
+pub use device::{Devices, OpenDevice, cuda, unattested};
 pub use door::Door;
 pub use evidence::AttestError;
 pub use gpu::{GpuError, GpuEvidence, Gpus, MAX_GPUS, NoGpus, Nvidia};

@@ -1,7 +1,7 @@
 //! What answers: the engine that is built in, or a supervised child.
 
 use crate::{EngineConfig, Guest};
-use cocoon_engine::Engine;
+use cocoon_engine::{AcceleratorError, Engine};
 use cocoon_protocol::{EngineId, EngineKind, Kernels};
 use cocoon_supervisor::{ChildConfig, Setting, StartError, State, Supervisor};
 use ring::hmac;
@@ -9,6 +9,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// How often a device is looked after.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Cheap to clone: all clones are one.
 #[derive(Clone)]
@@ -61,10 +65,30 @@ impl Serving {
     /// Whether a request may be taken now.
     pub(crate) fn is_ready(&self) -> bool {
         match self {
-            Self::Embedded(_) => true,
+            Self::Embedded(engine) => engine.is_serving(),
             Self::Child(child) => {
                 child.supervisor().is_some_and(|supervisor| supervisor.state() == State::Ready)
             }
+        }
+    }
+
+    /// Digest of the kernels of the device that computes, if one does.
+    pub(crate) fn kernels(&self) -> Option<[u8; 32]> {
+        self.embedded().and_then(Engine::kernels)
+    }
+
+    /// Whether the device that computes failed: then nothing is answered any more.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.embedded().is_some_and(|engine| engine.failure().is_some())
+    }
+
+    /// Resolves with what happened when the device that computes has failed.
+    pub(crate) async fn device_failure(&self) -> AcceleratorError {
+        loop {
+            if let Some(failure) = self.embedded().and_then(Engine::failure) {
+                return failure;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 

@@ -12,6 +12,7 @@
 //! | `blocks`, `prefix` | shared blocks, their names, the prefix cache |
 //! | `job`, `writer` | one answer: tokens and blocks; sampling, constraint, stop strings |
 //! | `answer` | the queue to the reader, which nobody waits at |
+//! | `device` | a step on an accelerator in the CPU's place, on a thread of its own |
 //!
 //! **The same bits**: what a token's logits come to depends on the tokens before it alone. Neither what else runs, nor
 //! pieces, preemption or blocks of the prefix cache change a bit (`tests`: hashes of all logits against
@@ -22,6 +23,7 @@
 
 mod answer;
 mod blocks;
+mod device;
 mod fair;
 mod job;
 mod lobby;
@@ -37,5 +39,6 @@ pub use answer::{Answer, Event, Finish};
 pub use lobby::EngineStatus;
 pub use prefix::Salt;
 
+pub(crate) use device::Device;
 pub(crate) use lobby::{Lobby, WaitingLimits};
 pub(crate) use scheduler::{Progress, Scheduler, SchedulerLimits};

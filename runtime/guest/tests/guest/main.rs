@@ -4,7 +4,10 @@ mod child;
 mod common;
 mod endpoints;
 mod fuzz_decoders;
+mod gpu;
 mod http;
+#[path = "../../../../kernels/tests/common/mod.rs"]
+mod interpreter;
 mod journey;
 mod load;
 mod refusals;
