@@ -50,8 +50,8 @@ pub(crate) struct Device {
     orders: Option<SyncSender<Order>>,
     replies: Receiver<Reply>,
     thread: Option<JoinHandle<()>>,
-    /// The thread did not come back in time. It would be waited for in vain.
-    lost: bool,
+    /// It did the last that was asked of it. Any other thread might be waited for in vain.
+    retired: bool,
     /// How long an order may take.
     patience: Duration,
     kernels: [u8; 32],
@@ -94,7 +94,7 @@ impl Device {
             orders: Some(orders),
             replies,
             thread: Some(thread),
-            lost: false,
+            retired: false,
             patience,
             kernels,
             vocabulary,
@@ -114,7 +114,6 @@ impl Device {
         self.orders.as_ref().ok_or_else(lost)?.send(order).map_err(|_| panicked())?;
         let (exchange, done) = self.replies.recv_timeout(self.patience).map_err(|error| {
             self.orders = None; // an answer that comes later is nobody's
-            self.lost = error == RecvTimeoutError::Timeout;
             match error {
                 RecvTimeoutError::Timeout => AcceleratorError::new(format!(
                     "the device did not answer for {} seconds: reset it",
@@ -214,6 +213,7 @@ impl Device {
     pub(super) fn retire(&mut self) -> Result<(), AcceleratorError> {
         let done = self.ask(Order::Retire);
         self.orders = None;
+        self.retired = done.is_ok();
         done
     }
 }
@@ -224,8 +224,8 @@ impl Drop for Device {
             // Nobody is left to be told.
             let _ = self.retire();
         }
-        if let Some(thread) = self.thread.take().filter(|_| !self.lost) {
-            let _ = thread.join(); // if it panicked, that was told
+        if let Some(thread) = self.thread.take().filter(|_| self.retired) {
+            let _ = thread.join(); // there is nobody to tell how it ended
         }
     }
 }
