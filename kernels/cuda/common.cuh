@@ -23,7 +23,7 @@ struct __align__(16) Quants {
     float scale;
     float offset; // scale * sum: what a weight's minimum is multiplied by
     int sum;      // of the quants
-    int zero;
+    int first;    // of the first sixteen of them
 };
 
 #define INLINE __device__ __forceinline__

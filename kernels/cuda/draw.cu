@@ -2,7 +2,7 @@
 //
 //   w_t = e^((l_t - highest) / temperature)          S = sum w_t, in 16 lanes of double precision
 //   candidates: w_t >= (1 - top_p) S / n, by falling weight, up to the first where their mass reaches top_p S
-//   token: the first where the mass of the candidates exceeds u * kept,  u = philox(seed, position) in [0, 1)
+//   token: the first where the mass of the candidates exceeds u * kept,  u = philox(seed, position, choice) in [0, 1)
 //
 // With top_p = 1 all tokens are candidates, in their own order. Masses are running sums in double precision, so one
 // thread adds them, from shared memory that all threads fill. Sorting is bitonic over keys (weight falling, token
@@ -12,9 +12,9 @@
 
 constexpr u32 THREADS = 256;
 
-// Philox4x32-10 (Salmon et al., 2011), keyed by the seed, with the position as counter: a number in [0, 1).
-INLINE double uniform(u64 seed, u64 position) {
-    u32 c0 = (u32)position, c1 = (u32)(position >> 32), c2 = 0, c3 = 0;
+// Philox4x32-10 (Salmon et al., 2011), keyed by the seed, with position and choice as counter: a number in [0, 1).
+INLINE double uniform(u64 seed, u64 position, u32 choice) {
+    u32 c0 = (u32)position, c1 = (u32)(position >> 32), c2 = choice, c3 = 0;
     u32 k0 = (u32)seed, k1 = (u32)(seed >> 32);
     for (u32 round = 0; round < 10; round++) {
         const u32 high0 = __umulhi(c0, 0xD2511F53u), low0 = c0 * 0xD2511F53u;
@@ -114,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(256) draw(
     }
     const double all = sorted ? __dmul_rn(top_p, sum) : __longlong_as_double(0x7ff0000000000000ll);
     run(weights, keys, sorted, count, all, false, staged, &running);
-    const double target = __dmul_rn(uniform(choice.seed, choice.position), running.mass);
+    const double target = __dmul_rn(uniform(choice.seed, choice.position, choice.choice), running.mass);
     count = running.index + 1;
     __syncthreads();
     run(weights, keys, sorted, count, target, true, staged, &running);

@@ -2,7 +2,7 @@
 //
 //   y_r = sum over blocks b of  dot(q_rb, a_b) * (s_rb * s_b)  [+ m_rb * o_b]
 //
-// dot is over 32 int8 pairs and exact, so all threads may share it; the sum over blocks is of floats and goes in the
+// with scales s and minima m as formats.cuh has them. dot is over 32 int8 pairs and exact, so all threads may share it; the sum over blocks is of floats and goes in the
 // order of the blocks, each step fused. So 256 threads compute the dots of 16 rows and 16 blocks into shared memory,
 // and then one thread for each row and token adds them, while the others are at the next 16 blocks: there are two
 // buffers, and one barrier for each of them. No sum is split, whatever the batch: a token's numbers do not depend on
@@ -33,11 +33,13 @@ INLINE void matmul(
             uint4 weights[Format::VECTORS];
             for (u32 v = 0; v < Format::VECTORS; v++) weights[v] = quants[(at * Format::VECTORS + v) * TILE + lane];
             for (u32 h = 0; h < Format::HALVES; h++)
-                halves[turn][h][slot][lane] = scales[(at * Format::HALVES + h) * TILE + lane];
+                halves[turn][h][slot][lane] = scales[Format::place(at, h, lane)];
+            u32 extra[Format::EXTRA];
+            Format::extra(scales, at, lane, extra);
             for (u32 token = 0; token < here; token++) {
                 const Quants *a = input + token * blocks + block;
                 const int4 words[2] = {((const int4 *)a->words)[0], ((const int4 *)a->words)[1]};
-                dots[turn][token][slot][lane] = Format::dot(weights, words, a->sum);
+                dots[turn][token][slot][lane] = Format::dot(weights, extra, words, a);
             }
         }
         __syncthreads();
@@ -45,10 +47,9 @@ INLINE void matmul(
             const Quants *a = input + slot * blocks + start;
             const u32 count = blocks - start < CHUNK ? blocks - start : CHUNK;
             for (u32 b = 0; b < count; b++) {
-                const float scale = widen(halves[turn][0][b][lane]);
-                sum = fused((float)dots[turn][slot][b][lane], mul(scale, a[b].scale), sum);
-                if (Format::HALVES == 2)
-                    sum = fused(widen(halves[turn][Format::HALVES - 1][b][lane]), a[b].offset, sum);
+                u16 own[Format::HALVES];
+                for (u32 h = 0; h < Format::HALVES; h++) own[h] = halves[turn][h][b][lane];
+                sum = Format::plus(dots[turn][slot][b][lane], own, a + b, sum);
             }
         }
     }
@@ -62,4 +63,8 @@ INLINE void matmul(
     }
 MATMUL(matmul_q4_0, Q4_0)
 MATMUL(matmul_q4_1, Q4_1)
+MATMUL(matmul_q5_0, Q5_0)
 MATMUL(matmul_q8_0, Q8_0)
+MATMUL(matmul_q4_k, Q4_K)
+MATMUL(matmul_q5_k, Q5_K)
+MATMUL(matmul_q6_k, Q6_K)

@@ -19,13 +19,14 @@ INLINE void quantise_block(float value, u32 lane, Quants *out) {
     // So near to zero the inverse would be infinite.
     const float inverse = largest > 1e-30f ? __fdiv_rn(127.0f, largest) : 0.0f;
     const int quant = __float_as_int(add(mul(value, inverse), round)) - __float_as_int(round);
-    int sum = (signed char)quant;
-    for (u32 mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(ALL, sum, mask);
+    int first = (signed char)quant; // of this half of the warp
+    for (u32 mask = 8; mask > 0; mask /= 2) first += __shfl_xor_sync(ALL, first, mask);
+    const int sum = first + __shfl_xor_sync(ALL, first, 16);
     ((u8 *)out->words)[lane] = (u8)quant;
     if (lane == 0) {
         out->scale = __fdiv_rn(largest, 127.0f);
         out->offset = mul(out->scale, (float)sum);
         out->sum = sum;
-        out->zero = 0;
+        out->first = first;
     }
 }

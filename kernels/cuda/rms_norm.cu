@@ -1,4 +1,4 @@
-// Root-mean-square norm, and its result quantised for the matrix products that follow.
+// Root-mean-square norm, as floats and quantised for the matrix products that follow.
 //
 //   y_c = x_c * f * w_c,   f = 1 / sqrt(sum x_c^2 / n + epsilon)
 //
@@ -7,9 +7,11 @@
 // row; `columns` is a multiple of 32.
 #include "quantise.cuh"
 
-extern "C" __global__ void rms_norm(const float *x, const float *weight, Quants *out, u32 columns, float epsilon) {
+extern "C" __global__ void rms_norm(
+    const float *x, const float *weight, float *floats, Quants *out, u32 columns, float epsilon) {
     __shared__ float lanes[LANES];
     x += (u64)blockIdx.x * columns;
+    floats += (u64)blockIdx.x * columns;
     out += blockIdx.x * (columns / BLOCK);
     if (threadIdx.x < LANES) {
         float sum = 0.0f;
@@ -21,6 +23,7 @@ extern "C" __global__ void rms_norm(const float *x, const float *weight, Quants 
     const float factor = __fdiv_rn(1.0f, __fsqrt_rn(add(mean, epsilon)));
     for (u32 column = threadIdx.x; column < columns; column += blockDim.x) {
         const float value = mul(mul(x[column], factor), weight[column]);
+        floats[column] = value;
         quantise_block(value, threadIdx.x % WARP, out + column / BLOCK);
     }
 }

@@ -13,7 +13,7 @@ struct __align__(8) Choice {
     u64 seed;
     u64 position;       // tokens chosen so far
     u32 step;           // number of this step
-    u32 zero;
+    u32 choice;         // which of a request's answers: each draws other numbers
 };
 
 // One for each sequence of the step.

@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rows: Vec<Row> = rows.collect();
     let started = Instant::now();
     decoder.step(&mut device, &rows, &[&[0]], &vec![Choice::greedy(); rows.len()])?;
-    let found = bits(&decoder.logits(&mut device)?);
+    let found = bits(&decoder.logits(&mut device, rows.len())?);
     let differ = found.iter().zip(&expected).filter(|(found, expected)| found != expected).count();
     println!(
         "{} tokens, {} logits, {differ} differ; {} million instructions in {:.0} s",

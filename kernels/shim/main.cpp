@@ -29,6 +29,9 @@ namespace of_quantise {
 namespace of_matmul {
 #include "matmul.cu"
 }
+namespace of_matmul_numbers {
+#include "matmul_numbers.cu"
+}
 namespace of_rope_kv {
 #include "rope_kv.cu"
 }
@@ -137,10 +140,24 @@ int main() {
     else
     ENTRY(embed, embed_q4_0)
     ENTRY(embed, embed_q4_1)
+    ENTRY(embed, embed_q5_0)
     ENTRY(embed, embed_q8_0)
+    ENTRY(embed, embed_q4_k)
+    ENTRY(embed, embed_q5_k)
+    ENTRY(embed, embed_q6_k)
+    ENTRY(embed, embed_f16)
+    ENTRY(embed, embed_bf16)
+    ENTRY(embed, embed_f32)
     ENTRY(matmul, matmul_q4_0)
     ENTRY(matmul, matmul_q4_1)
+    ENTRY(matmul, matmul_q5_0)
     ENTRY(matmul, matmul_q8_0)
+    ENTRY(matmul, matmul_q4_k)
+    ENTRY(matmul, matmul_q5_k)
+    ENTRY(matmul, matmul_q6_k)
+    ENTRY(matmul_numbers, matmul_f16)
+    ENTRY(matmul_numbers, matmul_bf16)
+    ENTRY(matmul_numbers, matmul_f32)
     ENTRY(rms_norm, rms_norm)
     ENTRY(quantise, quantise)
     ENTRY(rope_kv, rope_kv)

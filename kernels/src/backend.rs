@@ -38,11 +38,11 @@ pub trait Backend {
     /// The buffer is shorter, or the copy fails.
     fn write(&mut self, buffer: &Self::Buffer, content: &[u8]) -> Result<(), Self::Error>;
 
-    /// Copies all of a buffer back, when what was launched is done.
+    /// Copies the first so many bytes of a buffer back, when what was launched is done.
     ///
     /// # Errors
-    /// A kernel before it failed, or the copy does.
-    fn read(&mut self, buffer: &Self::Buffer) -> Result<Vec<u8>, Self::Error>;
+    /// A kernel before it failed, the buffer is shorter, or the copy fails.
+    fn read(&mut self, buffer: &Self::Buffer, bytes: usize) -> Result<Vec<u8>, Self::Error>;
 
     /// Overwrites all of a buffer with zeros, after what was launched is done.
     ///
@@ -61,7 +61,8 @@ pub trait Backend {
         args: &[Arg<'_, Self::Buffer>],
     ) -> Result<(), Self::Error>;
 
-    /// Makes all launches of `body`, which does nothing else with the device, and keeps them.
+    /// Makes all launches of `body`, which does nothing else with the device, and keeps them. `body` may be called twice,
+    /// and what it launches is run once.
     ///
     /// # Errors
     /// As [`Self::launch`]: then nothing is kept.

@@ -37,7 +37,7 @@ pub fn ask<B: Backend>(backend: &mut B) -> Result<(), CanaryError<B::Error>> {
         backend.write(&question, &bytes(&words)).map_err(CanaryError::Backend)?;
         let args = [Arg::In(&question, 0), Arg::Out(&out, 0)];
         backend.launch(Kernel::Canary, Grid::each(1), &args).map_err(CanaryError::Backend)?;
-        let found = backend.read(&out).map_err(CanaryError::Backend)?;
+        let found = backend.read(&out, WORDS * 4).map_err(CanaryError::Backend)?;
         let expected = bytes(&answer(&words));
         let wrong =
             found.chunks(4).zip(expected.chunks(4)).filter(|(found, expected)| found != expected).count();

@@ -142,6 +142,11 @@ impl Cuda {
     fn address(&self, buffer: &CudaSlice<u8>) -> sys::CUdeviceptr {
         buffer.device_ptr(&self.stream).0
     }
+
+    /// The driver's calls are about the GPU that this thread is bound to.
+    fn bind(&self) -> Result<(), CudaError> {
+        self.stream.context().bind_to_thread().map_err(at("binding the GPU"))
+    }
 }
 
 impl Backend for Cuda {
@@ -158,6 +163,7 @@ impl Backend for Cuda {
         if content.len() > buffer.len() {
             return Err(CudaError::Length { bytes: content.len(), room: buffer.len() });
         }
+        self.bind()?;
         let address = self.address(buffer);
         #[expect(unsafe_code, reason = "the driver's calls are")]
         // SAFETY: the buffer is alive and at least as long; the copy is over before `content` is given back.
@@ -166,26 +172,34 @@ impl Backend for Cuda {
         self.stream.synchronize().map_err(at("copying to the GPU"))
     }
 
-    fn read(&mut self, buffer: &CudaSlice<u8>) -> Result<Vec<u8>, CudaError> {
-        self.stream.clone_dtoh(buffer).map_err(at("copying from the GPU")).and_then(|bytes| {
-            self.stream.synchronize().map_err(at("running kernels"))?;
-            Ok(bytes)
-        })
+    fn read(&mut self, buffer: &CudaSlice<u8>, bytes: usize) -> Result<Vec<u8>, CudaError> {
+        if bytes > buffer.len() {
+            return Err(CudaError::Length { bytes, room: buffer.len() });
+        }
+        self.bind()?;
+        let mut content = vec![0; bytes];
+        let address = self.address(buffer);
+        #[expect(unsafe_code, reason = "the driver's calls are")]
+        // SAFETY: the buffer is alive and at least as long; the copy is over before `content` is given away.
+        unsafe { result::memcpy_dtoh_async(&mut content, address, self.stream.cu_stream()) }
+            .map_err(at("copying from the GPU"))?;
+        self.stream.synchronize().map_err(at("running kernels"))?;
+        Ok(content)
     }
 
     fn record(
         &mut self,
         body: &mut dyn FnMut(&mut Self) -> Result<(), CudaError>,
     ) -> Result<CudaGraph, CudaError> {
+        // Once for real: the driver may load a kernel when it is first launched, which it must not while it captures.
+        body(self)?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.stream.begin_capture(mode).map_err(at("beginning a graph"))?;
         let result = body(self);
         // Ended in any case, or the stream would capture for ever.
         let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(at("ending a graph"));
         result?;
-        let graph = graph?.ok_or(CudaError::EmptyGraph)?;
-        self.replay(&graph)?;
-        Ok(graph)
+        graph?.ok_or(CudaError::EmptyGraph)
     }
 
     fn replay(&mut self, graph: &CudaGraph) -> Result<(), CudaError> {
@@ -193,6 +207,7 @@ impl Backend for Cuda {
     }
 
     fn wipe(&mut self, buffer: &CudaSlice<u8>) -> Result<(), CudaError> {
+        self.bind()?;
         #[expect(unsafe_code, reason = "the driver's calls are")]
         // SAFETY: the buffer is alive, and this is its length.
         unsafe { result::memset_d8_async(self.address(buffer), 0, buffer.len(), self.stream.cu_stream()) }
@@ -223,7 +238,7 @@ impl Backend for Cuda {
         }
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|value| value.as_mut_ptr().cast()).collect();
-        self.stream.context().bind_to_thread().map_err(at("binding the GPU"))?;
+        self.bind()?;
         #[expect(unsafe_code, reason = "the driver's calls are")]
         // SAFETY: there are as many values as the kernel has parameters, each as long as its parameter (x86-64 is
         // little-endian, so that a 32-bit value is the begin of its 64-bit one), and the driver has copied them when it

@@ -117,27 +117,33 @@ impl<B: Backend> Decoder<B> {
         if choices.is_empty() {
             return Ok(Vec::new());
         }
-        let answer = Zeroizing::new(backend.read(&self.work.chosen).map_err(device)?);
-        let expected = self.shape.rows * CHOSEN_BYTES;
+        let expected = choices.len() * CHOSEN_BYTES;
+        let answer = Zeroizing::new(backend.read(&self.work.chosen, expected).map_err(device)?);
         if answer.len() != expected {
             return Err(DecodeError::Answer { found: answer.len(), expected });
         }
         let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        let chosen = answer.chunks_exact(CHOSEN_BYTES).take(choices.len());
+        let chosen = answer.chunks_exact(CHOSEN_BYTES);
         if chosen.clone().any(|one| word(&one[12..]) != self.steps) {
             return Err(DecodeError::Stale);
         }
-        // A token that is not in the vocabulary would be a device that lies.
+        let tokens = chosen.map(|one| Some(word(one)).filter(|_| word(&one[8..]) == 0));
+        let tokens: Vec<Option<u32>> = tokens.collect();
         let known = |token: &u32| (*token as usize) < self.shape.vocabulary;
-        Ok(chosen.map(|one| Some(word(one)).filter(|token| word(&one[8..]) == 0 && known(token))).collect())
+        if tokens.iter().flatten().all(known) { Ok(tokens) } else { Err(DecodeError::NoToken) }
     }
 
-    /// The logits of the last step's choices, one after the other: for tests. After a draw they are weights.
+    /// The logits of the first `count` choices of the last step, one after the other. After a penalty they are penalised,
+    /// after a draw they are weights: so ask with [`Choice::greedy`].
     ///
     /// # Errors
-    /// The device fails.
-    pub fn logits(&self, backend: &mut B) -> Result<Vec<f32>, DecodeError> {
-        let bytes = backend.read(&self.work.logits).map_err(device)?;
+    /// The device fails, or there is no room for so many.
+    pub fn logits(&self, backend: &mut B, count: usize) -> Result<Vec<f32>, DecodeError> {
+        let expected = count.saturating_mul(self.shape.vocabulary).saturating_mul(4);
+        let bytes = Zeroizing::new(backend.read(&self.work.logits, expected).map_err(device)?);
+        if bytes.len() != expected {
+            return Err(DecodeError::Answer { found: bytes.len(), expected });
+        }
         Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 
@@ -176,7 +182,7 @@ impl<B: Backend> Decoder<B> {
                 Arg::U32(self.page_vectors()),
             ];
             backend.launch(Kernel::ScrubCheck, Grid::each(pages.len()), &args).map_err(device)?;
-            let counts = backend.read(&self.work.dirty).map_err(device)?;
+            let counts = backend.read(&self.work.dirty, pages.len() * 4).map_err(device)?;
             let mut counts = counts.chunks_exact(4);
             for page in pages {
                 let count = counts
@@ -233,33 +239,30 @@ impl<B: Backend> Decoder<B> {
     /// All layers, for all rows of the step.
     fn forward(&self, backend: &mut B, rows: usize) -> Result<(), B::Error> {
         let (shape, work, at) = (&self.shape, &self.work, &self.offsets);
-        let embed = [
-            Arg::In(&self.embedding.quants, 0),
-            Arg::In(&self.embedding.scales, 0),
-            Arg::In(&work.input, at.tokens),
-            Arg::Out(&work.x, 0),
-            Arg::U32(shape.width as u32),
-        ];
+        let mut embed = self.embedding.args();
+        embed.extend([Arg::In(&work.input, at.tokens), Arg::Out(&work.x, 0), Arg::U32(shape.width as u32)]);
         backend.launch(Kernel::Embed(self.embedding.format), Grid::each(rows), &embed)?;
         for (index, layer) in self.layers.iter().enumerate() {
             self.norm(backend, &layer.attention_norm, 0, rows)?;
-            self.multiply(backend, &layer.query, &work.query, rows)?;
-            self.multiply(backend, &layer.key, &work.key, rows)?;
-            self.multiply(backend, &layer.value, &work.value, rows)?;
+            self.multiply(backend, &layer.query, &work.floats, &work.query, rows)?;
+            self.multiply(backend, &layer.key, &work.floats, &work.key, rows)?;
+            self.multiply(backend, &layer.value, &work.floats, &work.value, rows)?;
             self.attend(backend, index, rows)?;
-            self.multiply(backend, &layer.attention_out, &work.product, rows)?;
+            self.multiply(backend, &layer.attention_out, &work.attended, &work.product, rows)?;
             self.add(backend, rows)?;
             self.norm(backend, &layer.feed_norm, 0, rows)?;
-            self.multiply(backend, &layer.gate, &work.gate, rows)?;
-            self.multiply(backend, &layer.up, &work.up, rows)?;
+            self.multiply(backend, &layer.gate, &work.floats, &work.gate, rows)?;
+            self.multiply(backend, &layer.up, &work.floats, &work.up, rows)?;
             let blocks = rows * shape.feed_width / BLOCK;
-            let (gate, up, out) = (Arg::In(&work.gate, 0), Arg::In(&work.up, 0), Arg::Out(&work.quants, 0));
-            backend.launch(
-                Kernel::Swiglu,
-                Grid::blocks(blocks),
-                &[gate, up, out, Arg::U32(blocks as u32)],
-            )?;
-            self.multiply(backend, &layer.down, &work.product, rows)?;
+            let swiglu = [
+                Arg::In(&work.gate, 0),
+                Arg::In(&work.up, 0),
+                Arg::Out(&work.floats, 0),
+                Arg::Out(&work.quants, 0),
+                Arg::U32(blocks as u32),
+            ];
+            backend.launch(Kernel::Swiglu, Grid::blocks(blocks), &swiglu)?;
+            self.multiply(backend, &layer.down, &work.floats, &work.product, rows)?;
             self.add(backend, rows)?;
         }
         Ok(())
@@ -270,6 +273,7 @@ impl<B: Backend> Decoder<B> {
         let args = [
             Arg::In(&self.work.x, (first * self.shape.width * 4) as u64),
             Arg::In(weight, 0),
+            Arg::Out(&self.work.floats, 0),
             Arg::Out(&self.work.quants, 0),
             Arg::U32(self.shape.width as u32),
             Arg::F32(self.shape.epsilon),
@@ -277,23 +281,26 @@ impl<B: Backend> Decoder<B> {
         backend.launch(Kernel::RmsNorm, Grid::each(rows), &args)
     }
 
+    /// The product of a matrix with what was quantised last, or with the floats that this was made of.
     fn multiply(
         &self,
         backend: &mut B,
         matrix: &Matrix<B::Buffer>,
+        floats: &B::Buffer,
         out: &B::Buffer,
         rows: usize,
     ) -> Result<(), B::Error> {
-        let args = [
-            Arg::In(&matrix.quants, 0),
-            Arg::In(&matrix.scales, 0),
-            Arg::In(&self.work.quants, 0),
+        let input = if matrix.format.is_numbers() { floats } else { &self.work.quants };
+        let mut args = matrix.args();
+        args.extend([
+            Arg::In(input, 0),
             Arg::Out(out, 0),
             Arg::U32(matrix.rows as u32),
             Arg::U32(matrix.columns as u32),
             Arg::U32(rows as u32),
-        ];
-        backend.launch(Kernel::Matmul(matrix.format), Grid::matmul(matrix.rows, rows), &args)
+        ]);
+        let grid = Grid::matmul(matrix.format, matrix.rows, rows);
+        backend.launch(Kernel::Matmul(matrix.format), grid, &args)
     }
 
     fn add(&self, backend: &mut B, rows: usize) -> Result<(), B::Error> {
@@ -325,7 +332,7 @@ impl<B: Backend> Decoder<B> {
             Arg::Out(&work.pages, 0),
             Arg::Bytes(&sizes),
             Arg::U32(layer as u32),
-            Arg::F32(1.0 / (shape.head_len as f32).sqrt()),
+            Arg::F32(shape.query_scale),
         ];
         backend.launch(Kernel::RopeKv, Grid::each(rows), &rope)?;
         let attention = [
@@ -348,7 +355,8 @@ impl<B: Backend> Decoder<B> {
     fn choose(&self, backend: &mut B, rows: usize, count: usize) -> Result<(), B::Error> {
         let (work, at) = (&self.work, &self.offsets);
         self.norm(backend, &self.output_norm, rows - count, count)?;
-        self.multiply(backend, self.output.as_ref().unwrap_or(&self.embedding), &work.logits, count)?;
+        let output = self.output.as_ref().unwrap_or(&self.embedding);
+        self.multiply(backend, output, &work.floats, &work.logits, count)?;
         let vocabulary = Arg::U32(self.shape.vocabulary as u32);
         let likeliest = [
             Arg::Out(&work.logits, 0),

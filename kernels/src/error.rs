@@ -57,6 +57,9 @@ pub enum DecodeError {
     /// What the device answers is of another step: this one did not run.
     #[error("the device's answer is that of another step")]
     Stale,
+    /// A token that is not in the vocabulary: a device that lies.
+    #[error("the device chose a token that is not in the vocabulary")]
+    NoToken,
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),

@@ -5,9 +5,9 @@ use crate::{TILE, layout::Format};
 /// A kernel of `kernels/cuda`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
-    /// Rows of a quantised matrix as floats.
+    /// Rows of a matrix as floats.
     Embed(Format),
-    /// Quantised weights times quantised activations.
+    /// Weights times activations: quantised ones, or floats where the weights are numbers.
     Matmul(Format),
     /// Norm and quantise.
     RmsNorm,
@@ -46,6 +46,8 @@ pub struct Grid {
 
 /// Tokens that one block of `matmul` serves: `TOKENS` in `matmul.cu`.
 const TOKENS: u32 = 8;
+/// And of `matmul_numbers`: `TOKENS` in `matmul_numbers.cu`.
+const NUMBERS_TOKENS: u32 = 4;
 /// Threads of a block, everywhere.
 const THREADS: u32 = 256;
 /// Blocks of 32 columns that a block of threads quantises: a warp each.
@@ -53,30 +55,40 @@ const WARPS: u32 = THREADS / 32;
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 17] = [
-        Self::Embed(Format::Q4_0),
-        Self::Embed(Format::Q4_1),
-        Self::Embed(Format::Q8_0),
-        Self::Matmul(Format::Q4_0),
-        Self::Matmul(Format::Q4_1),
-        Self::Matmul(Format::Q8_0),
-        Self::RmsNorm,
-        Self::Quantise,
-        Self::RopeKv,
-        Self::Attention,
-        Self::Swiglu,
-        Self::Residual,
-        Self::Likeliest,
-        Self::Draw,
-        Self::Scrub,
-        Self::ScrubCheck,
-        Self::Canary,
-    ];
+    pub const ALL: [Self; 31] = {
+        let rest = [
+            Self::RmsNorm,
+            Self::Quantise,
+            Self::RopeKv,
+            Self::Attention,
+            Self::Swiglu,
+            Self::Residual,
+            Self::Likeliest,
+            Self::Draw,
+            Self::Scrub,
+            Self::ScrubCheck,
+            Self::Canary,
+        ];
+        let mut all = [Self::Canary; 31];
+        let mut index = 0;
+        while index < Format::ALL.len() {
+            all[index] = Self::Embed(Format::ALL[index]);
+            all[Format::ALL.len() + index] = Self::Matmul(Format::ALL[index]);
+            index += 1;
+        }
+        index = 0;
+        while index < rest.len() {
+            all[2 * Format::ALL.len() + index] = rest[index];
+            index += 1;
+        }
+        all
+    };
 
     /// The source it is in, without ending: the name of its module.
     pub fn module(self) -> &'static str {
         match self {
             Self::Embed(_) => "embed",
+            Self::Matmul(format) if format.is_numbers() => "matmul_numbers",
             Self::Matmul(_) => "matmul",
             other => other.entry(),
         }
@@ -87,10 +99,24 @@ impl Kernel {
         match self {
             Self::Embed(Format::Q4_0) => "embed_q4_0",
             Self::Embed(Format::Q4_1) => "embed_q4_1",
+            Self::Embed(Format::Q5_0) => "embed_q5_0",
             Self::Embed(Format::Q8_0) => "embed_q8_0",
+            Self::Embed(Format::Q4K) => "embed_q4_k",
+            Self::Embed(Format::Q5K) => "embed_q5_k",
+            Self::Embed(Format::Q6K) => "embed_q6_k",
+            Self::Embed(Format::F16) => "embed_f16",
+            Self::Embed(Format::Bf16) => "embed_bf16",
+            Self::Embed(Format::F32) => "embed_f32",
             Self::Matmul(Format::Q4_0) => "matmul_q4_0",
             Self::Matmul(Format::Q4_1) => "matmul_q4_1",
+            Self::Matmul(Format::Q5_0) => "matmul_q5_0",
             Self::Matmul(Format::Q8_0) => "matmul_q8_0",
+            Self::Matmul(Format::Q4K) => "matmul_q4_k",
+            Self::Matmul(Format::Q5K) => "matmul_q5_k",
+            Self::Matmul(Format::Q6K) => "matmul_q6_k",
+            Self::Matmul(Format::F16) => "matmul_f16",
+            Self::Matmul(Format::Bf16) => "matmul_bf16",
+            Self::Matmul(Format::F32) => "matmul_f32",
             Self::RmsNorm => "rms_norm",
             Self::Quantise => "quantise",
             Self::RopeKv => "rope_kv",
@@ -112,9 +138,10 @@ impl Grid {
         Self { x: count as u32, y: 1, threads: THREADS }
     }
 
-    /// For [`Kernel::Matmul`]: a block for each tile and each eight tokens.
-    pub fn matmul(rows: usize, tokens: usize) -> Self {
-        let y = (tokens as u32).div_ceil(TOKENS);
+    /// For [`Kernel::Matmul`]: a block for each tile and each eight tokens (four, where the weights are numbers).
+    pub fn matmul(format: Format, rows: usize, tokens: usize) -> Self {
+        let together = if format.is_numbers() { NUMBERS_TOKENS } else { TOKENS };
+        let y = (tokens as u32).div_ceil(together);
         Self { x: rows.div_ceil(TILE) as u32, y, threads: THREADS }
     }
 
@@ -154,7 +181,8 @@ mod tests {
 
     #[test]
     fn grids_cover_what_does_not_divide() {
-        assert_eq!(Grid::matmul(17, 9), Grid { x: 2, y: 2, threads: 256 });
+        assert_eq!(Grid::matmul(Format::Q4_0, 17, 9), Grid { x: 2, y: 2, threads: 256 });
+        assert_eq!(Grid::matmul(Format::F32, 17, 9), Grid { x: 2, y: 3, threads: 256 });
         assert_eq!(Grid::blocks(9), Grid { x: 2, y: 1, threads: 256 });
         assert_eq!(Grid::numbers(257).x, 2);
     }

@@ -1,32 +1,51 @@
 //! Quantised weights as they lie in device memory: tiles of 16 rows, vectors of 16 bytes. `cuda/formats.cuh` has the
 //! same table.
 
-use crate::{BLOCK, TILE};
+use crate::{
+    BLOCK, TILE,
+    blocks::{Group, MAX_LINES},
+};
 
-/// Most bytes of one matrix, before and after: offsets of kernels have 32 bits, over vectors of 16 bytes.
-const MAX_BYTES: u64 = 1 << 36;
+/// Most bytes of one matrix: kernels count its vectors and halves in 32 bits.
+const MAX_BYTES: u64 = 1 << 34;
 
-/// How a tensor's blocks of 32 columns are stored in a GGUF file.
+/// How a tensor is stored in a GGUF file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// A half as scale, 32 nibbles less 8.
+    /// 32 columns: a half as scale, nibbles less 8.
     Q4_0,
-    /// Halves as scale and minimum, 32 nibbles.
+    /// 32 columns: halves as scale and minimum, nibbles.
     Q4_1,
-    /// A half as scale, 32 signed bytes.
+    /// 32 columns: a half as scale, five bits less 16.
+    Q5_0,
+    /// 32 columns: a half as scale, signed bytes.
     Q8_0,
+    /// 256 columns: nibbles, with scales and minima of 32.
+    Q4K,
+    /// 256 columns: five bits, with scales and minima of 32.
+    Q5K,
+    /// 256 columns: six bits less 32, with scales of 16.
+    Q6K,
+    /// Halves.
+    F16,
+    /// Upper halves of singles.
+    Bf16,
+    /// Singles.
+    F32,
 }
 
 /// Why a tensor cannot be laid out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// Rows are not whole blocks, or there are none.
-    #[error("{rows} rows of {columns} columns: columns come in blocks of {BLOCK}")]
+    #[error("{rows} rows of {columns} columns: columns come in blocks of {whole}")]
     Shape {
         /// Rows of the matrix.
         rows: usize,
         /// Columns of the matrix.
         columns: usize,
+        /// Columns of a block.
+        whole: usize,
     },
     /// The data are not as long as their shape says.
     #[error("{found} bytes of weights, where the shape says {expected}")]
@@ -53,30 +72,71 @@ pub struct Packed {
     pub rows: usize,
     /// Columns.
     pub columns: usize,
-    /// For each tile, for each block, one vector a row (and for Q8_0 another).
+    /// For each tile, for each block, one vector a row (and for Q8_0 another); or single numbers.
     pub quants: Vec<u8>,
-    /// For each tile, for each block, 16 halves; for Q4_1 16 minima after them.
+    /// For each tile, for each block of the file, lines of 16 halves; none of single numbers.
     pub scales: Vec<u8>,
 }
 
 impl Format {
-    /// Bytes of a block in a GGUF file.
-    pub fn block_bytes(self) -> usize {
-        2 * self.halves() + 16 * self.vectors()
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q8_0,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+        Self::F16,
+        Self::Bf16,
+        Self::F32,
+    ];
+
+    /// Whether it is of single numbers, which are multiplied with activations as they are.
+    pub fn is_numbers(self) -> bool {
+        matches!(self, Self::F16 | Self::Bf16 | Self::F32)
     }
 
-    /// Vectors of 16 bytes for each row of a block.
-    fn vectors(self) -> usize {
+    /// Columns of a block in a GGUF file.
+    pub fn block_len(self) -> usize {
         match self {
-            Self::Q4_0 | Self::Q4_1 => 1,
-            Self::Q8_0 => 2,
+            Self::F16 | Self::Bf16 | Self::F32 => 1,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q8_0 => 32,
+            Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
 
-    fn halves(self) -> usize {
+    /// Bytes of a block in a GGUF file.
+    pub fn block_bytes(self) -> usize {
         match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::Q4_0 => 18,
+            Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
+            Self::Q8_0 => 34,
+            Self::Q4K => 144,
+            Self::Q5K => 176,
+            Self::Q6K => 210,
+        }
+    }
+
+    /// Vectors of 16 bytes for each row of 32 columns.
+    fn vectors(self) -> usize {
+        if self == Self::Q8_0 { 2 } else { 1 }
+    }
+
+    /// Lines of halves of a block of the file: `cuda/formats.cuh` says which.
+    fn lines(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 | Self::F32 => 0,
             Self::Q4_0 | Self::Q8_0 => 1,
             Self::Q4_1 => 2,
+            Self::Q5_0 => 3,
+            Self::Q4K => 10,
+            Self::Q5K => 26,
+            Self::Q6K => MAX_LINES,
         }
     }
 }
@@ -87,10 +147,11 @@ impl Packed {
     /// # Errors
     /// Columns are not whole blocks, or the length is not what the shape says.
     pub fn new(format: Format, rows: usize, columns: usize, data: &[u8]) -> Result<Self, LayoutError> {
-        if rows == 0 || columns == 0 || !columns.is_multiple_of(BLOCK) {
-            return Err(LayoutError::Shape { rows, columns });
+        let whole = format.block_len().max(BLOCK);
+        if rows == 0 || columns == 0 || !columns.is_multiple_of(whole) {
+            return Err(LayoutError::Shape { rows, columns, whole });
         }
-        let (blocks, tiles) = (columns / BLOCK, rows.div_ceil(TILE));
+        let (blocks, tiles) = (columns / format.block_len(), rows.div_ceil(TILE));
         let bytes = |rows: usize| {
             (rows as u64).saturating_mul(blocks as u64).saturating_mul(format.block_bytes() as u64)
         };
@@ -101,25 +162,49 @@ impl Packed {
         if expected != found {
             return Err(LayoutError::Length { expected, found });
         }
-        let (vectors, halves) = (format.vectors(), format.halves());
-        let mut quants = vec![0; tiles * blocks * vectors * TILE * 16];
-        let mut scales = vec![0; tiles * blocks * halves * TILE * 2];
-        for (row, data) in data.chunks_exact(blocks * format.block_bytes()).enumerate() {
+        let mut packed = Self { format, rows, columns, quants: Vec::new(), scales: Vec::new() };
+        if format.is_numbers() {
+            packed.numbers(data)
+        } else {
+            packed.groups(data)
+        }
+        Ok(packed)
+    }
+
+    /// Single numbers: 16 rows of each column.
+    fn numbers(&mut self, data: &[u8]) {
+        let size = self.format.block_bytes();
+        self.quants = vec![0; self.rows.div_ceil(TILE) * self.columns * TILE * size];
+        for (row, data) in data.chunks_exact(self.columns * size).enumerate() {
+            let start = (row / TILE * self.columns * TILE + row % TILE) * size;
+            for (column, number) in data.chunks_exact(size).enumerate() {
+                self.quants[start + column * TILE * size..][..size].copy_from_slice(number);
+            }
+        }
+    }
+
+    /// Blocks: vectors, and lines of halves.
+    fn groups(&mut self, data: &[u8]) {
+        let (format, tiles) = (self.format, self.rows.div_ceil(TILE));
+        let groups = self.columns / format.block_len();
+        // Vectors of a group.
+        let (vectors, lines) = (format.block_len() / BLOCK * format.vectors(), format.lines());
+        self.quants = vec![0; tiles * groups * vectors * TILE * 16];
+        self.scales = vec![0; tiles * groups * lines * TILE * 2];
+        for (row, data) in data.chunks_exact(groups * format.block_bytes()).enumerate() {
             let (tile, lane) = (row / TILE, row % TILE);
-            for (block, data) in data.chunks_exact(format.block_bytes()).enumerate() {
-                let at = tile * blocks + block;
-                let (head, body) = data.split_at(2 * halves);
-                for (index, half) in head.chunks_exact(2).enumerate() {
-                    let place = ((at * halves + index) * TILE + lane) * 2;
-                    scales[place..place + 2].copy_from_slice(half);
-                }
-                for (index, vector) in body.chunks_exact(16).enumerate() {
+            for (group, data) in data.chunks_exact(format.block_bytes()).enumerate() {
+                let (at, from) = (tile * groups + group, Group::read(format, data));
+                for (index, vector) in from.vectors.chunks_exact(16).take(vectors).enumerate() {
                     let place = ((at * vectors + index) * TILE + lane) * 16;
-                    quants[place..place + 16].copy_from_slice(vector);
+                    self.quants[place..place + 16].copy_from_slice(vector);
+                }
+                for (index, half) in from.lines[..lines].iter().enumerate() {
+                    let place = ((at * lines + index) * TILE + lane) * 2;
+                    self.scales[place..place + 2].copy_from_slice(&half.to_le_bytes());
                 }
             }
         }
-        Ok(Self { format, rows, columns, quants, scales })
     }
 }
 
@@ -146,8 +231,8 @@ mod tests {
     fn shapes_that_lie_are_refused_before_memory_is_taken() {
         let new = |rows, columns, bytes: usize| Packed::new(Format::Q4_0, rows, columns, &vec![0; bytes]);
         assert!(new(2, 64, 2 * 2 * 18).is_ok());
-        assert_eq!(new(2, 48, 54), Err(LayoutError::Shape { rows: 2, columns: 48 }));
-        assert_eq!(new(0, 64, 0), Err(LayoutError::Shape { rows: 0, columns: 64 }));
+        assert_eq!(new(2, 48, 54), Err(LayoutError::Shape { rows: 2, columns: 48, whole: 32 }));
+        assert_eq!(new(0, 64, 0), Err(LayoutError::Shape { rows: 0, columns: 64, whole: 32 }));
         assert_eq!(new(2, 64, 71), Err(LayoutError::Length { expected: 72, found: 71 }));
         assert!(matches!(new(1 << 40, 1 << 20, 0), Err(LayoutError::TooLarge { .. })));
     }

@@ -3,10 +3,13 @@
 //!
 //! Nothing here needs a GPU. [`Decoder`] speaks to a [`Backend`]: the interpreter of `cocoon-ptx-check` in tests, the
 //! driver where there is one (feature `cuda`). The kernels follow the CPU engine's arithmetic to the last bit, so both
-//! give the same logits; `kernels/README.md` says how, and what was never tried on hardware.
+//! give the same logits; `kernels/README.md` says how, and what was never tried on hardware. [`Device`] is such a decoder
+//! as an accelerator of the engine.
 
+mod accelerator;
 mod arithmetic;
 mod backend;
+mod blocks;
 pub mod canary;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -19,13 +22,14 @@ mod model;
 mod ptx;
 mod step;
 
+pub use accelerator::Device;
 pub use backend::{Arg, Backend};
 pub use decode::Decoder;
 pub use error::DecodeError;
 pub use kernel::{Grid, Kernel};
 pub use layout::{Format, LayoutError, Packed};
 pub use model::{Layer, Shape, Weights};
-pub use ptx::{MODULES, TARGETS, Target, params, ptx};
+pub use ptx::{MODULES, TARGETS, Target, digest, params, ptx};
 pub use step::{Choice, MAX_RECENT, Row};
 
 /// Tokens in a page of keys and values.

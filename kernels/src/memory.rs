@@ -2,7 +2,7 @@
 
 use crate::{
     BLOCK, PAGE,
-    backend::Backend,
+    backend::{Arg, Backend},
     decode::CHOSEN_BYTES,
     error::DecodeError,
     layout::{Format, Packed},
@@ -18,15 +18,25 @@ pub(crate) struct Matrix<B> {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) quants: B,
-    pub(crate) scales: B,
+    /// Where its format has lines of halves.
+    pub(crate) scales: Option<B>,
+}
+
+impl<B> Matrix<B> {
+    /// What kernels take of it, before all else.
+    pub(crate) fn args(&self) -> Vec<Arg<'_, B>> {
+        let scales = self.scales.iter().map(|scales| Arg::In(scales, 0));
+        [Arg::In(&self.quants, 0)].into_iter().chain(scales).collect()
+    }
 }
 
 /// Memory that is used again in each step.
 pub(crate) struct Work<B> {
     pub(crate) input: B,
     pub(crate) x: B,
-    /// Quantised input of a product.
+    /// Input of a product, quantised and as floats.
     pub(crate) quants: B,
+    pub(crate) floats: B,
     pub(crate) query: B,
     pub(crate) key: B,
     pub(crate) value: B,
@@ -45,11 +55,12 @@ pub(crate) struct Work<B> {
 
 impl<B> Work<B> {
     /// All of it.
-    pub(crate) fn all(&self) -> [&B; 16] {
+    pub(crate) fn all(&self) -> [&B; 17] {
         [
             &self.input,
             &self.x,
             &self.quants,
+            &self.floats,
             &self.query,
             &self.key,
             &self.value,
@@ -84,7 +95,10 @@ pub(crate) fn upload<B: Backend>(backend: &mut B, packed: &Packed) -> Result<Mat
         rows: packed.rows,
         columns: packed.columns,
         quants: backend.upload(&packed.quants).map_err(device)?,
-        scales: backend.upload(&packed.scales).map_err(device)?,
+        scales: match packed.format.is_numbers() {
+            true => None,
+            false => Some(backend.upload(&packed.scales).map_err(device)?),
+        },
     })
 }
 
@@ -103,6 +117,7 @@ pub(crate) fn work<B: Backend>(
         input: room(input)?,
         x: room(shape.rows * shape.width * 4)?,
         quants: room(shape.rows * widest / BLOCK * QUANTS_BYTES)?,
+        floats: room(shape.rows * shape.width.max(shape.feed_width) * 4)?,
         query: room(shape.rows * queries * 4)?,
         key: room(shape.rows * keys * 4)?,
         value: room(shape.rows * keys * 4)?,

@@ -28,6 +28,8 @@ pub struct Shape {
     pub head_len: usize,
     /// Of the norms.
     pub epsilon: f32,
+    /// What queries are multiplied by.
+    pub query_scale: f32,
     /// Tokens that there are.
     pub vocabulary: usize,
     /// Pages of keys and values on the device.

@@ -1,5 +1,7 @@
 //! The PTX that ships, made by `cargo run -p xtask -- kernels` and never by a build.
 
+use sha2::{Digest as _, Sha256};
+
 /// What PTX is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -51,6 +53,7 @@ modules!(
     "embed",
     "likeliest",
     "matmul",
+    "matmul_numbers",
     "quantise",
     "residual",
     "rms_norm",
@@ -59,6 +62,22 @@ modules!(
     "scrub_check",
     "swiglu",
 );
+
+/// Which kernels these are: SHA-256("cocoon kernels v1" ‖ for each module in order, for each target from the oldest:
+/// name ‖ 0 ‖ length of its PTX as `u64be` ‖ PTX). Receipts of answers from a GPU name it.
+pub fn digest() -> [u8; 32] {
+    let mut hash = Sha256::new().chain_update(b"cocoon kernels v1");
+    for module in MODULES {
+        for target in TARGETS {
+            let text = ptx(module, target).expect("listed");
+            hash.update(module.as_bytes());
+            hash.update([0]);
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text.as_bytes());
+        }
+    }
+    hash.finalize().into()
+}
 
 /// Bytes of each parameter of an entry, as its PTX declares them; `None` where there is no such entry.
 pub fn params(module: &str, entry: &str, target: Target) -> Option<Vec<usize>> {

@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 
+use zeroize::Zeroizing;
+
 use crate::{PAGE, error::DecodeError, model::Shape};
 
 /// Most tokens that the repetition penalty looks at: `RECENT` in `cuda/sampling.cuh`.
@@ -34,21 +36,25 @@ pub struct Choice {
     pub seed: u64,
     /// Tokens chosen so far for this answer.
     pub position: u64,
+    /// Which of a request's answers it is: each draws other numbers.
+    pub choice: u32,
     /// Recent tokens, each once and without those that the penalty spares; [`MAX_RECENT`] at most.
-    pub recent: Vec<u32>,
+    pub recent: Zeroizing<Vec<u32>>,
 }
 
 impl Choice {
     /// The likeliest token, without a penalty.
     pub fn greedy() -> Self {
-        Self { temperature: 0.0, top_p: 1.0, penalty: 1.0, seed: 0, position: 0, recent: Vec::new() }
+        let (temperature, top_p, penalty) = (0.0, 1.0, 1.0);
+        Self { temperature, top_p, penalty, seed: 0, position: 0, choice: 0, recent: Zeroizing::default() }
     }
 
     fn bytes(&self, step: u32) -> [u8; CHOICE_BYTES] {
         let mut bytes = [0; CHOICE_BYTES];
         let words = [self.temperature.to_bits(), self.top_p.to_bits(), self.penalty.to_bits()];
         let words = words.into_iter().chain([self.recent.len() as u32]).flat_map(u32::to_le_bytes);
-        let rest = [self.seed, self.position, step.into()].into_iter().flat_map(u64::to_le_bytes);
+        let last = u64::from(self.choice) << 32 | u64::from(step);
+        let rest = [self.seed, self.position, last].into_iter().flat_map(u64::to_le_bytes);
         bytes.iter_mut().zip(words.chain(rest)).for_each(|(place, byte)| *place = byte);
         bytes
     }
@@ -144,7 +150,7 @@ fn check_choice(shape: &Shape, choice: &Choice) -> Result<(), DecodeError> {
         return refuse("recent tokens", choice.recent.len() as u64, MAX_RECENT as u64);
     }
     let mut seen = HashSet::new();
-    for token in &choice.recent {
+    for token in choice.recent.iter() {
         if *token as usize >= shape.vocabulary {
             return refuse("recent token", (*token).into(), shape.vocabulary as u64);
         }

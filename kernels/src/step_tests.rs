@@ -8,6 +8,7 @@ fn shape() -> Shape {
         kv_heads: 1,
         head_len: 16,
         epsilon: 1e-5,
+        query_scale: 0.25,
         vocabulary: 100,
         pages: 8,
         table_width: 3,
@@ -56,9 +57,9 @@ fn choices_out_of_range_are_refused_by_name() {
     assert_eq!(with(|choice| choice.temperature = f32::NAN), "sampling");
     assert_eq!(with(|choice| choice.top_p = 0.0), "sampling");
     assert_eq!(with(|choice| choice.penalty = 3.0), "sampling");
-    assert_eq!(with(|choice| choice.recent = vec![1; 257]), "recent tokens");
-    assert_eq!(with(|choice| choice.recent = vec![1, 1]), "times of one recent token");
-    assert_eq!(with(|choice| choice.recent = vec![100]), "recent token");
+    assert_eq!(with(|choice| choice.recent = vec![1; 257].into()), "recent tokens");
+    assert_eq!(with(|choice| choice.recent = vec![1, 1].into()), "times of one recent token");
+    assert_eq!(with(|choice| choice.recent = vec![100].into()), "recent token");
 }
 
 #[test]
@@ -69,7 +70,8 @@ fn a_choice_lies_as_the_kernels_read_it() {
         penalty: 2.0,
         seed: 0x1122_3344_5566_7788,
         position: 9,
-        recent: vec![4, 5],
+        choice: 3,
+        recent: vec![4, 5].into(),
     };
     let bytes = choice.bytes(0x0a0b_0c0d);
     assert_eq!(bytes[..16], [0, 0, 0x80, 0x3f, 0, 0, 0, 0x3f, 0, 0, 0, 0x40, 2, 0, 0, 0]);
@@ -77,7 +79,7 @@ fn a_choice_lies_as_the_kernels_read_it() {
         bytes[16..],
         [
             0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 9, 0, 0, 0, 0, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a,
-            0, 0, 0, 0
+            3, 0, 0, 0
         ]
     );
 }

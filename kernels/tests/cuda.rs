@@ -55,7 +55,7 @@ fn logits_have_the_bits_of_the_cpu_engine() {
         let row = |at: usize| Row { token: tokens[at], sequence: 0, position: at as u32 };
         let rows: Vec<Row> = (read..read + count).map(row).collect();
         decoder.step(&mut cuda, &rows, &[&table], &vec![Choice::greedy(); count]).expect("a step");
-        let found = decoder.logits(&mut cuda).expect("logits");
+        let found = decoder.logits(&mut cuda, count).expect("logits");
         for (found, expected) in found.chunks(model.vocab_size()).zip(&expected[read..read + count]) {
             assert!(bits(found) == *expected, "logits from token {read} on differ");
         }

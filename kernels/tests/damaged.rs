@@ -54,11 +54,16 @@ fn damaged_ptx_never_panics_hangs_or_takes_memory() {
         };
         let mut device = Device::new(Limits { instructions: 100_000, memory: 1 << 20 });
         let (words, floats) = (device.upload(&[1; 1024]), device.upload(&[0; 1024]));
-        let out = device.upload(&[0; 1024]);
+        let (out, normed) = (device.upload(&[0; 1024]), device.upload(&[0; 1024]));
         let args: &[Arg<'_>] = match name {
-            "rms_norm" => {
-                &[Arg::In(words, 0), Arg::In(floats, 0), Arg::Out(out, 0), Arg::U32(64), Arg::F32(1e-5)]
-            }
+            "rms_norm" => &[
+                Arg::In(words, 0),
+                Arg::In(floats, 0),
+                Arg::Out(normed, 0),
+                Arg::Out(out, 0),
+                Arg::U32(64),
+                Arg::F32(1e-5),
+            ],
             "canary" => &[Arg::In(words, 0), Arg::Out(out, 0)],
             _ => &[Arg::In(words, 0), Arg::In(floats, 0), Arg::Out(out, 0), Arg::U32(64)],
         };

@@ -23,11 +23,25 @@ fn launch(
 }
 
 fn matmul(text: &str, target: Target, order: Order) -> Result<(), LaunchError> {
-    let (mut device, mut random) = (Interpreter::new(target, order), Random(1));
     // 33 blocks of columns: three chunks, so that both buffers are used twice.
-    let (rows, columns, tokens) = (20, 33 * BLOCK, 3);
-    let data = random.blocks(Format::Q8_0, rows * columns / BLOCK);
-    let packed = Packed::new(Format::Q8_0, rows, columns, &data).expect("fits");
+    product(text, target, order, Format::Q8_0, 33 * BLOCK)
+}
+
+fn matmul_q6_k(text: &str, target: Target, order: Order) -> Result<(), LaunchError> {
+    product(text, target, order, Format::Q6K, 40 * BLOCK)
+}
+
+fn product(
+    text: &str,
+    target: Target,
+    order: Order,
+    format: Format,
+    columns: usize,
+) -> Result<(), LaunchError> {
+    let (mut device, mut random) = (Interpreter::new(target, order), Random(1));
+    let (rows, tokens) = (20, 3);
+    let data = random.blocks(format, rows * columns / format.block_len());
+    let packed = Packed::new(format, rows, columns, &data).expect("fits");
     let input: Vec<u8> =
         law::quantise(&random.floats(columns * tokens, 2.0)).iter().flat_map(law::Quants::bytes).collect();
     let (quants, scales) = (device.device.upload(&packed.quants), device.device.upload(&packed.scales));
@@ -42,7 +56,26 @@ fn matmul(text: &str, target: Target, order: Order) -> Result<(), LaunchError> {
         Arg::U32(columns as u32),
         Arg::U32(tokens as u32),
     ];
-    launch(&mut device, text, Kernel::Matmul(Format::Q8_0), Grid::matmul(rows, tokens), &args)
+    launch(&mut device, text, Kernel::Matmul(format), Grid::matmul(format, rows, tokens), &args)
+}
+
+fn matmul_f16(text: &str, target: Target, order: Order) -> Result<(), LaunchError> {
+    let (mut device, mut random) = (Interpreter::new(target, order), Random(5));
+    let (rows, columns, tokens) = (20, 64, 5);
+    let packed = Packed::new(Format::F16, rows, columns, &random.blocks(Format::F16, rows * columns));
+    let weights = device.device.upload(&packed.expect("fits").quants);
+    let (input, out) = (random.floats(columns * tokens, 2.0), device.device.allocate(rows * tokens * 4));
+    let input = device.floats(&input);
+    let args = [
+        Arg::In(&weights, 0),
+        Arg::In(&input, 0),
+        Arg::Out(&out, 0),
+        Arg::U32(rows as u32),
+        Arg::U32(columns as u32),
+        Arg::U32(tokens as u32),
+    ];
+    let grid = Grid::matmul(Format::F16, rows, tokens);
+    launch(&mut device, text, Kernel::Matmul(Format::F16), grid, &args)
 }
 
 fn residual(text: &str, target: Target, order: Order) -> Result<(), LaunchError> {
@@ -55,8 +88,15 @@ fn residual(text: &str, target: Target, order: Order) -> Result<(), LaunchError>
 fn rms_norm(text: &str, target: Target, order: Order) -> Result<(), LaunchError> {
     let mut device = Interpreter::new(target, order);
     let (x, weight) = (device.floats(&[1.0; 192]), device.floats(&[2.0; 96]));
-    let out = device.device.allocate(6 * 48);
-    let args = [Arg::In(&x, 0), Arg::In(&weight, 0), Arg::Out(&out, 0), Arg::U32(96), Arg::F32(1e-5)];
+    let (out, floats) = (device.device.allocate(6 * 48), device.device.allocate(192 * 4));
+    let args = [
+        Arg::In(&x, 0),
+        Arg::In(&weight, 0),
+        Arg::Out(&floats, 0),
+        Arg::Out(&out, 0),
+        Arg::U32(96),
+        Arg::F32(1e-5),
+    ];
     launch(&mut device, text, Kernel::RmsNorm, Grid::each(2), &args)
 }
 
@@ -102,7 +142,7 @@ fn likeliest(text: &str, target: Target, order: Order) -> Result<(), LaunchError
         Arg::U32(600),
     ];
     launch(&mut device, text, Kernel::Likeliest, Grid::each(1), &args)?;
-    assert!(device.read(&chosen).is_ok());
+    assert!(device.read(&chosen, 16).is_ok());
     Ok(())
 }
 
@@ -170,8 +210,10 @@ fn only(text: &str, entry: &str) -> String {
     format!("{head}.visible .entry {body}\n{files}")
 }
 
-const BEDS: [(&str, &str, Bed); 8] = [
+const BEDS: [(&str, &str, Bed); 10] = [
     ("matmul", "matmul_q8_0", matmul),
+    ("matmul", "matmul_q6_k", matmul_q6_k),
+    ("matmul_numbers", "matmul_f16", matmul_f16),
     ("residual", "residual", residual),
     ("rms_norm", "rms_norm", rms_norm),
     ("attention", "attention", attention),

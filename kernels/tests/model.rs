@@ -44,7 +44,7 @@ fn logits_have_the_bits_of_the_cpu_engine_on_every_target() {
             let row = |at: usize| Row { token: tokens[at], sequence: 0, position: at as u32 };
             let rows: Vec<Row> = (read..read + count).map(row).collect();
             decoder.step(&mut device, &rows, &[&[2, 0]], &vec![Choice::greedy(); count]).expect("a step");
-            let found = decoder.logits(&mut device).expect("logits");
+            let found = decoder.logits(&mut device, count).expect("logits");
             for (found, expected) in found.chunks(model.vocab_size()).zip(&expected[read..read + count]) {
                 assert!(
                     bits(found) == *expected,
@@ -120,7 +120,8 @@ fn choice(sampling: &Sampling, text: &[u32], chosen: usize) -> Choice {
         penalty: sampling.repetition_penalty,
         seed: sampling.seed,
         position: chosen as u64,
-        recent,
+        choice: 0,
+        recent: recent.into(),
     }
 }
 

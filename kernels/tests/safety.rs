@@ -122,8 +122,8 @@ impl Backend for Broken {
         if self.loses_writes && self.writes > 1 { Ok(()) } else { self.inner.write(buffer, content) }
     }
 
-    fn read(&mut self, buffer: &Self::Buffer) -> Result<Vec<u8>, Self::Error> {
-        let mut bytes = self.inner.read(buffer)?;
+    fn read(&mut self, buffer: &Self::Buffer, bytes: usize) -> Result<Vec<u8>, Self::Error> {
+        let mut bytes = self.inner.read(buffer, bytes)?;
         if let Some(bit) = self.flip {
             bytes[bit / 8] ^= 1 << (bit % 8);
         }

@@ -13,11 +13,13 @@ struct Draw {
     recent: Vec<u32>,
     spared: Vec<u32>,
     position: u64,
+    choice: u32,
 }
 
 /// The engine's token: `position` tokens of another history are chosen before.
 fn engine(draw: &Draw, logits: &[f32]) -> Option<u32> {
-    let mut sampler = Sampler::new(draw.sampling, &draw.spared).expect("in range");
+    let sampler = Sampler::new(draw.sampling, &draw.spared).expect("in range");
+    let mut sampler = sampler.for_choice(draw.choice);
     for _ in 0..draw.position {
         sampler.choose(&[0.0]).expect("a number");
     }
@@ -51,7 +53,8 @@ fn choices(draws: &[Draw]) -> (Vec<u8>, Vec<u32>) {
         bytes.extend((list.len() as u32).to_le_bytes());
         bytes.extend(sampling.seed.to_le_bytes());
         bytes.extend(draw.position.to_le_bytes());
-        bytes.extend(77u64.to_le_bytes());
+        bytes.extend(77u32.to_le_bytes());
+        bytes.extend(draw.choice.to_le_bytes());
     }
     (bytes, recent)
 }
@@ -81,7 +84,7 @@ fn device_tokens(mut device: Interpreter, draws: &[Draw], logits: &[Vec<f32>]) -
         Arg::U32(keys_len as u32),
     ];
     device.go(Kernel::Draw, Grid::each(draws.len()), &draw);
-    let words = device.read(&chosen).expect("it is there");
+    let words = device.read(&chosen, draws.len() * 16).expect("it is there");
     let words: Vec<u32> =
         words.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().expect("four"))).collect();
     assert!(words.chunks_exact(4).all(|chosen| chosen[3] == 77), "each answer names its step");
@@ -90,7 +93,7 @@ fn device_tokens(mut device: Interpreter, draws: &[Draw], logits: &[Vec<f32>]) -
 
 fn draw(temperature: f32, top_p: f32, penalty: f32, seed: u64, position: u64) -> Draw {
     let sampling = Sampling { temperature, top_p, repetition_penalty: penalty, seed, ..Sampling::default() };
-    Draw { sampling, recent: Vec::new(), spared: Vec::new(), position }
+    Draw { sampling, recent: Vec::new(), spared: Vec::new(), position, choice: seed as u32 % 3 }
 }
 
 #[test]

@@ -10,9 +10,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use cocoon_kernels::{Arg, Backend, Choice, Decoder, Grid, Kernel, Row, Target};
+use cocoon_kernels::{Arg, Backend, Choice, Decoder, Format, Grid, Kernel, Packed, Row, Target};
 use cocoon_ptx_check::Order;
-use common::{Interpreter, bits, gguf::Gguf};
+use common::{Interpreter, Random, bits, gguf::Gguf, law};
 
 const ADDRESSES: &[&str] = &["-O1", "-fsanitize=address,undefined"];
 const THREADS: &[&str] = &["-O1", "-fsanitize=thread"];
@@ -111,8 +111,8 @@ impl Backend for Native {
         Ok(())
     }
 
-    fn read(&mut self, buffer: &usize) -> Result<Vec<u8>, Finding> {
-        Ok(self.buffers[*buffer].clone())
+    fn read(&mut self, buffer: &usize, bytes: usize) -> Result<Vec<u8>, Finding> {
+        Ok(self.buffers[*buffer][..bytes].to_vec())
     }
 
     fn record(&mut self, body: &mut dyn FnMut(&mut Self) -> Result<(), Finding>) -> Result<(), Finding> {
@@ -173,6 +173,45 @@ fn run_everything(sanitizer: &[&str]) {
     let (expected_tokens, expected) = step(&mut interpreter);
     assert_eq!(tokens, expected_tokens);
     assert!(bits(&logits) == bits(&expected), "g++ gives other logits than the PTX");
+    assert!(every_format(&mut device) == every_format(&mut interpreter), "g++ gives other products");
+}
+
+/// Rows and products of each format.
+fn every_format<B: Backend>(device: &mut B) -> Vec<Vec<u8>> {
+    let mut random = Random(12);
+    let (rows, columns, tokens) = (20usize, 512usize, 3usize);
+    let mut all = Vec::new();
+    for format in Format::ALL {
+        let data = random.blocks(format, rows * columns / format.block_len());
+        let packed = Packed::new(format, rows, columns, &data).expect("fits");
+        let floats = random.floats(columns * tokens, 2.0);
+        let input: Vec<u8> = match format.is_numbers() {
+            true => floats.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            false => law::quantise(&floats).iter().flat_map(law::Quants::bytes).collect(),
+        };
+        let list: Vec<u8> = [19u32, 0, 16].iter().flat_map(|token| token.to_le_bytes()).collect();
+        let done: Result<(), B::Error> = (|| {
+            let weights = [device.upload(&packed.quants)?, device.upload(&packed.scales)?];
+            let weights = if format.is_numbers() { &weights[..1] } else { &weights };
+            let (input, list) = (device.upload(&input)?, device.upload(&list)?);
+            let bytes = [3 * columns * 4, rows * tokens * 4];
+            let outs = [device.allocate(bytes[0])?, device.allocate(bytes[1])?];
+            let weights = || weights.iter().map(|weight| Arg::In(weight, 0));
+            let embed = [Arg::In(&list, 0), Arg::Out(&outs[0], 0), Arg::U32(columns as u32)];
+            let embed: Vec<Arg<'_, _>> = weights().chain(embed).collect();
+            device.launch(Kernel::Embed(format), Grid::each(3), &embed)?;
+            let sizes = [rows, columns, tokens].map(|size| Arg::U32(size as u32));
+            let product = [Arg::In(&input, 0), Arg::Out(&outs[1], 0)].into_iter().chain(sizes);
+            let product: Vec<Arg<'_, _>> = weights().chain(product).collect();
+            device.launch(Kernel::Matmul(format), Grid::matmul(format, rows, tokens), &product)?;
+            for (out, bytes) in outs.iter().zip(bytes) {
+                all.push(device.read(out, bytes)?);
+            }
+            Ok(())
+        })();
+        done.unwrap_or_else(|error| panic!("{format:?}: {error}"));
+    }
+    all
 }
 
 /// Two tokens that are chosen, and the logits (the drawn one's as weights).
@@ -183,11 +222,11 @@ fn step<B: Backend>(device: &mut B) -> (Vec<Option<u32>>, Vec<f32>) {
     let row = |token, sequence, position| Row { token, sequence, position };
     let rows = [row(7, 0, 0), row(190, 0, 1), row(9, 1, 0), row(41, 0, 2)];
     let drawn =
-        Choice { temperature: 1.0, top_p: 0.9, penalty: 1.3, recent: vec![7, 41], ..Choice::greedy() };
+        Choice { temperature: 1.0, top_p: 0.9, penalty: 1.3, recent: vec![7, 41].into(), ..Choice::greedy() };
     let chosen = decoder.step(device, &rows, &[&[1], &[0]], &[Choice::greedy(), drawn]);
     let chosen = chosen.unwrap_or_else(|error| panic!("{error}"));
     assert!(chosen.iter().all(Option::is_some));
-    let logits = decoder.logits(device).unwrap_or_else(|error| panic!("{error}"));
+    let logits = decoder.logits(device, 2).unwrap_or_else(|error| panic!("{error}"));
     decoder.scrub(device, &[0, 1]).unwrap_or_else(|error| panic!("{error}"));
     (chosen, logits[..2 * 200].to_vec())
 }
@@ -239,8 +278,15 @@ fn residual(device: &mut Native) -> Result<(), Finding> {
 
 fn norm(device: &mut Native) -> Result<(), Finding> {
     let (x, weight) = (device.upload(&[0; 64 * 4])?, device.upload(&[0; 64 * 4])?);
-    let out = device.allocate(96)?;
-    let args = [Arg::In(&x, 0), Arg::In(&weight, 0), Arg::Out(&out, 0), Arg::U32(64), Arg::F32(1e-5)];
+    let (floats, out) = (device.allocate(64 * 4)?, device.allocate(96)?);
+    let args = [
+        Arg::In(&x, 0),
+        Arg::In(&weight, 0),
+        Arg::Out(&floats, 0),
+        Arg::Out(&out, 0),
+        Arg::U32(64),
+        Arg::F32(1e-5),
+    ];
     device.launch(Kernel::RmsNorm, Grid::each(1), &args)
 }
 

@@ -79,6 +79,7 @@ fn integer_two(name: &str) -> Option<Two> {
         "max.u32" => |a, b| u64::from((a as u32).max(b as u32)),
         "min.s32" => |a, b| word(int(a).min(int(b))),
         "max.s32" => |a, b| word(int(a).max(int(b))),
+        "and.b16" => |a, b| u64::from(a as u16 & b as u16),
         "and.b32" => |a, b| u64::from(a as u32 & b as u32),
         "or.b32" => |a, b| u64::from(a as u32 | b as u32),
         "xor.b32" => |a, b| u64::from(a as u32 ^ b as u32),
@@ -88,11 +89,13 @@ fn integer_two(name: &str) -> Option<Two> {
         // Shifts by more than the width give zero, or the sign (*Logic and Shift Instructions*).
         "shl.b32" => |a, b| u64::from((a as u32).checked_shl(b as u32).unwrap_or(0)),
         "shl.b64" => |a, b| a.checked_shl(b as u32).unwrap_or(0),
+        "shr.u16" | "shr.b16" => |a, b| u64::from((a as u16).checked_shr(b as u32).unwrap_or(0)),
         "shr.u32" | "shr.b32" => |a, b| u64::from((a as u32).checked_shr(b as u32).unwrap_or(0)),
         "shr.u64" | "shr.b64" => |a, b| a.checked_shr(b as u32).unwrap_or(0),
         "shr.s32" => |a, b| word(int(a) >> (b as u32).min(31)),
         "shr.s64" => |a, b| ((a as i64) >> (b as u32).min(63)) as u64,
         "pack" => |a, b| u64::from(a as u32) | b << 32,
+        "pack.halves" => |a, b| u64::from(a as u16) | u64::from(b as u16) << 16,
         _ => return None,
     })
 }

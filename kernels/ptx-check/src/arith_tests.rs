@@ -24,6 +24,12 @@ fn integers_wrap_at_their_width() {
 }
 
 #[test]
+fn halves_of_a_word_are_packed_and_masked_at_their_width() {
+    assert_eq!(apply2("pack.halves", 0x1_2345, 0xf_abcd), 0xabcd_2345);
+    assert_eq!(apply2("and.b16", 0x3_ff0f, 0x3_f0ff), 0xf00f);
+}
+
+#[test]
 fn wide_products_have_the_sign_of_their_type() {
     assert_eq!(apply2("mul.wide.u32", 0xffff_ffff, 4), 0x3_ffff_fffc);
     assert_eq!(apply2("mul.wide.s32", 0xffff_ffff, 4), (-4i64) as u64);
@@ -36,6 +42,8 @@ fn shifts_by_more_than_the_width_give_zero_or_the_sign() {
     assert_eq!(apply2("shl.b32", 1, 31), 0x8000_0000);
     assert_eq!(apply2("shl.b32", 1, 32), 0);
     assert_eq!(apply2("shl.b64", 1, 64), 0);
+    assert_eq!(apply2("shr.u16", 0x1_8000, 15), 1);
+    assert_eq!(apply2("shr.u16", 0x8000, 16), 0);
     assert_eq!(apply2("shr.u32", 0x8000_0000, 40), 0);
     assert_eq!(apply2("shr.s32", 0x8000_0000, 40), 0xffff_ffff);
     assert_eq!(apply2("shr.s64", 1 << 63, 200), u64::MAX);

@@ -23,10 +23,11 @@ pub(crate) fn decode(body: &mut Body, text: &str, line: usize) -> Result<Op, Str
             let [low, high] = parts.as_slice() else { return Err(unknown()) };
             return Ok(Op::Unpack { low: body.write(low)?, high: body.write(high)?, a: body.read(a)? });
         }
-        ("mov.b64", [d, a]) if a.starts_with('{') => {
+        ("mov.b64" | "mov.b32", [d, a]) if a.starts_with('{') => {
             let parts = list(a);
             let [low, high] = parts.as_slice() else { return Err(unknown()) };
-            let f = arith::two("pack").expect("it is known");
+            let pack = if name == "mov.b64" { "pack" } else { "pack.halves" };
+            let f = arith::two(pack).expect("it is known");
             return Ok(Op::Two { f, d: body.write(d)?, a: body.read(low)?, b: body.read(high)? });
         }
         ("bfi.b32" | "bfi.b64", [d, a, b, start, length]) => {

@@ -90,6 +90,15 @@ impl Gguf {
         Self { tensors: tensors.collect(), metadata, bytes }
     }
 
+    /// First byte and length of each matrix of a type of two bytes a number.
+    pub(crate) fn tensors_of(&self, kind: u32) -> Vec<(String, (usize, usize))> {
+        let of_kind = self.tensors.iter().filter(|(_, (_, found, _))| *found == kind);
+        let place = |(name, (sizes, _, start)): (&String, &(Vec<usize>, u32, usize))| {
+            (name.clone(), (*start, sizes.iter().product::<usize>() * 2))
+        };
+        of_kind.map(place).collect()
+    }
+
     fn number(&self, key: &str) -> Option<f64> {
         match self.metadata.get(key)? {
             Value::Number(number) => Some(*number),
@@ -177,6 +186,7 @@ impl Gguf {
             kv_heads: self.size("llama.attention.head_count_kv"),
             head_len: self.size("llama.embedding_length") / heads,
             epsilon: self.number("llama.attention.layer_norm_rms_epsilon").unwrap_or(1e-5) as f32,
+            query_scale: 1.0 / ((self.size("llama.embedding_length") / heads) as f32).sqrt(),
             vocabulary: self.matrix("token_embd.weight").expect("an embedding").rows,
             pages,
             table_width: pages,

@@ -10,13 +10,15 @@ pub(crate) struct Quants {
     pub(crate) scale: f32,
     pub(crate) offset: f32,
     pub(crate) sum: i32,
+    /// The sum of the first sixteen.
+    pub(crate) first: i32,
 }
 
 impl Quants {
     /// As it lies in device memory.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let quants = self.quants.iter().map(|quant| *quant as u8);
-        let rest = [self.scale.to_bits(), self.offset.to_bits(), self.sum as u32, 0];
+        let rest = [self.scale.to_bits(), self.offset.to_bits(), self.sum as u32, self.first as u32];
         quants.chain(rest.into_iter().flat_map(u32::to_le_bytes)).collect()
     }
 }
@@ -29,37 +31,130 @@ pub(crate) fn quantise(values: &[f32]) -> Vec<Quants> {
         for (quant, value) in quants.iter_mut().zip(values) {
             *quant = (value * inverse).round_ties_even() as i8;
         }
-        let sum = quants.iter().map(|quant| i32::from(*quant)).sum();
+        let sum = |quants: &[i8]| quants.iter().map(|quant| i32::from(*quant)).sum();
+        let (first, sum) = (sum(&quants[..16]), sum(&quants));
         let scale = largest / 127.0;
-        Quants { quants, scale, offset: scale * sum as f32, sum }
+        Quants { quants, scale, offset: scale * sum as f32, sum, first }
     };
     values.chunks_exact(BLOCK).map(block).collect()
 }
 
-/// Scale, minimum and 32 quants of a block of a GGUF file.
-pub(crate) fn read_block(format: Format, block: &[u8]) -> (f32, f32, [i32; 32]) {
-    let half = |at: usize| widen(u16::from_le_bytes([block[at], block[at + 1]]));
-    let nibble = |column: usize, at: usize| {
-        let byte = block[at + column % 16];
-        i32::from(if column < 16 { byte & 15 } else { byte >> 4 })
-    };
+/// 32 columns of a row of a GGUF file.
+pub(crate) struct Block {
+    /// Scale and minimum of the block or of its 256 columns.
+    d: f32,
+    m: f32,
+    /// What these are multiplied by: for Q6_K both are scales, each of 16 columns.
+    steps: [i32; 2],
+    /// Less what the format takes off.
+    quants: [i32; 32],
+}
+
+/// The blocks of a row.
+pub(crate) fn blocks(format: Format, row: &[u8]) -> Vec<Block> {
+    row.chunks_exact(format.block_bytes()).flat_map(|data| read(format, data)).collect()
+}
+
+fn read(format: Format, data: &[u8]) -> Vec<Block> {
+    let half = |at: usize| widen(u16::from_le_bytes([data[at], data[at + 1]]));
+    let nibble = |byte: u8, high: bool| i32::from(if high { byte >> 4 } else { byte & 15 });
+    let plain = |d, m, quants| vec![Block { d, m, steps: [1, 1], quants }];
+    let from_fn = |value: &dyn Fn(usize) -> i32| std::array::from_fn(value);
     match format {
-        Format::Q4_0 => (half(0), 0.0, std::array::from_fn(|column| nibble(column, 2) - 8)),
-        Format::Q4_1 => (half(0), half(2), std::array::from_fn(|column| nibble(column, 4))),
-        Format::Q8_0 => (half(0), 0.0, std::array::from_fn(|column| i32::from(block[2 + column] as i8))),
+        Format::Q4_0 => plain(half(0), 0.0, from_fn(&|c| nibble(data[2 + c % 16], c >= 16) - 8)),
+        Format::Q4_1 => plain(half(0), half(2), from_fn(&|c| nibble(data[4 + c % 16], c >= 16))),
+        Format::Q8_0 => plain(half(0), 0.0, from_fn(&|c| i32::from(data[2 + c] as i8))),
+        Format::Q5_0 => {
+            let bits = u32::from_le_bytes(data[2..6].try_into().expect("four bytes"));
+            let five = |c: usize| nibble(data[6 + c % 16], c >= 16) + 16 * (bits >> c & 1) as i32 - 16;
+            plain(half(0), 0.0, from_fn(&five))
+        }
+        Format::Q4K | Format::Q5K => (0..8)
+            .map(|block| {
+                let p = &data[4..16];
+                let steps = match block {
+                    0..4 => [p[block] & 63, p[block + 4] & 63],
+                    _ => [
+                        p[block + 4] & 15 | (p[block - 4] & 0xc0) >> 2,
+                        p[block + 4] >> 4 | (p[block] & 0xc0) >> 2,
+                    ],
+                };
+                let low = if format == Format::Q5K { 48 } else { 16 };
+                let quant = |c: usize| {
+                    let fifth = if format == Format::Q5K { data[16 + c] >> block & 1 } else { 0 };
+                    nibble(data[low + block / 2 * 32 + c], block % 2 == 1) + 16 * i32::from(fifth)
+                };
+                Block { d: half(0), m: half(2), steps: steps.map(i32::from), quants: from_fn(&quant) }
+            })
+            .collect(),
+        Format::Q6K => (0..8)
+            .map(|block| {
+                let (part, quarter) = (block / 4, block % 4);
+                let quant = |c: usize| {
+                    let low = nibble(data[part * 64 + quarter % 2 * 32 + c], quarter >= 2);
+                    low + 16 * i32::from(data[128 + part * 32 + c] >> (2 * quarter) & 3) - 32
+                };
+                let steps = [0, 1].map(|half| i32::from(data[192 + block * 2 + half] as i8));
+                Block { d: half(208), m: 0.0, steps, quants: from_fn(&quant) }
+            })
+            .collect(),
+        Format::F16 | Format::Bf16 | Format::F32 => panic!("{format:?} has no blocks"),
     }
 }
 
+/// Single numbers of a row.
+pub(crate) fn numbers(format: Format, row: &[u8]) -> Vec<f32> {
+    let number = |data: &[u8]| match format {
+        Format::F16 => widen(u16::from_le_bytes([data[0], data[1]])),
+        Format::Bf16 => f32::from_bits(u32::from_le_bytes([0, 0, data[0], data[1]])),
+        Format::F32 => f32::from_le_bytes(data.try_into().expect("four bytes")),
+        other => panic!("{other:?} is of blocks"),
+    };
+    row.chunks_exact(format.block_bytes()).map(number).collect()
+}
+
+/// A row as floats: an embedding.
+pub(crate) fn row(format: Format, row: &[u8]) -> Vec<f32> {
+    if format.is_numbers() {
+        return numbers(format, row);
+    }
+    let values = |block: Block| {
+        let Block { d, m, steps: [s, t], quants } = block;
+        let value = move |(column, quant): (usize, i32)| match format {
+            Format::Q4_0 | Format::Q4_1 | Format::Q8_0 => (quant as f32).mul_add(d, m),
+            Format::Q5_0 => quant as f32 * d,
+            Format::Q6K => quant as f32 * (d * if column < 16 { s } else { t } as f32),
+            _ => (quant as f32).mul_add(d * s as f32, -(m * t as f32)),
+        };
+        quants.into_iter().enumerate().map(value).collect::<Vec<f32>>()
+    };
+    blocks(format, row).into_iter().flat_map(values).collect()
+}
+
 /// One row of weights times one token's activations.
-pub(crate) fn product(format: Format, row: &[u8], input: &[Quants]) -> f32 {
-    let mut sum = 0.0f32;
-    for (block, input) in row.chunks_exact(format.block_bytes()).zip(input) {
-        let (scale, least, quants) = read_block(format, block);
-        let dot: i32 = quants.iter().zip(input.quants).map(|(w, a)| w * i32::from(a)).sum();
-        sum = (dot as f32).mul_add(scale * input.scale, sum);
-        if format == Format::Q4_1 {
-            sum = least.mul_add(input.offset, sum);
+pub(crate) fn product(format: Format, row: &[u8], floats: &[f32]) -> f32 {
+    if format.is_numbers() {
+        let mut chains = [0.0f32; 4];
+        for (column, (weight, value)) in numbers(format, row).into_iter().zip(floats).enumerate() {
+            chains[column % 4] = weight.mul_add(*value, chains[column % 4]);
         }
+        return (chains[0] + chains[1]) + (chains[2] + chains[3]);
+    }
+    let mut sum = 0.0f32;
+    for (block, input) in blocks(format, row).into_iter().zip(quantise(floats)) {
+        let Block { d, m, steps: [s, t], quants } = block;
+        let pairs = quants.iter().zip(input.quants).map(|(weight, value)| weight * i32::from(value));
+        let halves = [pairs.clone().take(16).sum::<i32>(), pairs.skip(16).sum()];
+        let (dot, scale) = match format {
+            Format::Q6K => (halves[0] * s + halves[1] * t, d),
+            _ => (halves[0] + halves[1], d * s as f32),
+        };
+        sum = (dot as f32).mul_add(scale * input.scale, sum);
+        sum = match format {
+            Format::Q4_1 => m.mul_add(input.offset, sum),
+            Format::Q4K | Format::Q5K => (m * t as f32).mul_add(-input.offset, sum),
+            _ => sum,
+        };
     }
     sum
 }

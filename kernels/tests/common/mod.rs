@@ -108,6 +108,16 @@ impl Interpreter {
         bytes.map(|word| u32::from_le_bytes(word.try_into().expect("four bytes"))).collect()
     }
 
+    /// Keeps what is launched from now on.
+    pub(crate) fn begin_recording(&mut self) {
+        self.recording = Some(Vec::new());
+    }
+
+    /// What was launched since.
+    pub(crate) fn end_recording(&mut self) -> Vec<Recorded> {
+        self.recording.take().unwrap_or_default()
+    }
+
     /// Launches, and panics with what a thread did wrong.
     pub(crate) fn go(&mut self, kernel: Kernel, grid: Grid, args: &[Arg<'_, check::Buffer>]) {
         let (target, order) = (self.target, self.order);
@@ -129,8 +139,8 @@ impl Backend for Interpreter {
         Ok(())
     }
 
-    fn read(&mut self, buffer: &check::Buffer) -> Result<Vec<u8>, check::LaunchError> {
-        Ok(self.device.read_any(*buffer).to_vec())
+    fn read(&mut self, buffer: &check::Buffer, bytes: usize) -> Result<Vec<u8>, check::LaunchError> {
+        Ok(self.device.read_any(*buffer)[..bytes].to_vec())
     }
 
     fn wipe(&mut self, buffer: &check::Buffer) -> Result<(), check::LaunchError> {
@@ -160,9 +170,9 @@ impl Backend for Interpreter {
         &mut self,
         body: &mut dyn FnMut(&mut Self) -> Result<(), check::LaunchError>,
     ) -> Result<Vec<Recorded>, check::LaunchError> {
-        self.recording = Some(Vec::new());
+        self.begin_recording();
         let result = body(self);
-        let recording = self.recording.take().unwrap_or_default();
+        let recording = self.end_recording();
         result.map(|()| recording)
     }
 
@@ -212,16 +222,29 @@ impl Random {
         (0..count).map(|_| self.next() as u8).collect()
     }
 
-    /// Quantised blocks with scales of about a hundredth: as GGUF has them.
+    /// So many blocks as GGUF has them, with weights of about a hundredth to one; single numbers count as blocks.
     pub(crate) fn blocks(&mut self, format: cocoon_kernels::Format, count: usize) -> Vec<u8> {
+        use cocoon_kernels::Format;
         let mut blocks = Vec::new();
         for _ in 0..count {
-            blocks.extend(law::narrow(self.unit() * 0.02).to_le_bytes());
-            if format == cocoon_kernels::Format::Q4_1 {
-                blocks.extend(law::narrow(self.unit() * 0.1).to_le_bytes());
+            let start = blocks.len();
+            match format {
+                Format::F32 => blocks.extend(self.unit().to_le_bytes()),
+                Format::F16 => blocks.extend(law::narrow(self.unit()).to_le_bytes()),
+                Format::Bf16 => blocks.extend(&self.unit().to_le_bytes()[2..]),
+                _ => blocks.extend(self.bytes(format.block_bytes())),
             }
-            let quants = if format == cocoon_kernels::Format::Q8_0 { 32 } else { 16 };
-            blocks.extend(self.bytes(quants));
+            let scales: &[(usize, f32)] = match format {
+                Format::F32 | Format::F16 | Format::Bf16 => &[],
+                Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => &[(0, 0.02)],
+                Format::Q4_1 => &[(0, 0.02), (2, 0.1)],
+                Format::Q4K | Format::Q5K => &[(0, 0.003), (2, 0.03)],
+                Format::Q6K => &[(208, 0.003)],
+            };
+            for (at, size) in scales {
+                let half = law::narrow(self.unit() * size).to_le_bytes();
+                blocks[start + at..start + at + 2].copy_from_slice(&half);
+            }
         }
         blocks
     }

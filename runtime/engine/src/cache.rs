@@ -32,41 +32,91 @@ impl Table {
 pub(crate) struct Cache {
     shape: PageShape,
     pages: Vec<Page>,
-    /// Wiped, and nobody's.
+    /// Nobody's: wiped, or on a device and in the list of those that are to be.
     free: Vec<u32>,
     /// Most pages.
     limit: usize,
+    /// Where the pages lie on a device, what it does not know yet.
+    untold: Option<Untold>,
+}
+
+/// Pages of a device that changed hands since it was told. Nothing is computed before it is told.
+#[derive(Default)]
+pub(crate) struct Untold {
+    /// Pages that there are so far.
+    made: usize,
+    /// To be wiped.
+    pub(crate) returned: Vec<u32>,
+    /// To be proven clean: they have a tenant.
+    pub(crate) taken: Vec<u32>,
+}
+
+impl Untold {
+    /// The device was told.
+    pub(crate) fn clear(&mut self) {
+        self.returned.clear();
+        self.taken.clear();
+    }
 }
 
 impl Cache {
     /// Without a page; it makes `limit` of them at most.
     pub(crate) fn new(shape: PageShape, limit: usize) -> Self {
-        Self { shape, pages: Vec::new(), free: Vec::new(), limit }
+        Self { shape, pages: Vec::new(), free: Vec::new(), limit, untold: None }
+    }
+
+    /// The books of `limit` pages on a device, which are clean.
+    pub(crate) fn on_device(shape: PageShape, limit: usize) -> Self {
+        Self { untold: Some(Untold::default()), ..Self::new(shape, limit) }
+    }
+
+    /// What the device is to be told, if the pages lie on one.
+    pub(crate) fn untold(&mut self) -> Option<&mut Untold> {
+        self.untold.as_mut()
+    }
+
+    /// Pages that there are so far.
+    fn made(&self) -> usize {
+        self.untold.as_ref().map_or(self.pages.len(), |untold| untold.made)
     }
 
     /// A page without a trace of earlier owners, or `None` at the limit.
     pub(crate) fn take(&mut self) -> Option<u32> {
-        if let Some(page) = self.free.pop() {
-            return Some(page);
+        let page = match self.free.pop() {
+            Some(page) => page,
+            None => self.make()?,
+        };
+        if let Some(untold) = &mut self.untold {
+            untold.taken.push(page);
         }
-        if self.pages.len() >= self.limit {
-            return None;
-        }
-        let page = u32::try_from(self.pages.len()).expect("memory ends before pages do");
-        self.pages.push(Page::new(self.shape));
         Some(page)
     }
 
-    /// Takes a page back and wipes it.
+    fn make(&mut self) -> Option<u32> {
+        let made = self.made();
+        if made >= self.limit {
+            return None;
+        }
+        match &mut self.untold {
+            Some(untold) => untold.made += 1,
+            None => self.pages.push(Page::new(self.shape)),
+        }
+        Some(u32::try_from(made).expect("memory ends before pages do"))
+    }
+
+    /// Takes a page back and wipes it, or has it wiped by the device before anything else is computed.
     pub(crate) fn give_back(&mut self, page: u32) {
         debug_assert!(!self.free.contains(&page), "a page has one owner");
-        self.pages[page as usize].wipe();
+        match &mut self.untold {
+            Some(untold) => untold.returned.push(page),
+            None => self.pages[page as usize].wipe(),
+        }
         self.free.push(page);
     }
 
     /// Pages that can be taken.
     pub(crate) fn available(&self) -> usize {
-        self.limit - self.pages.len() + self.free.len()
+        self.limit - self.made() + self.free.len()
     }
 
     /// Most pages.
@@ -104,7 +154,7 @@ impl Cache {
     /// Pages that were never needed.
     #[cfg(test)]
     pub(crate) fn unmade(&self) -> usize {
-        self.limit - self.pages.len()
+        self.limit - self.made()
     }
 
     /// Whether nothing is written in a page.

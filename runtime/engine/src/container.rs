@@ -35,24 +35,34 @@ impl Source for Vec<u8> {
     }
 }
 
-/// Storage format of a tensor's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+/// Storage format of a tensor's elements, as GGUF names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Singles.
     F32,
+    /// Halves.
     F16,
+    /// Upper halves of singles.
     Bf16,
+    /// 32 nibbles less 8, times a half.
     Q4_0,
+    /// 32 nibbles times a half, plus a half.
     Q4_1,
+    /// 32 numbers of five bits less 16, times a half.
     Q5_0,
+    /// 32 signed bytes times a half.
     Q8_0,
+    /// 256 nibbles with scales and minima of 32 each.
     Q4K,
+    /// 256 numbers of five bits with scales and minima of 32 each.
     Q5K,
+    /// 256 numbers of six bits less 32, with scales of 16 each.
     Q6K,
 }
 
 impl Format {
     /// Elements in one block.
-    pub(crate) fn block_len(self) -> usize {
+    pub fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q8_0 => 32,
@@ -61,7 +71,7 @@ impl Format {
     }
 
     /// Bytes in one block.
-    pub(crate) fn block_bytes(self) -> usize {
+    pub fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,

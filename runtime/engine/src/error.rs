@@ -128,6 +128,9 @@ pub enum GenerateError {
     /// A limit on what waits is reached.
     #[error(transparent)]
     Busy(Busy),
+    /// The device that computed failed. [`Engine::failure`](crate::Engine::failure) says how.
+    #[error("the device that computes has failed, and this answer with it; use another worker")]
+    Device,
     /// The engine has ended.
     #[error("the engine has ended, and this answer with it")]
     Stopped,
@@ -153,6 +156,9 @@ pub enum SubmitError {
     /// A limit is reached; later it may be taken.
     #[error(transparent)]
     Busy(#[from] Busy),
+    /// The device that computed has failed. [`Engine::failure`](crate::Engine::failure) says how.
+    #[error("the device that computes has failed; use another worker")]
+    Device,
     /// The engine has ended.
     #[error("the engine has ended")]
     Stopped,
@@ -163,6 +169,7 @@ impl From<SubmitError> for GenerateError {
         match error {
             SubmitError::Invalid(error) => error,
             SubmitError::Busy(busy) => Self::Busy(busy),
+            SubmitError::Device => Self::Device,
             SubmitError::Stopped => Self::Stopped,
         }
     }

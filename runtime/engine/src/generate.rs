@@ -9,13 +9,15 @@ use std::{
 };
 
 use crate::{
+    accelerator::{Accelerator, AcceleratorError, Needs},
     error::{GenerateError, SubmitError},
     kernels::{InstructionSet, PAGE, Pool},
     machine::Machine,
     model::Model,
     request::{Params, Request},
     schedule::{
-        Answer, Cost, EngineStatus, Event, Finish, Lobby, Progress, Scheduler, SchedulerLimits, WaitingLimits,
+        Answer, Cost, Device, EngineStatus, Event, Finish, Lobby, Progress, Scheduler, SchedulerLimits,
+        WaitingLimits,
     },
     sequence::Sequence,
 };
@@ -46,6 +48,8 @@ pub struct EngineOptions {
     pub max_waiting_tokens: usize,
     /// How long an answer waits for a reader that does not read.
     pub reader_patience: Duration,
+    /// How long a step of an accelerator may take, before it counts as one that failed.
+    pub device_patience: Duration,
 }
 
 impl Default for EngineOptions {
@@ -61,6 +65,7 @@ impl Default for EngineOptions {
             max_waiting_of_payer: 256,
             max_waiting_tokens: 1 << 20,
             reader_patience: Duration::from_secs(25),
+            device_patience: Duration::from_secs(60),
         }
     }
 }
@@ -135,27 +140,58 @@ pub struct Engine {
     machine: Arc<Machine>,
     lobby: Arc<Lobby>,
     limits: SchedulerLimits,
+    /// Digest of the code of the device that computes, if one does.
+    kernels: Option<[u8; 32]>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Engine {
     /// Starts the threads; they sleep while there is nothing to do.
     pub fn new(model: Arc<Model>, options: EngineOptions) -> Self {
+        Self::on(model, options, None)
+    }
+
+    /// An engine whose steps run on a device, with the same bits. `open` opens it, on the thread that will drive it;
+    /// this waits until it did.
+    ///
+    /// A device that fails, or does not answer for [`EngineOptions::device_patience`], ends every answer with
+    /// [`GenerateError::Device`], is wiped if it can be, and is not used again: [`failure`](Self::failure).
+    ///
+    /// [`sequence`](Self::sequence) computes on the CPU all the same.
+    ///
+    /// # Errors
+    /// Those of `open`: then nothing is served.
+    pub fn accelerated<O>(
+        model: Arc<Model>,
+        options: EngineOptions,
+        open: O,
+    ) -> Result<Self, AcceleratorError>
+    where
+        O: FnOnce(&Model, Needs) -> Result<Box<dyn Accelerator>, AcceleratorError> + Send + 'static,
+    {
+        let limits = options.limits(&model);
+        let needs = Needs { context: limits.context, rows: limits.step_tokens, pages: limits.blocks };
+        let device = Device::open(Arc::clone(&model), needs, options.device_patience, open)?;
+        Ok(Self::on(model, options, Some(device)))
+    }
+
+    fn on(model: Arc<Model>, options: EngineOptions, device: Option<Device>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if options.threads == 0 { cores } else { options.threads };
         let isa = options.instruction_set.unwrap_or_else(InstructionSet::detect).supported();
         let limits = options.limits(&model);
         let machine = Arc::new(Machine::new(model, Pool::new(threads, isa)));
         let lobby = Lobby::new(options.waiting());
+        let kernels = device.as_ref().map(Device::kernels);
         let thread = {
             let (machine, lobby) = (Arc::clone(&machine), Arc::clone(&lobby));
             let builder = std::thread::Builder::new().name("engine-steps".to_owned());
-            builder.spawn(move || serve(&machine, &lobby, limits)).ok()
+            builder.spawn(move || serve(&machine, &lobby, limits, device)).ok()
         };
         if thread.is_none() {
             lobby.close(); // requests are told
         }
-        Self { machine, lobby, limits, thread }
+        Self { machine, lobby, limits, kernels, thread }
     }
 
     /// The model that it runs.
@@ -173,14 +209,24 @@ impl Engine {
         self.machine.pool.instruction_set()
     }
 
+    /// Digest of the code of the device that computes, or `None` where the CPU does.
+    pub fn kernels(&self) -> Option<[u8; 32]> {
+        self.kernels
+    }
+
+    /// Whether it takes requests: until its device fails, or its thread ends (a fault of ours, or none could be started).
+    pub fn is_serving(&self) -> bool {
+        self.lobby.is_open()
+    }
+
+    /// How its device failed, if it did. It may be logged.
+    pub fn failure(&self) -> Option<AcceleratorError> {
+        self.lobby.failure()
+    }
+
     /// What it does at the moment.
     pub fn status(&self) -> EngineStatus {
         self.lobby.status()
-    }
-
-    /// Whether it answers nothing any more: its thread could not be started, or a fault of ours ended it.
-    pub fn has_ended(&self) -> bool {
-        self.lobby.rings().is_none()
     }
 
     /// An empty sequence with its own KV cache, for at most `max_tokens` (or the context, if that is less). Its
@@ -251,7 +297,7 @@ impl Drop for Engine {
 }
 
 /// The life of the thread that steps.
-fn serve(machine: &Machine, lobby: &Arc<Lobby>, limits: SchedulerLimits) {
+fn serve(machine: &Machine, lobby: &Arc<Lobby>, limits: SchedulerLimits, device: Option<Device>) {
     /// However the thread ends, nobody waits for it.
     struct Closing<'l>(&'l Lobby);
     impl Drop for Closing<'_> {
@@ -260,11 +306,16 @@ fn serve(machine: &Machine, lobby: &Arc<Lobby>, limits: SchedulerLimits) {
         }
     }
     let _closing = Closing(lobby);
-    let mut scheduler = Scheduler::new(machine, Arc::clone(lobby), limits);
+    let lobby_too = Arc::clone(lobby);
+    let mut scheduler = match device {
+        None => Scheduler::new(machine, lobby_too, limits),
+        Some(device) => Scheduler::on_device(machine, lobby_too, limits, device),
+    };
     let start = Instant::now();
     while let Some(heard) = lobby.rings() {
         match scheduler.step(start.elapsed(), &mut |_, _| {}) {
             Progress::Ran(_) => {}
+            Progress::Failed => return,
             Progress::Idle(until) => {
                 lobby.wait(heard, until.map(|until| until.saturating_sub(start.elapsed())));
             }

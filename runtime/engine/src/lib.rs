@@ -22,6 +22,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod accelerator;
 mod any_model;
 mod archive;
 mod cache;
@@ -50,9 +51,13 @@ mod text;
 mod tokenizer;
 mod vocabulary;
 
+pub use accelerator::{
+    Accelerator, AcceleratorError, Needs, Pick, StepAnswer, StepRow, StepWork, TokenChoice,
+};
 pub use any_model::{AnyModel, pack};
 pub use archive::PackError;
 pub use constraint::{Constraint, ConstraintError, TokenMask};
+pub use container::Format;
 pub use embedder::{Embedder, Embedding, EmbeddingModel};
 pub use error::{Busy, GenerateError, ModelError, SubmitError, TemplateError};
 pub use generate::{Engine, EngineOptions, Generated, Step};
@@ -60,7 +65,7 @@ pub use identity::Identity;
 pub use json::Json;
 pub use kernels::{InstructionSet, instruction_set};
 pub use logprobs::{Logprobs, MAX_TOP_LOGPROBS};
-pub use model::Model;
+pub use model::{Blueprint, LayerPlan, MatrixPlan, Model, Sizes};
 pub use request::{MAX_CHOICES, Params, Payer, Request};
 pub use sampling::{Sampler, Sampling};
 pub use schedule::{Answer, EngineStatus, Event, Finish, Lane, Lanes, Place, Salt, Turn, Turns};

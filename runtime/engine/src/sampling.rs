@@ -6,10 +6,12 @@
 
 use zeroize::Zeroize;
 
-use crate::{constraint::TokenMask, error::GenerateError, kernels};
+use crate::{accelerator::TokenChoice, constraint::TokenMask, error::GenerateError, kernels};
 
 /// How many of the last tokens the repetition penalty looks at.
 const REPETITION_WINDOW: usize = 256;
+/// Most different tokens that the repetition penalty is for.
+pub(crate) const MAX_RECENT: usize = REPETITION_WINDOW;
 
 /// How a token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -167,9 +169,43 @@ impl Sampler {
         let (best, highest) = argmax(&self.logits)?;
         // At a temperature so near to zero that its inverse is infinite, nothing but the likeliest has a weight.
         let token = if self.sampling.temperature.recip().is_finite() { self.draw(highest) } else { best };
+        self.accept(token);
+        Ok(token)
+    }
+
+    /// What the next choice depends on, where it is no more than a [`TokenChoice`] has. Each such choice is then told by
+    /// [`Self::accept`].
+    pub(crate) fn next_choice(&self) -> Option<TokenChoice> {
+        let Sampling { temperature, top_p, top_k, min_p, repetition_penalty, seed, .. } = self.sampling;
+        let counts = self.sampling.presence_penalty != 0.0 || self.sampling.frequency_penalty != 0.0;
+        if counts || top_k != 0 || min_p != 0.0 || !self.bias.is_empty() {
+            return None;
+        }
+        let recent = if repetition_penalty == 1.0 { &[] } else { self.recent.as_slice() };
+        let penalised = |(index, token): &(usize, &u32)| {
+            !recent[..*index].contains(token) && !self.spared.contains(token)
+        };
+        let recent: Vec<u32> = recent.iter().enumerate().filter(penalised).map(|(_, token)| *token).collect();
+        let (choice, position) = (self.choice, self.chosen);
+        let recent = recent.into();
+        Some(TokenChoice { temperature, top_p, repetition_penalty, seed, choice, position, recent })
+    }
+
+    /// Remembers a token that was chosen elsewhere, by what [`Self::next_choice`] said.
+    pub(crate) fn accept(&mut self, token: u32) {
         self.chosen += 1;
         self.remember(token);
-        Ok(token)
+    }
+
+    /// The sampler whose next choice this is.
+    #[cfg(test)]
+    pub(crate) fn at(choice: &TokenChoice) -> Self {
+        let TokenChoice { temperature, top_p, repetition_penalty, seed, .. } = *choice;
+        let sampling = Sampling { temperature, top_p, repetition_penalty, seed, ..Sampling::greedy() };
+        let mut sampler = Self::new(sampling, &[]).expect("in range").for_choice(choice.choice);
+        sampler.observe(&choice.recent);
+        sampler.chosen = choice.position;
+        sampler
     }
 
     fn remember(&mut self, token: u32) {

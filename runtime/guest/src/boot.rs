@@ -2,8 +2,8 @@
 
 use crate::serving::Serving;
 use crate::vectors::VectorEngine;
-use crate::{Config, ConfigError, EngineConfig, Gpus, Tee, TeeError};
-use cocoon_engine::{AnyModel, Engine, EngineOptions, Model, Vocabulary};
+use crate::{Config, ConfigError, Devices, EngineConfig, Gpus, OpenDevice, Tee, TeeError};
+use cocoon_engine::{AcceleratorError, AnyModel, Engine, EngineOptions, Model, Vocabulary};
 use cocoon_protocol::{ReceiptKey, ReplayGuard, SealKey};
 use cocoon_supervisor::{ChildConfig, Counting};
 use ring::digest::{Context, SHA256, SHA384, digest};
@@ -105,6 +105,14 @@ pub enum BootError {
     /// A VM's service can start no process, and its image holds no such server.
     #[error("{CONFIG} asks for a child as the engine, which a booted image cannot start: leave [engine] out")]
     ChildInVm,
+    /// There is no device that computes, or it does not do so rightly.
+    #[error("{CONFIG} asks for a GPU to compute ([engine] kind = \"cuda\"), and it does not: {0}")]
+    Device(#[from] AcceleratorError),
+    /// The kernels are of models that write.
+    #[error(
+        "{CONFIG} asks for a GPU to compute, and the model makes embeddings, which are made on the CPU: leave [engine] out"
+    )]
+    VectorsOnDevice,
     /// The TEE does not do its part.
     #[error(transparent)]
     Tee(#[from] TeeError),
@@ -155,7 +163,7 @@ pub(crate) enum Course {
 /// Boots from a run folder: measures the configuration and the model into `tee`, and makes the keys.
 ///
 /// `executable` is the SHA-256 of the running program, see [`executable_digest`]. `gpus` are all that the engine may use;
-/// every statement carries evidence of each.
+/// every statement carries evidence of each. `devices` gives what the configuration may ask to compute on.
 ///
 /// # Errors
 /// [`BootError`]. What was measured by then stays measured.
@@ -163,6 +171,7 @@ pub fn boot(
     folder: &Path,
     tee: Box<dyn Tee>,
     gpus: Box<dyn Gpus>,
+    devices: Devices<'_>,
     executable: [u8; 32],
 ) -> Result<Guest, BootError> {
     let config_path = folder.join(CONFIG);
@@ -173,7 +182,11 @@ pub fn boot(
     }
     let config = Config::parse(&bytes).map_err(|source| BootError::Config { path: config_path, source })?;
     let engine = match &config.engine {
-        None => load(&folder.join(MODEL), &config, tee.as_ref())?,
+        None => load(&folder.join(MODEL), &config, None, tee.as_ref())?,
+        Some(EngineConfig::Cuda(cuda)) => {
+            let device = devices(cuda.device)?;
+            load(&folder.join(MODEL), &config, Some(device), tee.as_ref())?
+        }
         Some(EngineConfig::Child(_)) if folder.join(MEASURED).exists() => return Err(BootError::ChildInVm),
         Some(EngineConfig::Child(child)) => {
             let path = folder.join(MODEL);
@@ -206,17 +219,27 @@ pub fn boot(
     })
 }
 
-/// Reads the model once; the bytes that are hashed are the bytes that run. They say which kind of model it is.
-fn load(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Serving, BootError> {
+/// Reads the model once; the bytes that are hashed are the bytes that run, on the CPU or a device. They say which kind of
+/// model it is.
+fn load(
+    path: &Path,
+    config: &Config,
+    device: Option<OpenDevice>,
+    tee: &dyn Tee,
+) -> Result<Serving, BootError> {
     let bytes = measured_weights(path, config, tee)?;
     let model = AnyModel::from_bytes(bytes)
         .map_err(|source| BootError::Model { path: path.to_path_buf(), source })?;
-    Ok(match model {
-        AnyModel::Text(model) => {
+    Ok(match (model, device) {
+        (AnyModel::Text(model), device) => {
             let options = engine_options(config, &model);
-            Serving::Embedded(Arc::new(Engine::new(Arc::new(model), options)))
+            Serving::Embedded(Arc::new(match device {
+                None => Engine::new(Arc::new(model), options),
+                Some(open) => Engine::accelerated(Arc::new(model), options, open)?,
+            }))
         }
-        AnyModel::Vectors(model) => {
+        (AnyModel::Vectors(_), Some(_)) => return Err(BootError::VectorsOnDevice),
+        (AnyModel::Vectors(model), None) => {
             let mut options = EngineOptions::with_threads(config.threads);
             options.max_context = config.max_context;
             Serving::Vectors(Arc::new(VectorEngine::new(model, &options)))

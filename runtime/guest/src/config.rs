@@ -6,6 +6,8 @@ use thiserror::Error;
 
 /// Most bytes of `config.toml`.
 pub const MAX_CONFIG: usize = 64 * 1024;
+/// Highest number of a GPU.
+const MAX_DEVICE: u32 = 15;
 
 /// Everything that steers a guest besides its code and its model. Unknown fields are refused.
 ///
@@ -59,6 +61,17 @@ pub struct Config {
 pub enum EngineConfig {
     /// Another inference server, as a supervised child.
     Child(ChildConfig),
+    /// The engine that is built in, on a GPU.
+    Cuda(CudaConfig),
+}
+
+/// Which GPU computes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaConfig {
+    /// Its number, as the driver counts: 0 to 15.
+    #[serde(default)]
+    pub device: u32,
 }
 
 /// The model, by name and by content.
@@ -129,8 +142,13 @@ impl Config {
                 return Err(ConfigError::Range { field, least, most, got });
             }
         }
-        if let Some(EngineConfig::Child(child)) = &config.engine {
-            child.check()?;
+        match &config.engine {
+            Some(EngineConfig::Child(child)) => child.check()?,
+            Some(EngineConfig::Cuda(CudaConfig { device })) if *device > MAX_DEVICE => {
+                let (field, most, got) = ("engine.device", MAX_DEVICE as usize, *device as usize);
+                return Err(ConfigError::Range { field, least: 0, most, got });
+            }
+            Some(EngineConfig::Cuda(_)) | None => {}
         }
         Ok(config)
     }
@@ -185,6 +203,18 @@ mod tests {
             assert_ne!(changed, text);
             assert!(Config::parse(changed.as_bytes()).is_err(), "{bad} was accepted");
         }
+    }
+
+    #[test]
+    fn a_gpu_may_be_configured_by_its_number() {
+        let with = |more: &str| Config::parse((text() + "[engine]\nkind = \"cuda\"\n" + more).as_bytes());
+        let device = |more: &str| match with(more).expect("good").engine {
+            Some(EngineConfig::Cuda(CudaConfig { device })) => device,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((device(""), device("device = 15\n")), (0, 15));
+        assert!(with("device = 16\n").is_err() && with("device = -1\n").is_err());
+        assert!(with("kernels = \"others\"\n").is_err());
     }
 
     #[test]

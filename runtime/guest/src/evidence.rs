@@ -63,7 +63,7 @@ impl Guest {
             models: vec![ModelIdentity { name: model.name.clone(), weights: model.weights }],
             configuration: self.configuration,
             engine: self.executable,
-            kernels: Vec::new(),
+            kernels: self.engine.kernels().into_iter().collect(),
             gpu_evidence: gpu.iter().map(|record| GpuRecord::digest(record)).collect(),
             freshness,
         }

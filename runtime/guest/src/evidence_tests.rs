@@ -42,7 +42,7 @@ fn guest(registers: bool, gpus: Box<dyn Gpus>) -> Result<Guest, crate::BootError
     );
     std::fs::write(folder.path().join(crate::CONFIG), config).expect("it is ours");
     std::fs::write(folder.path().join(crate::MODEL), model).expect("it is ours");
-    boot(folder.path(), Box::new(Bare { registers }), gpus, [9; 32])
+    boot(folder.path(), Box::new(Bare { registers }), gpus, &crate::cuda, [9; 32])
 }
 
 fn request(nonce: Option<&str>) -> AttestRequest {

@@ -21,6 +21,7 @@ mod boot;
 mod child;
 mod config;
 mod count;
+mod device;
 mod door;
 mod evidence;
 #[cfg(test)]
@@ -41,7 +42,8 @@ pub use boot::{
     executable_digest,
 };
 pub use cocoon_supervisor::take_over;
-pub use config::{Config, ConfigError, EngineConfig, MAX_CONFIG, ModelConfig};
+pub use config::{Config, ConfigError, CudaConfig, EngineConfig, MAX_CONFIG, ModelConfig};
+pub use device::{Devices, OpenDevice, cuda, unattested};
 pub use door::Door;
 pub use evidence::AttestError;
 pub use gpu::{GpuError, GpuEvidence, Gpus, MAX_GPUS, NoGpus, Nvidia};

@@ -2,8 +2,8 @@
 //! when its standard input does; or serves on standard input, if that is a listening socket.
 
 use cocoon_guest::{
-    Door, GUEST_SOCKET, GpuError, Gpus, Guest, Leave, NoGpus, Nvidia, Simulated, TEE_SOCKET, Tee, boot,
-    executable_digest, open_real_tee, serve,
+    Devices, Door, GUEST_SOCKET, GpuError, Gpus, Guest, Leave, NoGpus, Nvidia, Simulated, TEE_SOCKET, Tee,
+    boot, cuda, executable_digest, open_real_tee, serve, unattested,
 };
 use std::io::Read;
 use std::os::unix::net::UnixListener;
@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 /// The only command line there is; it is measured.
 const COMMAND_LINE: &str = "cocoon-guest";
 
-/// The CPU's TEE, and the GPUs beside it.
-type Hardware = (Box<dyn Tee>, Box<dyn Gpus>);
+/// The CPU's TEE, the GPUs beside it, and which of them may compute.
+type Hardware = (Box<dyn Tee>, Box<dyn Gpus>, Devices<'static>);
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
@@ -75,24 +75,25 @@ fn refuse_unmeasured_inputs() -> Result<(), Failure> {
 fn boot_here() -> Result<Guest, Failure> {
     let here = Path::new(".");
     let executable = executable_digest().map_err(|error| format!("/proc/self/exe: {error}"))?;
-    let (tee, gpus) = hardware(here)?;
+    let (tee, gpus, devices) = hardware(here)?;
     let name = tee.name();
-    let guest = boot(here, tee, gpus, executable)?;
+    let guest = boot(here, tee, gpus, devices, executable)?;
     tracing::info!(model = guest.config().model.name, "measured and loaded; the TEE is {name}");
     Ok(guest)
 }
 
 /// What the machine has decides, and nothing that a host writes: a real TEE wherever there is one, else the simulated one
-/// of a development network. Beside a simulated TEE no GPU is asked: its evidence would prove nothing.
+/// of a development network. Beside a simulated TEE no GPU is asked: its evidence would prove nothing. Beside a real one
+/// no GPU computes that is not asked.
 fn hardware(here: &Path) -> Result<Hardware, Failure> {
     let Some(tee) = open_real_tee(Path::new("/"))? else {
-        return Ok((Box::new(Simulated::connect(&here.join(TEE_SOCKET))?), Box::new(NoGpus)));
+        return Ok((Box::new(Simulated::connect(&here.join(TEE_SOCKET))?), Box::new(NoGpus), &cuda));
     };
     match Nvidia::open() {
-        Ok(gpus) => Ok((tee, Box::new(gpus))),
+        Ok(gpus) => Ok((tee, Box::new(gpus), &cuda)),
         Err(error @ GpuError::NoDriver(_)) => {
             tracing::info!(%error, "statements carry no GPU evidence");
-            Ok((tee, Box::new(NoGpus)))
+            Ok((tee, Box::new(NoGpus), &unattested))
         }
         Err(error) => Err(error.into()),
     }

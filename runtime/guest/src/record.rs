@@ -7,10 +7,11 @@ use cocoon_protocol::{
 };
 use zeroize::Zeroizing;
 
-/// The engine that runs in this program.
-pub(crate) fn engine() -> EngineId {
+/// The engine that runs in this program, with the kernels of a device if one computes for it.
+pub(crate) fn engine(kernels: Option<[u8; 32]>) -> EngineId {
     let Identity { version, digest } = Identity::current();
-    EngineId { kind: EngineKind::Cocoon, version, digest, kernels: Kernels::Cpu }
+    let kernels = kernels.map_or(Kernels::Cpu, Kernels::Gpu);
+    EngineId { kind: EngineKind::Cocoon, version, digest, kernels }
 }
 
 /// A run in progress. It holds plaintext, and is wiped when it goes.

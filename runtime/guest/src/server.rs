@@ -66,6 +66,11 @@ pub async fn serve(
                 tracing::info!("asked to end");
                 Leave::InOrder
             }
+            error = stopping.engine.device_failure() => {
+                tracing::error!(%error, "the device that computes failed; its guest ends with it");
+                stopping.all_told().await;
+                Leave::AtOnce
+            }
         };
         stopping.close();
         if leave == Leave::InOrder {
@@ -97,7 +102,24 @@ pub async fn serve(
         result = ended => result,
     };
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, engine.end()).await; // what is left ends with this process
-    result
+    result?;
+    match engine.has_failed() {
+        false => Ok(()),
+        true => Err(io::Error::other("the device that computes failed, and its guest ended with it")),
+    }
+}
+
+impl Guest {
+    /// Resolves when nobody's request is here any more, or everybody had time to be told how it ended.
+    async fn all_told(&self) {
+        let all = self.config.max_running + self.config.max_queued;
+        let told = async {
+            while self.admitted.available_permits() < all {
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, told).await; // in time or not, this guest ends
+    }
 }
 
 fn router(guest: Arc<Guest>) -> Router {
@@ -121,6 +143,7 @@ async fn health(State(guest): State<Arc<Guest>>) -> Json<GuestHealth> {
     let running = guest.engine.running();
     let here = config.max_running + config.max_queued - guest.admitted.available_permits();
     let state = match (guest.is_draining(), guest.attested.load(Ordering::Relaxed)) {
+        _ if guest.engine.has_failed() => GuestState::Failed,
         (true, _) => GuestState::Draining,
         _ if !guest.engine.is_ready() => GuestState::Restarting,
         (false, true) => GuestState::Ready,
@@ -188,6 +211,11 @@ async fn attest(State(guest): State<Arc<Guest>>, request: Request) -> Response {
 async fn answers(State(guest): State<Arc<Guest>>, request: Request) -> Response {
     if guest.is_draining() {
         let error = ApiError::server("draining", "this guest ends; use another");
+        return failure(StatusCode::SERVICE_UNAVAILABLE, error);
+    }
+    if guest.engine.has_failed() {
+        let error =
+            ApiError::server("engine_failed", "the device that computes has failed; use another worker");
         return failure(StatusCode::SERVICE_UNAVAILABLE, error);
     }
     if !guest.engine.is_ready() {

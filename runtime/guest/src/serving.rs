@@ -3,7 +3,7 @@
 use crate::turns::Turns;
 use crate::vectors::VectorEngine;
 use crate::{EngineConfig, Guest};
-use cocoon_engine::{ChatMessage, Engine, TemplateError, Vocabulary};
+use cocoon_engine::{AcceleratorError, ChatMessage, Engine, TemplateError, Vocabulary};
 use cocoon_protocol::{EngineId, EngineKind, Kernels};
 use cocoon_supervisor::{ChildConfig, Setting, StartError, State, Supervisor};
 use ring::digest::{Context, SHA256};
@@ -14,8 +14,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// How often it is looked whether the engine that is built in has ended.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is looked whether the engine that is built in has ended, or its device failed.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const PROGRAM_DOMAIN: &[u8] = b"cocoon child v1";
 
 /// Cheap to clone: all clones are one.
@@ -82,7 +82,7 @@ impl Serving {
     /// Whether a request may be taken now.
     pub(crate) fn is_ready(&self) -> bool {
         match self {
-            Self::Embedded(engine) => !engine.has_ended(),
+            Self::Embedded(engine) => engine.is_serving(),
             Self::Vectors(_) => true,
             Self::Child(child) => {
                 child.supervisor().is_some_and(|supervisor| supervisor.state() == State::Ready)
@@ -108,12 +108,32 @@ impl Serving {
         }
     }
 
+    /// Digest of the kernels of the device that computes, if one does.
+    pub(crate) fn kernels(&self) -> Option<[u8; 32]> {
+        self.embedded().and_then(Engine::kernels)
+    }
+
+    /// Whether the device that computes failed: then nothing is answered any more.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.embedded().is_some_and(|engine| engine.failure().is_some())
+    }
+
+    /// Resolves with what happened when the device that computes has failed.
+    pub(crate) async fn device_failure(&self) -> AcceleratorError {
+        loop {
+            if let Some(failure) = self.embedded().and_then(Engine::failure) {
+                return failure;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Resolves when nothing will answer any more.
     pub(crate) async fn dead(&self) {
         match self {
-            // A guest that would refuse everything makes room for one that does not.
+            // A guest that would refuse everything makes room for one that does not. Of a device that failed others tell.
             Self::Embedded(engine) => {
-                while !engine.has_ended() {
+                while engine.is_serving() || engine.failure().is_some() {
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
             }

@@ -42,7 +42,7 @@ pub(crate) async fn answer(
 ) {
     let Opened { header, endpoint, prompt, answer } = opened;
     let came_ms = now_ms();
-    let out = Out::new(guest, answer, sink, crate::record::engine());
+    let out = Out::new(guest, answer, sink, crate::record::engine(None));
     let planned = {
         // Tokenizers take their time with a long text: not on a thread that serves others.
         let (guest, engine) = (Arc::clone(guest), Arc::clone(engine));

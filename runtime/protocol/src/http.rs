@@ -132,6 +132,8 @@ pub enum GuestState {
     Restarting,
     /// Ends; takes no more.
     Draining,
+    /// The device that computes failed. It takes no more, and ends.
+    Failed,
 }
 
 /// Guest: `POST /v1/attest`; the reply is the bundle's bytes.

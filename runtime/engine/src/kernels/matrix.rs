@@ -94,8 +94,71 @@ impl Matrix {
         self.rows
     }
 
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
     pub(crate) fn tiles(&self) -> usize {
         self.rows.div_ceil(TILE)
+    }
+
+    /// How a GGUF file stores it.
+    pub(crate) fn format(&self) -> Format {
+        match &self.weights {
+            Weights::Q4 { .. } => Format::Q4_0,
+            Weights::Q4Min { .. } => Format::Q4_1,
+            Weights::Q8 { .. } => Format::Q8_0,
+            Weights::Finer(packed) => packed.format(),
+            Weights::F16(_) => Format::F16,
+            Weights::Bf16(_) => Format::Bf16,
+            Weights::F32(_) => Format::F32,
+        }
+    }
+
+    /// What [`Self::pack`] was given.
+    pub(crate) fn unpack(&self) -> Vec<u8> {
+        let row_bytes = self.columns / self.format().block_len() * self.format().block_bytes();
+        let mut out = Vec::with_capacity(self.rows * row_bytes);
+        for row in 0..self.rows {
+            match &self.weights {
+                Weights::Q4 { lines, scales } => self.unpack_blocks(row, lines, scales, 1, 0, &mut out),
+                Weights::Q4Min { lines, scales } => self.unpack_blocks(row, lines, scales, 2, 0, &mut out),
+                Weights::Q8 { lines, scales } => self.unpack_blocks(row, lines, scales, 1, 0x80, &mut out),
+                Weights::Finer(packed) => packed.unpack(row, &mut out),
+                Weights::F16(values) | Weights::Bf16(values) => {
+                    out.extend(self.numbers(row, values).flat_map(u16::to_le_bytes));
+                }
+                Weights::F32(values) => out.extend(self.numbers(row, values).flat_map(f32::to_le_bytes)),
+            }
+        }
+        out
+    }
+
+    /// A row of quantised blocks, as [`pack_blocks`] took it.
+    fn unpack_blocks(
+        &self,
+        row: usize,
+        lines: &[Line],
+        scales: &[u16],
+        halves: usize,
+        flip: u8,
+        out: &mut Vec<u8>,
+    ) {
+        let (blocks, tile, lane) = (self.columns / 32, row / TILE, row % TILE);
+        let each = lines.len() / (self.tiles() * blocks);
+        for at in tile * blocks..(tile + 1) * blocks {
+            let scales = scales[at * halves * TILE..].chunks_exact(TILE).take(halves);
+            out.extend(scales.flat_map(|scales| scales[lane].to_le_bytes()));
+            for line in &lines[at * each..(at + 1) * each] {
+                out.extend(line.0[lane * 4..lane * 4 + 4].iter().map(|byte| byte ^ flip));
+            }
+        }
+    }
+
+    /// A row of numbers.
+    fn numbers<'v, T: Copy>(&self, row: usize, values: &'v [T]) -> impl Iterator<Item = T> + 'v {
+        let start = row / TILE * self.columns * TILE + row % TILE;
+        values[start..].iter().step_by(TILE).take(self.columns).copied()
     }
 
     /// Bytes of weights that one product reads.

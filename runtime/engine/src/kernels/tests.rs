@@ -148,6 +148,19 @@ fn packed_rows_are_the_rows_of_the_file() {
 }
 
 /// Bytes of hexadecimal digits.
+#[test]
+fn a_matrix_gives_back_the_bytes_that_it_was_packed_from() {
+    let mut numbers = Numbers(77);
+    for (format, name) in FORMATS {
+        for (rows, columns) in [(1, 256), (16, 512), (37, 768)] {
+            let data = tensor(&mut numbers, format, rows, columns);
+            let matrix = Matrix::pack(format, rows, columns, &data);
+            assert_eq!((matrix.format(), matrix.columns()), (format, columns));
+            assert!(matrix.unpack() == data, "{name}, {rows} rows of {columns}");
+        }
+    }
+}
+
 fn bytes_of(hex: &serde_json::Value) -> Vec<u8> {
     let digits = hex.as_str().expect("text").as_bytes().chunks_exact(2);
     digits.map(|two| u8::from_str_radix(str::from_utf8(two).expect("ASCII"), 16).expect("digits")).collect()

@@ -1,5 +1,6 @@
 //! A model in memory: configuration, weights in tiles, tokenizer and chat template.
 
+mod blueprint;
 mod families;
 mod plan;
 mod positions;
@@ -7,6 +8,7 @@ mod shape;
 
 use std::path::Path;
 
+pub use blueprint::{Blueprint, LayerPlan, MatrixPlan, Sizes};
 pub(crate) use families::{Activation, Architecture, Rotation, Window};
 pub(crate) use plan::Plan;
 pub(crate) use positions::Positions;

@@ -13,6 +13,16 @@ pub(crate) struct Positions {
 }
 
 impl Positions {
+    /// Radians that one position turns each pair of a head by.
+    pub(super) fn frequencies(&self) -> &[f64] {
+        &self.frequencies
+    }
+
+    /// Whether sines and cosines are taken as they are.
+    pub(super) fn is_plain(&self) -> bool {
+        self.factor == 1.0
+    }
+
     /// Cosine and sine of each pair's angle at a position. From `libm` in Rust: the same under every C library.
     pub(crate) fn angles(&self, position: usize, out: &mut Vec<(f32, f32)>) {
         out.clear();

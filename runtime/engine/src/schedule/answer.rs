@@ -210,7 +210,7 @@ impl Answer {
 
     /// The engine ended before the answer did.
     fn cut_off(&mut self) -> Event {
-        Event::End { choice: self.open.remove(0), outcome: Err(GenerateError::Stopped) }
+        Event::End { choice: self.open.remove(0), outcome: Err(self.lobby.cut_off()) }
     }
 }
 

@@ -8,7 +8,8 @@ use std::{
 
 use super::answer::{self, Answer, Outlet};
 use crate::{
-    error::{Busy, SubmitError},
+    accelerator::AcceleratorError,
+    error::{Busy, GenerateError, SubmitError},
     request::{Payer, Request},
 };
 
@@ -109,6 +110,8 @@ struct Inner {
     /// Grows with whatever may give the scheduler something to do.
     rings: u64,
     closed: bool,
+    /// Why the device does not serve any more.
+    failure: Option<AcceleratorError>,
     status: EngineStatus,
 }
 
@@ -139,8 +142,9 @@ impl Lobby {
         let (outlet, answer) = answer::channel(self, request.choices);
         let mut inner = self.lock();
         if inner.closed {
+            let error = if inner.failure.is_some() { SubmitError::Device } else { SubmitError::Stopped };
             drop(inner);
-            return Err(SubmitError::Stopped);
+            return Err(error);
         }
         let (all, own) = (inner.all, inner.payers.get(&payer).copied().unwrap_or_default());
         let WaitingLimits { answers: most, of_payer, tokens: most_tokens, running } = self.limits;
@@ -190,6 +194,27 @@ impl Lobby {
         };
         drop(newcomers); // their readers are told
         self.bell.notify_all();
+    }
+
+    /// Closes, because the device failed: whoever has not had his end is told so.
+    pub(crate) fn fail(&self, error: AcceleratorError) {
+        self.lock().failure.get_or_insert(error);
+        self.close();
+    }
+
+    /// Why the device does not serve any more, if it does not.
+    pub(crate) fn failure(&self) -> Option<AcceleratorError> {
+        self.lock().failure.clone()
+    }
+
+    /// Whether anybody is let in.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.lock().closed
+    }
+
+    /// How an answer ends that nobody writes any more.
+    pub(crate) fn cut_off(&self) -> GenerateError {
+        if self.lock().failure.is_some() { GenerateError::Device } else { GenerateError::Stopped }
     }
 
     /// How often the bell rang until now; `None` when closed.

@@ -14,6 +14,7 @@
 //! | `job`, `writer` | one answer: tokens and blocks; sampling, constraint, stop strings |
 //! | `turns` | the same fairness for work that is done piece by piece elsewhere: embeddings |
 //! | `answer` | the queue to the reader, which nobody waits at |
+//! | `device` | a step on an accelerator in the CPU's place, on a thread of its own |
 //!
 //! **The same bits**: what a token's logits come to depends on the tokens before it alone. Neither what else runs, nor
 //! pieces, preemption or blocks of the prefix cache change a bit (`tests`: hashes of all logits against
@@ -26,6 +27,7 @@
 mod answer;
 mod blocks;
 mod cost;
+mod device;
 mod fair;
 mod job;
 mod lobby;
@@ -45,5 +47,6 @@ pub use lobby::EngineStatus;
 pub use prefix::Salt;
 pub use turns::{Place, Turn, Turns};
 
+pub(crate) use device::Device;
 pub(crate) use lobby::{Lobby, WaitingLimits};
 pub(crate) use scheduler::{Progress, Scheduler, SchedulerLimits};

@@ -6,13 +6,15 @@ use super::{
     answer::Event,
     blocks::Blocks,
     cost::Cost,
+    device::Device,
     fair::Lanes,
     job::Job,
     lobby::{EngineStatus, Lobby},
     plan::Plan,
-    writer::{Spoken, Writer},
+    writer::{Given, Spoken, Writer},
 };
 use crate::{
+    accelerator::AcceleratorError,
     cache::{Cache, Table},
     error::GenerateError,
     forward::{Forward, Place},
@@ -43,6 +45,8 @@ pub(crate) enum Progress {
     Ran(usize),
     /// There is nothing to do before the bell rings, or until this time.
     Idle(Option<Duration>),
+    /// The device failed, and everybody was told. There is nothing to do any more.
+    Failed,
 }
 
 /// Sees the logits of each answer's steps: number of the answer, and the logits that its next token is chosen by.
@@ -57,6 +61,8 @@ pub(crate) struct Scheduler<'m> {
     pub(super) blocks: Blocks,
     pub(super) preemptions: u64,
     work: Forward,
+    /// What computes in the CPU's place, and has the pages.
+    device: Option<Device>,
     steps: u64,
     /// What the last step cost.
     #[cfg(test)]
@@ -66,6 +72,27 @@ pub(crate) struct Scheduler<'m> {
 impl<'m> Scheduler<'m> {
     pub(crate) fn new(machine: &'m Machine, lobby: Arc<Lobby>, limits: SchedulerLimits) -> Self {
         let cache = Cache::new(machine.model.shape.page(), limits.blocks);
+        Self::with(machine, lobby, limits, cache, None)
+    }
+
+    /// One that computes on a device with as many clean pages as there are blocks.
+    pub(crate) fn on_device(
+        machine: &'m Machine,
+        lobby: Arc<Lobby>,
+        limits: SchedulerLimits,
+        device: Device,
+    ) -> Self {
+        let cache = Cache::on_device(machine.model.shape.page(), limits.blocks);
+        Self::with(machine, lobby, limits, cache, Some(device))
+    }
+
+    fn with(
+        machine: &'m Machine,
+        lobby: Arc<Lobby>,
+        limits: SchedulerLimits,
+        cache: Cache,
+        device: Option<Device>,
+    ) -> Self {
         Self {
             machine,
             lobby,
@@ -75,6 +102,7 @@ impl<'m> Scheduler<'m> {
             blocks: Blocks::new(cache),
             preemptions: 0,
             work: Forward::default(),
+            device,
             steps: 0,
             #[cfg(test)]
             cost: 0,
@@ -95,9 +123,14 @@ impl<'m> Scheduler<'m> {
         {
             self.cost = plan.cost();
         }
+        let mut done = Ok(());
         if rows > 0 {
             self.steps += 1;
-            self.run(&plan, observer);
+            done = self.run(&plan, observer);
+        }
+        // What ended is wiped now, not when somebody needs the room.
+        if let Err(error) = done.and_then(|()| self.settle()) {
+            return self.fail(error);
         }
         self.lobby.report(self.status());
         match rows {
@@ -142,8 +175,12 @@ impl<'m> Scheduler<'m> {
     }
 
     /// Computes what is planned, and writes on where all tokens of an answer are in the cache.
-    fn run(&mut self, plan: &Plan, observer: Observer<'_>) {
-        self.forward(plan);
+    fn run(&mut self, plan: &Plan, observer: Observer<'_>) -> Result<(), AcceleratorError> {
+        self.settle()?;
+        match &mut self.device {
+            None => self.forward(plan),
+            Some(device) => device.step(plan.picks().map(|(id, rows)| (&self.jobs[&id], rows)))?,
+        }
         for (id, rows) in plan.picks() {
             let job = self.jobs.get_mut(&id).expect("what is planned is here");
             for (block, name) in job.advance(rows) {
@@ -159,6 +196,32 @@ impl<'m> Scheduler<'m> {
                 None => self.remove(id),
             }
         }
+        Ok(())
+    }
+
+    /// Tells a device which pages changed hands.
+    fn settle(&mut self) -> Result<(), AcceleratorError> {
+        match (&mut self.device, self.blocks.cache().untold()) {
+            (Some(device), Some(untold)) => device.settle(untold),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends everything: a device that failed once is not asked for anything but to wipe what is there.
+    fn fail(&mut self, error: AcceleratorError) -> Progress {
+        let wiped = self.device.as_mut().map_or(Ok(()), Device::retire);
+        let error = match wiped {
+            Ok(()) => error,
+            Err(why) => AcceleratorError::new(format!(
+                "{error}; and what conversations left there could not be wiped ({why}): reset the device"
+            )),
+        };
+        self.lobby.fail(error);
+        // Whoever reads is told by the lobby why nobody writes any more.
+        let all: Vec<u64> = self.jobs.keys().copied().collect();
+        all.into_iter().for_each(|id| self.remove(id));
+        self.lobby.report(self.status());
+        Progress::Failed
     }
 
     fn forward(&mut self, plan: &Plan) {
@@ -198,7 +261,7 @@ impl<'m> Scheduler<'m> {
         struct Turn<'t, 'm> {
             id: u64,
             writer: &'t mut Writer<'m>,
-            logits: &'t [f32],
+            given: Given<'t>,
             room: usize,
             spoken: Option<Spoken>,
         }
@@ -209,15 +272,22 @@ impl<'m> Scheduler<'m> {
             .map(|(nth, job)| Turn {
                 id: job.id,
                 writer: &mut job.writer,
-                logits: self.work.logits(nth),
+                given: match &self.device {
+                    None => Given::Logits(self.work.logits(nth)),
+                    Some(device) => device.given(nth),
+                },
                 room: context - job.tokens.len(),
                 spoken: None,
             })
             .collect();
-        turns.iter().for_each(|turn| observer(turn.id, turn.logits));
+        for turn in &turns {
+            if let Given::Logits(logits) = turn.given {
+                observer(turn.id, logits);
+            }
+        }
         self.machine.pool.each_chunk(&mut turns, 1, |_, turn| {
             let turn = &mut turn[0];
-            turn.spoken = Some(turn.writer.next(turn.logits, turn.room));
+            turn.spoken = Some(turn.writer.next(turn.given, turn.room));
         });
         let spoken = turns.into_iter().map(|turn| (turn.id, turn.spoken.expect("each has had its turn")));
         spoken.collect()

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::answer::{Event, Finish};
 use crate::{
+    accelerator::Pick,
     constraint::{Constraint, ConstraintError, TokenMask},
     error::GenerateError,
     logprobs::Logprobs,
@@ -40,6 +41,15 @@ pub(crate) struct Spoken {
     pub(crate) events: Vec<Event>,
     /// The token that the answer goes on with; `None` at its end.
     pub(crate) token: Option<u32>,
+}
+
+/// What a writer goes on by.
+#[derive(Clone, Copy)]
+pub(crate) enum Given<'l> {
+    /// The logits after all tokens so far.
+    Logits(&'l [f32]),
+    /// The token that a device chose as [`Writer::pick`] said; `None` where its logits are no numbers.
+    Token(Option<u32>),
 }
 
 impl<'m> Writer<'m> {
@@ -76,12 +86,20 @@ impl<'m> Writer<'m> {
         self.sampler.rest();
     }
 
-    /// Chooses a token by the logits after all tokens so far, where `room` more fit the context, at least one.
-    pub(crate) fn next(&mut self, logits: &[f32], room: usize) -> Spoken {
+    /// What it needs to be given by a device: a token where that can choose it, and logits otherwise.
+    pub(crate) fn pick(&self) -> Pick {
+        if self.constrained.is_some() || self.params.logprobs.is_some() {
+            return Pick::Logits;
+        }
+        self.sampler.next_choice().map_or(Pick::Logits, Pick::Token)
+    }
+
+    /// Chooses a token by what was computed after all tokens so far, where `room` more fit the context, at least one.
+    pub(crate) fn next(&mut self, given: Given<'_>, room: usize) -> Spoken {
         if self.written >= self.params.max_tokens {
             return self.end(Vec::new(), Ok(Finish::Length));
         }
-        let (token, logprobs) = match self.choose(logits) {
+        let (token, logprobs) = match self.choose(given) {
             Ok(chosen) => chosen,
             Err(error) => return self.end(Vec::new(), Err(error)),
         };
@@ -101,7 +119,15 @@ impl<'m> Writer<'m> {
         Spoken { events, token: Some(token) }
     }
 
-    fn choose(&mut self, logits: &[f32]) -> Result<(u32, Option<Logprobs>), GenerateError> {
+    fn choose(&mut self, given: Given<'_>) -> Result<(u32, Option<Logprobs>), GenerateError> {
+        let logits = match given {
+            Given::Logits(logits) => logits,
+            Given::Token(token) => {
+                let token = token.ok_or(GenerateError::NotANumber)?;
+                self.sampler.accept(token);
+                return Ok((token, None));
+            }
+        };
         let mask = match &mut self.constrained {
             None => None,
             Some((constraint, mask)) => {

@@ -32,7 +32,7 @@ pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink
     let Opened { header, endpoint, prompt, answer } = opened;
     let came_ms = now_ms();
     let seed = u64::from_le_bytes(random());
-    let out = Out::new(&guest, answer, sink, crate::record::engine());
+    let out = Out::new(&guest, answer, sink, crate::record::engine(guest.engine.kernels()));
     // Not all at once: what is read takes many times its length while it is read, and processors from those that answer.
     let reading = tokio::select! {
         biased;

@@ -38,6 +38,7 @@ pub(super) fn of_submit(error: &SubmitError) -> Refusal {
     match error {
         SubmitError::Invalid(error) => of_generate(error),
         SubmitError::Busy(busy) => Refusal::server(503, code::BUSY, busy.to_string()),
+        SubmitError::Device => Refusal::server(503, "engine_failed", error.to_string()),
         _ => Refusal::server(500, "internal", error.to_string()),
     }
 }
@@ -45,6 +46,7 @@ pub(super) fn of_submit(error: &SubmitError) -> Refusal {
 pub(super) fn of_generate(error: &GenerateError) -> Refusal {
     match error {
         GenerateError::NotANumber => Refusal::server(500, "model_damaged", error.to_string()),
+        GenerateError::Device => Refusal::server(503, "engine_failed", error.to_string()),
         GenerateError::Stopped => Refusal::server(500, "internal", error.to_string()),
         GenerateError::SlowReader { .. } => Refusal::new(408, "timeout", error.to_string()),
         _ => Refusal::new(400, "invalid_value", error.to_string()),

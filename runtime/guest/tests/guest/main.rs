@@ -5,8 +5,11 @@ mod common;
 mod embeddings;
 mod endpoints;
 mod fuzz_decoders;
+mod gpu;
 mod hostile;
 mod http;
+#[path = "../../../../kernels/tests/common/mod.rs"]
+mod interpreter;
 mod journey;
 mod load;
 mod native_tools;

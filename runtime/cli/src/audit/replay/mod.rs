@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cocoon_engine::{AnyModel, Identity, Tokenizer};
-use cocoon_protocol::Receipt;
+use cocoon_protocol::{Kernels, Receipt};
 use serde::Serialize;
 use serde_json::json;
 
@@ -25,7 +25,7 @@ const MAX_THREADS: i64 = 1024;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Runs on any CPU: the instruction set and the number of threads do not change a bit. The opening holds the prompt and the
+Runs on any CPU: the instruction set and the number of threads do not change a bit, nor does it that a GPU answered. The opening holds the prompt and the
 answer as tokens; it is shown as text with --text alone. Whether hardware vouches for the bundle's statement, `cocoon verify`
 says.
 Exit codes: 0 the same tokens, 3 not the same, 4 a signature or a commitment does not hold, 5 a file is malformed,
@@ -227,6 +227,13 @@ fn show(screen: &Screen, report: &Report) {
         let engine = &receipt.engine;
         screen.line(&format!("{} {}", screen.bold("replay of request"), hex::encode(receipt.request_id)));
         screen.detail("engine", &format!("{} {}", engine.release(), shorten(&hex::encode(engine.digest))));
+        if let Kernels::Gpu(kernels) = engine.kernels {
+            let kernels = shorten(&hex::encode(kernels));
+            screen.detail(
+                "kernels",
+                &format!("{kernels} on a GPU; replayed on this CPU, whose bits they give"),
+            );
+        }
         screen.detail("model", &shorten(&hex::encode(receipt.model)));
         let usage = &receipt.usage;
         screen.detail("tokens", &format!("{} + {}", usage.prompt_tokens, usage.completion_tokens));

@@ -66,12 +66,20 @@ impl Papers {
                 "the opening is not of this receipt's commitment: it is of another answer, or was changed",
             ));
         }
+        if let Kernels::Gpu(digest) = receipt.engine.kernels
+            && !statement.kernels.contains(&digest)
+        {
+            return Err(unverified(
+                "the receipt names GPU kernels that the statement of its guest does not name",
+            ));
+        }
         let Opening { run, vectors, .. } = opening;
         let did = run.map(Did::Wrote).or(vectors.map(Did::Embedded));
         Ok(Self { receipt: receipt.clone(), did })
     }
 
-    /// Whether this engine can run it again, and the receipt counts what the run holds.
+    /// Whether this engine can run it again, and the receipt counts what the run holds. What a GPU answered is run on the
+    /// CPU: the kernels of an engine give its bits, and where they did not, this is how it is found.
     pub(super) fn check(&self, ours: &Identity) -> Result<&Did, Stop> {
         let unavailable = |why: String| Err(Stop::new(Word::Unavailable, why));
         let engine = &self.receipt.engine;
@@ -92,12 +100,6 @@ impl Papers {
                 "a grammar said what may come next, and it was too long for the opening to hold it"
                     .to_owned(),
             );
-        }
-        if let Kernels::Gpu(digest) = engine.kernels {
-            let digest = hex::encode(digest);
-            return unavailable(format!(
-                "it needs the GPU kernels {digest}, and this engine runs on the CPU"
-            ));
         }
         if engine.digest != ours.digest {
             let [major, minor, patch] = ours.version;

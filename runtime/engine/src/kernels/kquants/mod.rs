@@ -29,6 +29,7 @@ use super::{
     matrix::{Line, TILE},
     memory::filled,
 };
+use crate::container::Format;
 
 /// Where in a byte Q6K keeps the two high bits of line `l`: shifts by 0, -2, +4 and +2 bring them to bits 4 and 5.
 const PLACES: [u32; 4] = [4, 6, 0, 2];
@@ -145,6 +146,37 @@ impl Packed {
                     Kind::Q6K => lines[4 + high].0[byte] |= (quant >> 4) << PLACES[l],
                 }
             }
+        }
+    }
+
+    /// How a GGUF file stores it.
+    pub(super) fn format(&self) -> Format {
+        match self.kind {
+            Kind::Q5 => Format::Q5_0,
+            Kind::Q4K => Format::Q4K,
+            Kind::Q5K => Format::Q5K,
+            Kind::Q6K => Format::Q6K,
+        }
+    }
+
+    /// Appends a row as [`Self::pack`] took it.
+    pub(super) fn unpack(&self, row: usize, out: &mut Vec<u8>) {
+        let (kind, lane) = (self.kind, row % TILE);
+        for index in 0..self.blocks / kind.span() {
+            let mut taken = Unpacked { halves: [0; 2], steps: [[0; 2]; 8], quants: [0; 256] };
+            for block in 0..kind.span() {
+                let parts = self.parts(kind, row / TILE, index * kind.span() + block);
+                for (nth, half) in taken.halves[..kind.halves()].iter_mut().enumerate() {
+                    *half = parts.scales[nth * TILE + lane];
+                }
+                for (nth, step) in taken.steps[block][..kind.steps()].iter_mut().enumerate() {
+                    *step = parts.steps[nth * TILE + lane];
+                }
+                for (column, quant) in taken.quants[block * 32..][..32].iter_mut().enumerate() {
+                    *quant = parts.quant(kind, lane, column);
+                }
+            }
+            taken.write(kind, out);
         }
     }
 
@@ -300,6 +332,63 @@ impl Unpacked {
         }
         new
     }
+}
+
+impl Unpacked {
+    /// Appends what [`Self::read`] took.
+    fn write(&self, kind: Kind, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + kind.file_bytes(), 0);
+        let data = &mut out[start..];
+        let [d, m] = self.halves.map(u16::to_le_bytes);
+        match kind {
+            Kind::Q5 => {
+                data[..2].copy_from_slice(&d);
+                for (column, quant) in self.quants[..32].iter().enumerate() {
+                    data[6 + column % 16] |= (quant & 15) << (4 * (column / 16));
+                    data[2 + column / 8] |= (quant >> 4) << (column % 8);
+                }
+            }
+            Kind::Q4K | Kind::Q5K => {
+                data[..2].copy_from_slice(&d);
+                data[2..4].copy_from_slice(&m);
+                data[4..16].copy_from_slice(&to_six_bits(&self.steps));
+                let (high, low) = data[16..].split_at_mut(if kind == Kind::Q5K { 32 } else { 0 });
+                for (column, quant) in self.quants.iter().enumerate() {
+                    let (block, place) = (column / 32, column % 32);
+                    low[block / 2 * 32 + place] |= (quant & 15) << (4 * (block % 2));
+                    if let Some(high) = high.get_mut(place) {
+                        *high |= (quant >> 4) << block;
+                    }
+                }
+            }
+            Kind::Q6K => {
+                data[208..].copy_from_slice(&d);
+                data[192..208].copy_from_slice(self.steps.as_flattened());
+                for (column, quant) in self.quants.iter().enumerate() {
+                    let (part, quarter, place) = (column / 128, column % 128 / 32, column % 32);
+                    data[part * 64 + quarter % 2 * 32 + place] |= (quant & 15) << (4 * (quarter / 2));
+                    data[128 + part * 32 + place] |= (quant >> 4) << (2 * quarter);
+                }
+            }
+        }
+    }
+}
+
+/// What [`six_bits`] takes apart.
+fn to_six_bits(steps: &[[u8; 2]; 8]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for (block, [scale, least]) in steps.iter().enumerate() {
+        if block < 4 {
+            packed[block] |= scale;
+            packed[block + 4] |= least;
+        } else {
+            packed[block + 4] = scale & 15 | least << 4;
+            packed[block - 4] |= scale >> 4 << 6;
+            packed[block] |= least >> 4 << 6;
+        }
+    }
+    packed
 }
 
 /// Eight scales and eight minima of six bits each, as Q4_K and Q5_K pack them.

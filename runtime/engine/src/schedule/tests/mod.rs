@@ -1,6 +1,7 @@
 //! The scheduler without threads: step by step, with time as a number.
 
 mod bits;
+mod device;
 mod fairness;
 mod limits;
 mod prefix;
@@ -78,6 +79,8 @@ struct World<'m> {
     now: Duration,
     next_id: u64,
     seen: BTreeMap<u64, Bits>,
+    /// A device chooses tokens, whose logits nobody sees.
+    on_device: bool,
 }
 
 impl World<'static> {
@@ -90,7 +93,12 @@ impl<'m> World<'m> {
     fn on(machine: &'m Machine, limits: SchedulerLimits, waiting: WaitingLimits) -> Self {
         let lobby = Lobby::new(waiting);
         let scheduler = Scheduler::new(machine, Arc::clone(&lobby), limits);
-        Self { scheduler, lobby, limits, now: Duration::ZERO, next_id: 0, seen: BTreeMap::new() }
+        Self::of(scheduler, lobby, limits, false)
+    }
+
+    fn of(scheduler: Scheduler<'m>, lobby: Arc<Lobby>, limits: SchedulerLimits, on_device: bool) -> Self {
+        let (now, next_id, seen) = (Duration::ZERO, 0, BTreeMap::new());
+        Self { scheduler, lobby, limits, now, next_id, seen, on_device }
     }
 
     /// The answer, and the number that its first choice has; the others have the numbers behind it.
