@@ -190,6 +190,7 @@ fn told_to_end_a_guest_lets_the_running_answer_end_takes_no_more_and_ends_its_ch
     let (wire, opener) = sealed(&peer, &header(&peer), &question("!slowly", r#","stream":true"#));
     let mut running = guest.send(&wire);
     let mut body = running.chunk().expect("it begins");
+    body.extend(running.chunk().expect("it is asked"));
     guest.wait_for("it runs", |health| health.running == 1);
     let since = std::time::Instant::now();
     terminate(&guest.child);
@@ -219,6 +220,7 @@ fn an_answer_that_does_not_end_in_time_is_cut_with_its_receipt() {
     let (wire, opener) = sealed(&peer, &header(&peer), &body);
     let mut running = guest.send(&wire);
     let mut body = running.chunk().expect("it begins");
+    body.extend(running.chunk().expect("it is asked"));
     guest.wait_for("it runs", |health| health.running == 1);
     terminate(&guest.child);
     while let Some(chunk) = running.chunk() {
