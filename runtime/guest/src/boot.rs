@@ -271,9 +271,10 @@ fn measured_weights(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Vec<u
     Ok(bytes)
 }
 
-/// Requests that are read at a time: half of the processors are left to those that are answered.
+/// Requests that are read at a time: half of the processors are left to those that are answered. Two at least, so that a
+/// long one is not in everybody's way.
 fn readers() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| usize::from(cores).div_ceil(2))
+    std::thread::available_parallelism().map_or(2, |cores| (usize::from(cores) / 2).max(2))
 }
 
 /// The engine keeps to the configuration's limits. How many requests are here is limited at the door, before they are

@@ -145,8 +145,8 @@ fn not_read(rejection: &BytesRejection) -> Response {
 /// What a client is told of an answer that its worker broke off: it must not take it for a whole one.
 fn broken_off(finished: &Finished) -> Option<ApiError> {
     let message = "the worker broke the answer off before its end; ask again";
-    let cancelled = finished.receipt.receipt().outcome == Outcome::Cancelled;
-    cancelled.then(|| ApiError::server("interrupted_answer", message))
+    let whole = matches!(finished.receipt.receipt().outcome, Outcome::Stop | Outcome::Length);
+    (!whole).then(|| ApiError::server("interrupted_answer", message))
 }
 
 /// What is to be sealed.

@@ -106,6 +106,14 @@ fn refused() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     ]
 }
 
+/// Texts as long as a body may be, of what tokenizers and templates take longest for.
+fn long_texts() -> Vec<Vec<u8>> {
+    let unit = ["a", " ", "\n", "é", "😀", "<|im_start|>", "\u{301}", "0", "a b", "((((", "\u{200b}"];
+    let repeated = |unit: &str| question(&unit.repeat(800_000 / unit.len()), "").into_bytes();
+    let turns = vec![json!({"role": "user", "content": "x".repeat(150)}); 4_000];
+    unit.into_iter().map(repeated).chain([json!({"messages": turns}).to_string().into_bytes()]).collect()
+}
+
 /// What is within the limits and heavy nevertheless: refused, or answered, or ended.
 fn heavy() -> Vec<Vec<u8>> {
     let pattern = |pattern: &str| held_to(&json!({"type": "string", "pattern": pattern}));
@@ -153,6 +161,13 @@ fn hostile_requests_are_refused_by_name_and_every_other_stream_goes_on() {
                         assert_eq!((*status, error["error"]["code"].as_str()), (400, Some(code)), "{what}");
                         assert_eq!(error["error"]["type"], "invalid_request_error", "{what}");
                         assert_eq!(heard.receipt().receipt().bill(), 0, "{what} costs nothing");
+                    }
+                    for body in long_texts() {
+                        let began = Instant::now();
+                        let heard = ask(&guest, &peer, body);
+                        let (status, error) = heard.error.as_ref().expect("no context holds it");
+                        println!("a long text is refused in {:?}", began.elapsed());
+                        assert_eq!(*status, 400, "{error}");
                     }
                     for body in heavy() {
                         let heard = ask(&guest, &peer, body);
