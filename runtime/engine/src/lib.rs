@@ -60,6 +60,6 @@ pub use request::{MAX_CHOICES, Params, Payer, Request};
 pub use sampling::{Sampler, Sampling};
 pub use schedule::{Answer, EngineStatus, Event, Finish, Salt};
 pub use sequence::Sequence;
-pub use template::{Chat, ChatMessage};
+pub use template::{CallForm, Chat, ChatMessage};
 pub use tokenizer::{TextStream, Tokenizer};
 pub use vocabulary::Vocabulary;

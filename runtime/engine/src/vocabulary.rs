@@ -6,7 +6,7 @@ use crate::{
     container::{FileSource, Header},
     error::{ModelError, TemplateError},
     gguf, huggingface,
-    template::{Chat, ChatMessage, Template},
+    template::{CallForm, Chat, ChatMessage, Template},
     tokenizer::Tokenizer,
 };
 
@@ -73,5 +73,11 @@ impl Vocabulary {
             Some(Ok(template)) => template,
         };
         template.render(&chat.prepared(&|text| self.tokenizer.without_control_tokens(text)))
+    }
+
+    /// How its template tells of tools and writes calls of them; `None` where it does not, or in a form that cannot be
+    /// read back. It is found out by rendering, each time: keep it.
+    pub fn call_form(&self) -> Option<CallForm> {
+        CallForm::of(self)
     }
 }

@@ -8,7 +8,10 @@
 //! `strftime_now`: a date of the clock would make the same request another prompt on another day, and templates that ask
 //! whether it is there have a date of their own.
 
+mod calls;
 mod python;
+
+pub use calls::CallForm;
 
 use minijinja::{Environment, ErrorKind, Value, syntax::SyntaxConfig};
 
