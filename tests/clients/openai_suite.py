@@ -111,6 +111,11 @@ for chunk in chat(tools=tools, messages=paint, tool_choice=named, max_tokens=120
 check("streamed arguments", names == ["paint"] and arguments == call.function.arguments, arguments)
 turn = [called.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "painted"}]
 check("a tool's answer", chat(messages=paint + turn).choices[0].finish_reason)
+cut = chat(tools=tools, messages=paint, tool_choice=named, max_tokens=120, stop=["colour"])
+check("a call that a stop string cut", cut.choices[0].finish_reason == "stop", cut)
+mixed = chat(tools=tools, messages=paint, response_format={"type": "json_object"}, max_tokens=120)
+message = mixed.choices[0].message
+check("JSON or a call", message.tool_calls or message.content, mixed)
 check("auto", chat(messages=paint, tools=tools).choices[0].finish_reason in ("stop", "length", "tool_calls"))
 
 # Completions.
@@ -130,6 +135,7 @@ refused("suffix", suffix, "unsupported_parameter", "suffix")
 ask = lambda **more: client.responses.create(**(dict(model=model, input="Write about the list.", max_output_tokens=24) | more))
 response = ask(extra_body={"seed": 5})
 check("response", response.output_text and response.status in ("completed", "incomplete"), response)
+check("numbers as sent", ask(temperature=0.4, top_p=0.9).model_dump()["temperature"] == 0.4)
 check("its usage", 0 < response.usage.output_tokens <= 24 and response.usage.input_tokens > 0, response.usage)
 events = list(ask(stream=True, extra_body={"seed": 5}))
 kinds = [event.type for event in events]
@@ -153,6 +159,18 @@ refused("memory", lambda: ask(previous_response_id="resp_1"), "unsupported_param
 embed = lambda **more: client.embeddings.create(model=model, input=["a", "b"], **more)
 refused("embeddings", embed, "unsupported_endpoint", "model")
 refused("their fields", lambda: embed(dimensions=0), "invalid_value", "dimensions")
+
+# Shapes of what the endpoint itself refuses.
+import httpx
+
+huge = {"model": model, "messages": [{"role": "user", "content": "x" * 10_000_000}]}
+too_large = httpx.post(f"{base_url}/chat/completions", json=huge, trust_env=False)
+check("too large", too_large.status_code == 413 and too_large.json()["error"]["code"] == "request_too_large")
+method = httpx.get(f"{base_url}/chat/completions", trust_env=False)
+check("method", method.status_code == 405 and method.json()["error"]["code"] == "method_not_allowed", method.text)
+nowhere = httpx.get(f"{base_url}/nowhere", trust_env=False)
+check("nowhere", nowhere.status_code == 404 and nowhere.json()["error"]["code"] == "unknown_url", nowhere.text)
+refused("a name with slashes", lambda: client.models.retrieve("some/model"), "model_not_found", kind=NotFoundError)
 
 # Wrong requests, while a stream goes on.
 running = iter(chat(max_tokens=200, stream=True, extra_body={"repetition_penalty": 1.0}, temperature=1))

@@ -149,12 +149,17 @@ async fn answers_that_a_worker_gave_at_the_same_time_replay_one_by_one() {
         body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         body
     };
+    let colour = serde_json::json!({"type": "object", "properties": {"colour": {"enum": ["red", "green"]}}});
+    let tools =
+        serde_json::json!([{"type": "function", "function": {"name": "paint", "parameters": colour}}]);
     let asked = [
         serde_json::json!({"temperature": 0}),
         serde_json::json!({"temperature": 1.2, "seed": 5}),
         serde_json::json!({"temperature": 0.8, "top_k": 20, "min_p": 0.05, "presence_penalty": 0.5, "seed": -3}),
         serde_json::json!({"temperature": 0.8, "stop": ["e "], "logit_bias": {"40": 3}}),
         serde_json::json!({"max_tokens": 3}),
+        serde_json::json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": colour}}}),
+        serde_json::json!({"tools": tools, "tool_choice": "required", "temperature": 1}),
     ];
     let folder = |name: &str| network.folder.path().join(name);
     let first = kept(&client, &peer, folder("first"), body(serde_json::json!({}))).await;

@@ -23,10 +23,11 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("cocoon-reference", "runtime/reference", &["cocoon-attestation", "cocoon-contracts"]),
     ("cocoon-engine", "runtime/engine", &["cocoon-kernels"]),
     ("cocoon-supervisor", "runtime/supervisor", &[]),
+    ("cocoon-grammar", "runtime/grammar", &["cocoon-engine"]),
     (
         "cocoon-guest",
         "runtime/guest",
-        &["cocoon-attestation", "cocoon-protocol", "cocoon-engine", "cocoon-supervisor"],
+        &["cocoon-attestation", "cocoon-protocol", "cocoon-engine", "cocoon-grammar", "cocoon-supervisor"],
     ),
     ("cocoon-accounts", "runtime/accounts", &["cocoon-chain", "cocoon-contracts", "cocoon-protocol"]),
     ("cocoon-accounts-postgres", "runtime/accounts/postgres", &["cocoon-accounts", "cocoon-contracts"]),

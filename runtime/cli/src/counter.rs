@@ -82,6 +82,8 @@ struct Request {
 struct Message {
     role: String,
     content: Content,
+    /// How calls are told is the guest's and the template's matter.
+    tool_calls: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -99,6 +101,9 @@ struct Part {
 impl Message {
     /// As the guest reads it; `None` for what it refuses.
     fn plain(self) -> Option<ChatMessage> {
+        if self.tool_calls.is_some() {
+            return None;
+        }
         let role = match self.role.as_str() {
             "developer" => "system".to_owned(),
             "system" | "user" | "assistant" => self.role,

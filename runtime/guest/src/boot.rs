@@ -121,6 +121,8 @@ pub struct Guest {
     pub(crate) fingerprint: String,
     /// One permit for each request that is here, running or waiting.
     pub(crate) admitted: Arc<Semaphore>,
+    /// One permit for each request that is being read: what it takes meanwhile is many times its length.
+    pub(crate) reading: Arc<Semaphore>,
     pub(crate) attested: AtomicBool,
     /// Whether nothing more is taken, and what is in progress ends.
     pub(crate) draining: watch::Sender<bool>,
@@ -162,6 +164,7 @@ pub fn boot(
     Ok(Guest {
         fingerprint: fingerprint(&executable, &configuration, &config.model.weights),
         admitted: Arc::new(Semaphore::new(admitted)),
+        reading: Arc::new(Semaphore::new(readers())),
         config,
         engine,
         grammars: Default::default(),
@@ -203,6 +206,12 @@ fn measured_weights(path: &Path, config: &Config, tee: &dyn Tee) -> Result<Vec<u
     }
     measure(tee, &[WEIGHTS_DOMAIN, &weights])?;
     Ok(bytes)
+}
+
+/// Requests that are read at a time: half of the processors are left to those that are answered. Two at least, so that a
+/// long one is not in everybody's way.
+fn readers() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| (usize::from(cores) / 2).max(2))
 }
 
 /// The engine keeps to the configuration's limits. How many requests are here is limited at the door, before they are

@@ -81,9 +81,10 @@ fn plan(
     asks_no_more(&call)?;
     let voice = call.voice(naming, None);
     let Call { prompts, options, max_tokens, .. } = *call;
-    let Some(openai::Prompt::Chat(messages)) = prompts.into_iter().next() else {
+    let Some(openai::Prompt::Chat(conversation)) = prompts.into_iter().next() else {
         return Err(Refusal::server(500, "internal", "a chat has messages"));
     };
+    let messages = conversation.plain();
     let mut sampling = options.sampling;
     if child.config().dialect == Dialect::Openai
         && sampling.repetition_penalty == EngineSampling::default().repetition_penalty

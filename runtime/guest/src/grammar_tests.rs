@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::openai::{Asked, read};
+use cocoon_engine::{Constraint, TokenMask};
 use cocoon_protocol::Endpoint;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,13 @@ fn call(more: &str) -> Result<Box<crate::openai::Call>, Refusal> {
     }
 }
 
+/// What holds one answer to what was asked for.
+fn follower(model: &Model, grammars: &Grammars, call: &Call) -> Result<Box<dyn Constraint>, Refusal> {
+    let (grammar, param) = grammar(call).expect("it is not free");
+    let mut made = grammars.constraints(model, &grammar, 1, param)?;
+    Ok(made.pop().expect("one for one answer"))
+}
+
 fn format(schema: &Value, strict: bool) -> String {
     let inner = json!({"name": "n", "schema": schema, "strict": strict});
     format!(r#""response_format":{}"#, json!({"type": "json_schema", "json_schema": inner}))
@@ -43,8 +52,7 @@ fn write(
     most: usize,
 ) -> Result<Option<String>, Refusal> {
     let call = call(more)?;
-    let mut constraints = grammars.constraints(model, &call.format, call.tools.as_ref(), 1)?;
-    let follower = constraints.first_mut().expect("one for one answer");
+    let mut follower = follower(model, grammars, &call)?;
     let tokenizer = model.tokenizer();
     let mut mask = TokenMask::all(model.vocab_size());
     let mut bytes = Vec::new();
@@ -192,10 +200,12 @@ fn calls_of_tools_have_their_form_whatever_the_choice() {
 /// Follows the grammar along `text`; true where it may end after it.
 fn follows(model: &Model, grammars: &Grammars, more: &str, text: &str) -> bool {
     let Ok(call) = call(more) else { panic!("{more} was refused") };
-    let Ok(mut constraints) = grammars.constraints(model, &call.format, call.tools.as_ref(), 1) else {
-        panic!("{more} makes no grammar")
-    };
-    let follower = constraints.first_mut().expect("one");
+    along(model, grammars, &call, text)
+}
+
+/// Follows an answer's grammar along `text`; true where it may end after it.
+fn along(model: &Model, grammars: &Grammars, call: &Call, text: &str) -> bool {
+    let Ok(mut follower) = follower(model, grammars, call) else { panic!("it makes no grammar") };
     let mut mask = TokenMask::all(model.vocab_size());
     for token in model.tokenizer().encode(text, false) {
         mask.allow_all();
@@ -231,6 +241,39 @@ fn free_text_may_hold_calls_and_a_call_once_begun_is_held_to_its_form() {
     assert!(!fits(r#","tool_choice":"required","parallel_tool_calls":false"#, &format!("{one}\n{one}")));
     let json = r#","response_format":{"type":"json_object"}"#;
     assert!(fits(json, "{\"a\": 1}") && fits(json, one) && !fits(json, "text"));
+}
+
+/// As Llama 3's template has it: a call is the whole answer, and JSON like any other.
+fn bare() -> CallForm {
+    let (mark, head) = ("{\"name\": \"".into(), String::new());
+    let (middle, end) = ("\", \"parameters\": ".into(), "}".into());
+    CallForm { mark, head, middle, end, between: None, anywhere: false }
+}
+
+#[test]
+fn a_models_own_form_holds_its_calls() {
+    let (model, grammars) = (model(), Grammars::default());
+    let fits = |more: &str, text: &str| {
+        let Ok(mut call) = call(&format!("{TOOLS}{more}")) else { panic!("{more} was refused") };
+        call.take_form(Some(&bare()));
+        along(&model, &grammars, &call, text)
+    };
+    let one = r#"{"name": "look_up", "parameters": {"word": "a"}}"#;
+    for choice in ["", r#","tool_choice":"required""#] {
+        assert!(fits(choice, one), "{choice}");
+        assert!(!fits(choice, &one.replace("word", "name")), "an unknown argument");
+        assert!(!fits(choice, &one.replace("look_up", "other")), "an unknown tool");
+        assert!(!fits(choice, &one[..one.len() - 1]), "it breaks off");
+        assert!(!fits(choice, &format!("{one}\n{one}")), "one call at a time");
+    }
+    assert!(fits("", "no call, {\"name\": \"look_up\""), "a call is the whole answer");
+    assert!(fits("", "{\"names\": 1}") && fits("", ""), "other JSON is text");
+    assert!(!fits(r#","tool_choice":"required""#, "no call"));
+    // JSON that an answer may be beside a call would look the same: then the form is one that can be told apart.
+    let json = r#","response_format":{"type":"json_object"}"#;
+    assert!(fits(json, one) && fits(json, r#"{"a": 1}"#) && !fits(json, "text"), "that is JSON too");
+    let hermes = "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>";
+    assert!(fits(json, hermes) && !fits(&format!(r#"{json},"tool_choice":"required""#), hermes));
 }
 
 #[test]
@@ -297,10 +340,10 @@ fn heavy_schemas_take_bounded_time_to_read_and_for_each_token() {
         let short: String = schema.to_string().chars().take(60).collect();
         let began = Instant::now();
         let Ok(call) = call(&format(&schema, false)) else { continue };
-        let made = grammars.constraints(&model, &call.format, None, 1);
+        let made = follower(&model, &grammars, &call);
         assert!(began.elapsed() < Duration::from_secs(5), "{short} took {:?} to read", began.elapsed());
-        let Ok(mut constraints) = made else { continue };
-        let (follower, mut dice) = (constraints.first_mut().expect("one"), Dice(9));
+        let Ok(mut follower) = made else { continue };
+        let mut dice = Dice(9);
         let mut mask = TokenMask::all(model.vocab_size());
         for _ in 0..60 {
             let began = Instant::now();

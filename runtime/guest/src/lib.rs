@@ -22,6 +22,8 @@ mod child;
 mod config;
 mod door;
 mod evidence;
+#[cfg(test)]
+mod fuzz_tests;
 mod gpu;
 mod grammar;
 mod openai;

@@ -1,6 +1,7 @@
 //! What is kept of an answer so that it can be run again: the engine's request, and every token that it wrote.
 
 use cocoon_engine::{Event, Finish, Identity, Request, Sampling as EngineSampling};
+use cocoon_grammar::Grammar;
 use cocoon_protocol::{EngineId, EngineKind, Kernels, Outcome, Run, Sampling, Written};
 use zeroize::Zeroizing;
 
@@ -14,8 +15,8 @@ pub(crate) fn engine() -> EngineId {
 pub(crate) struct Record(Run);
 
 impl Record {
-    /// Of a request that is about to be submitted.
-    pub(crate) fn of(request: &Request) -> Self {
+    /// Of a request that is about to be submitted, with what its answers are held to.
+    pub(crate) fn of(request: &Request, grammar: Option<&Grammar>) -> Self {
         let params = request.params();
         let EngineSampling {
             temperature,
@@ -47,6 +48,7 @@ impl Record {
             stop: params.stop.clone(),
             logit_bias: params.logit_bias.clone(),
             constrained: request.is_constrained(),
+            grammar: grammar.and_then(Grammar::to_bytes),
             written: (0..request.choices()).map(unwritten).collect(),
         })
     }

@@ -7,8 +7,10 @@ use zeroize::Zeroizing;
 
 /// Most tokens of a run, prompt and answers together. A longer one is not kept, and cannot be replayed.
 pub const MAX_RUN_TOKENS: usize = 1 << 18;
-/// Most bytes of an encoded run: its tokens, its stop strings and biases, and what is around them.
-pub(crate) const MAX_RUN: usize = 4 * MAX_RUN_TOKENS + 16 * 1024;
+/// Most bytes of an encoded run: its tokens, its grammar, its stop strings and biases, and what is around them.
+pub(crate) const MAX_RUN: usize = 4 * MAX_RUN_TOKENS + MAX_GRAMMAR + 16 * 1024;
+/// Most bytes of a grammar. A longer one is not kept, and its run cannot be replayed.
+const MAX_GRAMMAR: usize = 128 * 1024;
 
 /// Most answers to one prompt, as the engine.
 const MAX_CHOICES: usize = 16;
@@ -55,8 +57,11 @@ pub struct Run {
     pub stop: Vec<String>,
     /// Added to the logits of tokens: up to 300 of them.
     pub logit_bias: Vec<(u32, f32)>,
-    /// Whether a grammar said what may come next. The run does not hold it: such a run cannot be replayed from here.
+    /// Whether a grammar said what may come next.
     pub constrained: bool,
+    /// That grammar, in the words of the engine's program; `None` where there was none, or it was too long to keep. A
+    /// constrained run without it cannot be replayed.
+    pub grammar: Option<Zeroizing<Vec<u8>>>,
     /// The answers, up to 16: one unless more were asked for.
     pub written: Vec<Written>,
 }
@@ -80,6 +85,7 @@ impl Run {
         tokens <= MAX_RUN_TOKENS
             && stops
             && self.stop.len() <= MAX_STOPS
+            && self.grammar.as_ref().is_none_or(|grammar| self.constrained && grammar.len() <= MAX_GRAMMAR)
             && self.logit_bias.len() <= MAX_BIASES
             && (1..=MAX_CHOICES).contains(&self.written.len())
     }
@@ -104,6 +110,10 @@ impl Run {
             .int(5, u8::from(self.constrained))
             .bytes(6, &outcomes)
             .blobs(7, self.written.iter().map(|written| packed(&written.tokens)).map(Packed));
+        let map = match &self.grammar {
+            None => map,
+            Some(grammar) => map.bytes(8, grammar),
+        };
         Zeroizing::new(map.encode())
     }
 
@@ -124,6 +134,10 @@ impl Run {
         };
         let outcomes = fields.bytes(6)?;
         let answers = fields.blobs(7, MAX_CHOICES)?;
+        let grammar = match fields.has(8) {
+            true => Some(Zeroizing::new(fields.bytes(8)?)),
+            false => None,
+        };
         fields.finish()?;
         if bias.len() % 2 != 0 || outcomes.len() != answers.len() {
             return None;
@@ -133,7 +147,7 @@ impl Run {
             Some(Written { tokens: unpacked(tokens)?, outcome: Outcome::from_code(outcome)? })
         });
         let written = written.collect::<Option<_>>()?;
-        let run = Self { prompt, sampling, stop, logit_bias, constrained, written };
+        let run = Self { prompt, sampling, stop, logit_bias, constrained, grammar, written };
         run.fits().then_some(run)
     }
 }

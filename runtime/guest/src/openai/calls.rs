@@ -1,6 +1,6 @@
 //! Reads calls of tools out of an answer's text, as it comes, whatever pieces it comes in.
 
-use super::tools::{ARGUMENTS, CALL, END, NAME};
+use cocoon_engine::CallForm;
 use zeroize::Zeroizing;
 
 /// A piece of an answer. It cannot be printed.
@@ -29,13 +29,22 @@ enum State {
 
 /// Splits the text of one answer. A grammar holds calls to their form; text that breaks off inside one ends there.
 pub(crate) struct Calls {
+    form: CallForm,
+    /// Whether calls may stand in text. Else an answer is calls from its first character on, or none.
+    anywhere: bool,
+    /// An answer that is no call, where it may not become one any more.
+    only_text: bool,
     state: State,
     held: Zeroizing<String>,
 }
 
 impl Calls {
-    pub(crate) fn new() -> Self {
-        Self { state: State::Text { after_call: false }, held: Zeroizing::default() }
+    /// Of an answer whose calls are written so. In text that is held to a schema calls stand at the beginning alone: what
+    /// looks like one later is in a string of it.
+    pub(crate) fn new(form: CallForm, in_text: bool) -> Self {
+        let anywhere = form.anywhere && in_text;
+        let (state, held) = (State::Text { after_call: false }, Zeroizing::default());
+        Self { form, anywhere, only_text: false, state, held }
     }
 
     /// Takes text, and gives what is certain by now.
@@ -55,15 +64,20 @@ impl Calls {
         }
     }
 
+    /// Whether the last call is not whole: its arguments are no JSON yet.
+    pub(crate) fn is_inside(&self) -> bool {
+        matches!(self.state, State::Head | State::Arguments { .. })
+    }
+
     /// Moves on by one state, or as far as the held text goes; false when it waits for more.
     fn step(&mut self, pieces: &mut Vec<Piece>) -> bool {
         match self.state {
             State::Text { after_call } => self.text(after_call, pieces),
             State::Head => self.head(pieces),
             State::Arguments { .. } => self.arguments(pieces),
-            State::Tail => match self.held.strip_prefix(END).is_some() {
+            State::Tail => match self.held.starts_with(&self.form.end) {
                 true => {
-                    self.held.drain(..END.len());
+                    self.held.drain(..self.form.end.len());
                     pieces.push(Piece::End);
                     self.state = State::Text { after_call: true };
                     true
@@ -80,24 +94,39 @@ impl Calls {
             after_call = self.held.is_empty();
             self.state = State::Text { after_call };
         }
-        let found = self.held.find(CALL);
-        let free = found.unwrap_or_else(|| self.held.len() - beginning(&self.held, CALL));
+        let (found, free) = self.mark();
         if free > 0 {
             pieces.push(Piece::Text(self.held.drain(..free).collect::<String>().into()));
         }
-        if found.is_none() {
-            return false;
+        if found {
+            self.held.drain(..self.form.mark.len());
+            self.state = State::Head;
         }
-        self.held.drain(..CALL.len());
-        self.state = State::Head;
-        true
+        found
+    }
+
+    /// Whether a call begins in the held text, and how many bytes of it are text that may go.
+    fn mark(&mut self) -> (bool, usize) {
+        let mark = self.form.mark.as_str();
+        if self.anywhere {
+            let found = self.held.find(mark);
+            return (found.is_some(), found.unwrap_or_else(|| self.held.len() - beginning(&self.held, mark)));
+        }
+        if !self.only_text && self.held.starts_with(mark) {
+            return (true, 0);
+        }
+        self.only_text |= !mark.starts_with(self.held.as_str());
+        (false, if self.only_text { self.held.len() } else { 0 })
     }
 
     fn head(&mut self, pieces: &mut Vec<Piece>) -> bool {
-        let Some(at) = self.held.find(ARGUMENTS) else { return false };
-        let name = self.held[..at].strip_prefix(NAME).unwrap_or_default().to_owned();
+        let CallForm { head, middle, .. } = &self.form;
+        let Some(at) = self.held.get(head.len()..).and_then(|held| held.find(middle.as_str())) else {
+            return false;
+        };
+        let name = self.held[head.len()..head.len() + at].to_owned();
         pieces.push(Piece::Call(name.into()));
-        self.held.drain(..at + ARGUMENTS.len());
+        self.held.drain(..head.len() + at + middle.len());
         self.state = State::Arguments { depth: 0, string: false, escaped: false };
         true
     }
@@ -147,7 +176,10 @@ mod tests {
 
     /// Pieces in short words, with neighbours of one kind joined.
     fn read(pieces: &[&str]) -> Vec<String> {
-        let mut calls = Calls::new();
+        read_by(Calls::new(CallForm::hermes(), true), pieces)
+    }
+
+    fn read_by(mut calls: Calls, pieces: &[&str]) -> Vec<String> {
         let mut said: Vec<Piece> = pieces.iter().flat_map(|piece| calls.push(piece)).collect();
         said.extend(calls.finish());
         let mut words: Vec<String> = Vec::new();
@@ -194,5 +226,57 @@ mod tests {
         let cut = TEXT.find("\"b\"").expect("it is there");
         assert_eq!(read(&[&TEXT[..cut]]), ["TLet me see: 1 < 2.\n", "Clook_up", r#"A{"a": "}\"]", "#]);
         assert_eq!(read(&["<tool_call>\n{\"na"]), Vec::<String>::new());
+    }
+
+    /// As Llama 3 writes them: a call is the whole answer.
+    fn bare() -> CallForm {
+        let (mark, head) = ("{\"name\": \"".into(), String::new());
+        let (middle, end) = ("\", \"parameters\": ".into(), "}".into());
+        CallForm { mark, head, middle, end, between: None, anywhere: false }
+    }
+
+    #[test]
+    fn a_call_without_marks_is_the_whole_answer_or_none() {
+        let call = r#"{"name": "f", "parameters": {"a": [1]}}"#;
+        let text = r#"Use {"name": "f", "parameters": {}} for it."#;
+        let near = r#"{"named": 1}"#;
+        for cut in 0..call.len() {
+            let read = |text: &str| {
+                let at = cut.min(text.len());
+                read_by(Calls::new(bare(), true), &[&text[..at], &text[at..]])
+            };
+            assert_eq!(read(call), ["Cf", r#"A{"a": [1]}"#, "E"]);
+            assert_eq!(read(text), [format!("T{text}")]);
+            assert_eq!(read(near), [format!("T{near}")]);
+        }
+        // What might have become a call, and did not, is text.
+        assert_eq!(read_by(Calls::new(bare(), true), &["{\"na"]), ["T{\"na"]);
+    }
+
+    #[test]
+    fn in_answers_of_a_schema_a_mark_inside_a_string_is_no_call() {
+        let answer = r#"{"a": "<tool_call>\n{\"name\": \"f\""}"#;
+        for cut in 0..answer.len() {
+            let calls = Calls::new(CallForm::hermes(), false);
+            assert_eq!(read_by(calls, &[&answer[..cut], &answer[cut..]]), [format!("T{answer}")]);
+        }
+        let calls = &TEXT[TEXT.find("<tool_call>").expect("a mark")..TEXT.find("Done").expect("an end")];
+        let read = read_by(Calls::new(CallForm::hermes(), false), &[calls]);
+        assert_eq!(read[..2], ["Clook_up".to_owned(), r#"A{"a": "}\"]", "b": [{}]}"#.to_owned()]);
+        assert_eq!(
+            read.iter().filter(|word| word.starts_with('C')).count(),
+            2,
+            "several may follow each other"
+        );
+    }
+
+    #[test]
+    fn it_is_known_whether_the_last_call_is_whole() {
+        let mut calls = Calls::new(CallForm::hermes(), true);
+        let at = TEXT.find("\n</tool_call>").expect("it is there");
+        for (from, to, inside) in [(0, 15, false), (15, at - 9, true), (at - 9, at - 1, false)] {
+            calls.push(&TEXT[from..to]);
+            assert_eq!(calls.is_inside(), inside, "{}", &TEXT[..to]);
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::format::Format;
 use super::options::{self, Options};
 use super::refusal::Refusal;
 use super::tools::{self, Tools};
-use super::{Call, Prompt, Style, messages};
+use super::{Call, Conversation, Prompt, Style, messages};
 use cocoon_engine::MAX_TOP_LOGPROBS;
 
 /// What OpenAI knows and this worker cannot do, with the reason.
@@ -22,7 +22,7 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
 
 pub(super) fn read(body: &[u8], seed: u64) -> Result<Call, Refusal> {
     let mut fields = Fields::read(body)?;
-    let mut messages = messages::messages(fields.list("messages")?)?;
+    let messages = messages::messages(fields.list("messages")?)?;
     let options = Options::take(&mut fields, seed)?;
     let max_tokens = max_tokens(&mut fields)?;
     let logprobs = logprobs(&mut fields)?;
@@ -30,15 +30,13 @@ pub(super) fn read(body: &[u8], seed: u64) -> Result<Call, Refusal> {
         None => Format::Free,
         Some(format) => Format::chat(format)?,
     };
-    let tools = Tools::take(&mut fields, tools::Style::Nested)?;
+    let mut tools = Tools::take(&mut fields, tools::Style::Nested)?;
     modalities(&mut fields)?;
     fields.refuse(REFUSED)?;
     fields.finish()?;
-    if let Some(tools) = &tools {
-        tools.describe(&mut messages);
-    }
-    let (prompts, style) = (vec![Prompt::Chat(messages)], Style::Chat);
-    Ok(Call { prompts, options, max_tokens, logprobs, format, tools, style })
+    let told = tools.as_mut().map(Tools::told).unwrap_or_default();
+    let (prompts, style) = (vec![Prompt::Chat(Conversation { messages, tools: told })], Style::Chat);
+    Ok(Call { prompts, options, max_tokens, logprobs, format, tools, form: None, style })
 }
 
 /// The newer name and the older one, which OpenAI does not take together.

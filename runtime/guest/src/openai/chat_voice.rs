@@ -40,7 +40,7 @@ struct Call {
 impl ChatVoice {
     pub(super) fn new(told: Told) -> Self {
         let choice = |_| Choice {
-            reader: told.tools.then(Calls::new),
+            reader: told.reader(),
             calls: Vec::new(),
             content: Zeroizing::default(),
             logprobs: Vec::new(),
@@ -170,7 +170,9 @@ impl Voice for ChatVoice {
     fn end(&mut self, choice: u32, finish: Finish) -> Vec<Answer> {
         let Some(state) = self.choices.get_mut(choice as usize) else { return Vec::new() };
         let rest = state.reader.as_mut().map(Calls::finish).unwrap_or_default();
-        let called = !state.calls.is_empty() && finish == Finish::Stop;
+        // A stop string may end an answer in the middle of a call: whoever reads `tool_calls` parses it.
+        let whole = state.reader.as_ref().is_some_and(|reader| !reader.is_inside());
+        let called = whole && !state.calls.is_empty() && finish == Finish::Stop;
         let reason = if called { "tool_calls" } else { voice::reason(finish) };
         state.finish = Some(reason);
         let deltas = self.take(choice, rest);

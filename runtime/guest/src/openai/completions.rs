@@ -22,7 +22,7 @@ pub(super) fn read(body: &[u8], seed: u64) -> Result<Call, Refusal> {
     let mut fields = Fields::read(body)?;
     let prompts = prompts("prompt", fields.take("prompt"))?;
     let options = Options::take(&mut fields, seed)?;
-    let max_tokens = options::limit(&mut fields, "max_tokens", 1)?.or(Some(DEFAULT_TOKENS));
+    let max_tokens = options::limit(&mut fields, "max_tokens", 0)?.or(Some(DEFAULT_TOKENS));
     let logprobs = match fields.count("logprobs")? {
         Some(top) if top > MAX_LOGPROBS => {
             return Err(Refusal::field("logprobs", format!("logprobs must be between 0 and {MAX_LOGPROBS}")));
@@ -49,7 +49,7 @@ pub(super) fn read(body: &[u8], seed: u64) -> Result<Call, Refusal> {
         ));
     }
     let (format, tools, style) = (Format::Free, None, Style::Completion { echo });
-    Ok(Call { prompts, options, max_tokens, logprobs, format, tools, style })
+    Ok(Call { prompts, options, max_tokens, logprobs, format, tools, form: None, style })
 }
 
 /// One or several texts, or tokens. `field` names them in refusals.

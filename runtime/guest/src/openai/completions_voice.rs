@@ -68,13 +68,13 @@ impl CompletionsVoice {
         let top: Map<String, Value> = likely
             .top
             .iter()
-            .map(|(token, logprob)| (logprobs::text(tokenizer, *token), logprobs::number(*logprob).into()))
+            .map(|(token, logprob)| (logprobs::text(tokenizer, *token), logprobs::number(*logprob)))
             .collect();
         let Some(choice) = self.choices.get_mut(said.choice as usize) else { return };
         choice.text_offset.push(choice.offset.into());
         choice.offset += text.chars().count();
         choice.tokens.push(text.into());
-        choice.token_logprobs.push(logprobs::number(likely.logprob).into());
+        choice.token_logprobs.push(logprobs::number(likely.logprob));
         choice.top_logprobs.push(top.into());
     }
 

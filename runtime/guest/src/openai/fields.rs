@@ -57,6 +57,11 @@ impl Fields {
         self.map.remove(field).filter(|value| !value.is_null())
     }
 
+    /// What [`Self::take`] would take.
+    pub(crate) fn peek(&self, field: &str) -> Option<&Value> {
+        self.map.get(field).filter(|value| !value.is_null())
+    }
+
     pub(crate) fn boolean(&mut self, field: &str) -> Result<Option<bool>, Refusal> {
         self.typed(field, "true or false", |value| value.as_bool())
     }

@@ -1,30 +1,28 @@
-//! Conversations in OpenAI's words, as a model's chat template reads them.
-//!
-//! Calls of tools and what came of them are written as Hermes and Qwen models are trained to read them, see
-//! [`super::tools`].
+//! Conversations in OpenAI's words.
 
+use super::conversation::{Message, PastCall};
 use super::fields::Fields;
 use super::refusal::Refusal;
-use super::tools;
-use cocoon_engine::ChatMessage;
 use serde_json::Value;
+use std::collections::HashSet;
+use zeroize::Zeroizing;
 
 /// Most messages in a request.
 const MAX_MESSAGES: usize = 4096;
 
 /// Reads `messages`.
-pub(crate) fn messages(given: Option<Vec<Value>>) -> Result<Vec<ChatMessage>, Refusal> {
+pub(crate) fn messages(given: Option<Vec<Value>>) -> Result<Vec<Message>, Refusal> {
     let list = given.ok_or_else(|| Refusal::missing("messages"))?;
     if list.is_empty() || list.len() > MAX_MESSAGES {
         let message = format!("messages must hold 1 to {MAX_MESSAGES} messages, not {}", list.len());
         return Err(Refusal::field("messages", message));
     }
-    let mut known = Vec::new();
+    let mut known = HashSet::new();
     list.into_iter().enumerate().map(|(index, value)| message(index, value, &mut known)).collect()
 }
 
 /// Reads one. `calls` are the ids of the calls so far: what a tool says must answer one of them.
-fn message(index: usize, value: Value, calls: &mut Vec<String>) -> Result<ChatMessage, Refusal> {
+fn message(index: usize, value: Value, calls: &mut HashSet<String>) -> Result<Message, Refusal> {
     let mut fields = Fields::of(value, &format!("messages[{index}]"))?;
     let role = fields.required_text("role")?;
     fields
@@ -33,8 +31,8 @@ fn message(index: usize, value: Value, calls: &mut Vec<String>) -> Result<ChatMe
     let content = content(&mut fields)?;
     let message = match role.as_str() {
         // OpenAI's newer name for it.
-        "developer" | "system" => plain("system", required(content, &fields)?),
-        "user" => plain("user", required(content, &fields)?),
+        "developer" | "system" => Message::plain("system", required(content, &fields)?),
+        "user" => Message::plain("user", required(content, &fields)?),
         "assistant" => assistant(content, &mut fields, calls)?,
         "tool" => {
             let id = fields.required_text("tool_call_id")?;
@@ -43,7 +41,7 @@ fn message(index: usize, value: Value, calls: &mut Vec<String>) -> Result<ChatMe
                     "a message of a tool must answer a tool_call_id of an assistant's message before it";
                 return Err(Refusal::field(&fields.name("tool_call_id"), message));
             }
-            plain("user", tools::result_text(&required(content, &fields)?))
+            Message { answers: Some(id), ..Message::plain("tool", required(content, &fields)?) }
         }
         _ => {
             let message = "the role must be developer, system, user, assistant or tool";
@@ -54,10 +52,6 @@ fn message(index: usize, value: Value, calls: &mut Vec<String>) -> Result<ChatMe
     Ok(message)
 }
 
-fn plain(role: &str, content: String) -> ChatMessage {
-    ChatMessage { role: role.to_owned(), content }
-}
-
 fn required(content: Option<String>, fields: &Fields) -> Result<String, Refusal> {
     content.ok_or_else(|| Refusal::missing(&fields.name("content")))
 }
@@ -65,16 +59,16 @@ fn required(content: Option<String>, fields: &Fields) -> Result<String, Refusal>
 fn assistant(
     content: Option<String>,
     fields: &mut Fields,
-    known: &mut Vec<String>,
-) -> Result<ChatMessage, Refusal> {
-    let calls = fields.list("tool_calls")?.unwrap_or_default();
-    if calls.is_empty() {
-        return Ok(plain("assistant", required(content, fields)?));
+    known: &mut HashSet<String>,
+) -> Result<Message, Refusal> {
+    let given = fields.list("tool_calls")?.unwrap_or_default();
+    if given.is_empty() {
+        return Ok(Message::plain("assistant", required(content, fields)?));
     }
-    let mut text = content.unwrap_or_default();
-    for (index, call) in calls.into_iter().enumerate() {
+    let mut calls = Vec::with_capacity(given.len());
+    for (index, call) in given.into_iter().enumerate() {
         let mut call = Fields::of(call, &fields.name(&format!("tool_calls[{index}]")))?;
-        known.push(call.required_text("id")?);
+        let id = call.required_text("id")?;
         let kind = call.required_text("type")?;
         if kind != "function" {
             return Err(Refusal::field(&call.name("type"), "the type of a call must be function"));
@@ -83,11 +77,18 @@ fn assistant(
             call.object("function")?.ok_or_else(|| Refusal::missing(&call.name("function")))?;
         call.ignore(&["index"]);
         call.finish()?;
-        let (name, arguments) = (function.required_text("name")?, function.required_text("arguments")?);
+        known.insert(id.clone());
+        calls.push(past_call(id, &mut function)?);
         function.finish()?;
-        tools::write_call(&mut text, &name, &arguments);
     }
-    Ok(plain("assistant", text))
+    let content = content.map(Zeroizing::new);
+    Ok(Message { role: "assistant", content, calls, answers: None })
+}
+
+/// The rest of a call, from wherever its `name` and `arguments` stand.
+pub(super) fn past_call(id: String, fields: &mut Fields) -> Result<PastCall, Refusal> {
+    let name = fields.required_text("name")?;
+    Ok(PastCall { id, name, arguments: fields.required_text("arguments")?.into() })
 }
 
 /// The text of a message: a string, or parts that are joined.

@@ -12,6 +12,7 @@ mod chat;
 mod chat_voice;
 mod completions;
 mod completions_voice;
+mod conversation;
 mod embeddings;
 mod fields;
 mod format;
@@ -30,14 +31,15 @@ mod wipe;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use conversation::Conversation;
 pub(crate) use embeddings::{EmbeddingsRequest, Vectors};
 pub(crate) use format::Format;
 pub(crate) use options::Options;
 pub(crate) use refusal::Refusal;
-pub(crate) use tools::{ARGUMENTS, CALL, END, NAME, Tools};
+pub(crate) use tools::Tools;
 pub(crate) use voice::{Naming, Said, Voice};
 
-use cocoon_engine::{ChatMessage, Model};
+use cocoon_engine::{CallForm, Model};
 use cocoon_protocol::Endpoint;
 use std::sync::Arc;
 
@@ -61,13 +63,15 @@ pub(crate) struct Call {
     pub(crate) format: Format,
     /// Tools that answers may, or must, call.
     pub(crate) tools: Option<Tools>,
+    /// How the model's own template writes calls, where it is to be asked by it; see [`Self::take_form`].
+    pub(crate) form: Option<CallForm>,
     style: Style,
 }
 
 /// What an answer goes on from.
 pub(crate) enum Prompt {
     /// A conversation.
-    Chat(Vec<ChatMessage>),
+    Chat(Conversation),
     /// Plain text.
     Text(String),
     /// Tokens.
@@ -108,6 +112,24 @@ impl Call {
         }
     }
 
+    /// Takes over how the model's own template writes calls, if it does. An answer that may be a call or JSON is asked for
+    /// in words by which the two can be told apart.
+    pub(crate) fn take_form(&mut self, own: Option<&CallForm>) {
+        let or_json = matches!(self.format, Format::Schema(_)) && !self.must_call();
+        self.form = own.filter(|form| form.anywhere || !(or_json && self.tools.is_some())).cloned();
+    }
+
+    fn must_call(&self) -> bool {
+        self.tools.as_ref().is_some_and(|tools| tools.required)
+    }
+
+    /// How calls are written, and whether they may stand in text.
+    pub(crate) fn calls(&self) -> Option<(CallForm, bool)> {
+        let in_text = matches!(self.format, Format::Free) && !self.must_call();
+        let form = || self.form.clone().unwrap_or_else(CallForm::hermes);
+        self.tools.is_some().then(|| (form(), in_text))
+    }
+
     /// Whoever tells the answer.
     pub(crate) fn voice(&mut self, naming: Naming, model: Option<&Arc<Model>>) -> Box<dyn Voice> {
         let told = voice::Told {
@@ -117,7 +139,7 @@ impl Call {
             include_usage: self.options.include_usage,
             choices: self.options.choices * self.prompts.len() as u32,
             logprobs: self.logprobs,
-            tools: self.tools.is_some(),
+            calls: self.calls(),
         };
         match std::mem::replace(&mut self.style, Style::Chat) {
             Style::Chat => Box::new(chat_voice::ChatVoice::new(told)),

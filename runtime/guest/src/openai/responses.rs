@@ -2,11 +2,12 @@
 
 use super::fields::Fields;
 use super::format::Format;
+use super::logprobs::decimal;
 use super::options::{self, Options};
 use super::refusal::Refusal;
 use super::tools::{self, Tools};
-use super::{Call, Prompt, Style, responses_input};
-use cocoon_engine::MAX_TOP_LOGPROBS;
+use super::{Call, Conversation, Prompt, Style, responses_input};
+use cocoon_engine::{MAX_TOP_LOGPROBS, Sampling};
 use serde_json::{Value, json};
 
 /// What OpenAI knows and this worker cannot do, with the reason.
@@ -31,7 +32,7 @@ pub(super) fn read(body: &[u8], seed: u64) -> Result<Call, Refusal> {
     let mut fields = Fields::read(body)?;
     let metadata = fields.take("metadata").unwrap_or_else(|| json!({}));
     let instructions = fields.text("instructions")?;
-    let mut messages = responses_input::messages(fields.take("input"), instructions.as_deref())?;
+    let messages = responses_input::messages(fields.take("input"), instructions.as_deref())?;
     let (mut text, mut wanted) = (json!({"format": {"type": "text"}}), Format::Free);
     if let Some(mut given) = fields.object("text")? {
         given.refuse(&[("verbosity", "its model has no such setting")])?;
@@ -44,7 +45,7 @@ pub(super) fn read(body: &[u8], seed: u64) -> Result<Call, Refusal> {
     let told_tools = fields.list("tools")?.unwrap_or_default();
     let choice = fields.take("tool_choice").unwrap_or_else(|| "auto".into());
     let parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
-    let tools = {
+    let mut tools = {
         let given = json!({"tools": told_tools, "tool_choice": choice, "parallel_tool_calls": parallel});
         Tools::take(&mut Fields::of(given, "").map(Fields::at_top)?, tools::Style::Flat)?
     };
@@ -58,20 +59,27 @@ pub(super) fn read(body: &[u8], seed: u64) -> Result<Call, Refusal> {
     }
     fields.refuse(REFUSED)?;
     refuse_of_chat(&mut fields)?;
+    let default = Sampling::default();
+    let temperature = as_given(&fields, "temperature", default.temperature);
+    let top_p = as_given(&fields, "top_p", default.top_p);
     let options = Options::take(&mut fields, seed)?;
     fields.finish()?;
-    if let Some(tools) = &tools {
-        tools.describe(&mut messages);
-    }
+    let told = tools.as_mut().map(Tools::told).unwrap_or_default();
     let fields = json!({
         "instructions": instructions, "max_output_tokens": max_tokens, "metadata": metadata,
-        "parallel_tool_calls": parallel, "temperature": options.sampling.temperature, "text": text,
-        "tool_choice": choice, "tools": told_tools, "top_p": options.sampling.top_p, "truncation": "disabled",
+        "parallel_tool_calls": parallel, "temperature": temperature, "text": text,
+        "tool_choice": choice, "tools": told_tools, "top_p": top_p, "truncation": "disabled",
         "previous_response_id": null, "reasoning": {"effort": null, "summary": null}, "store": false,
         "top_logprobs": logprobs.unwrap_or(0), "background": false,
     });
-    let (prompts, style) = (vec![Prompt::Chat(messages)], Style::Response(Echo { fields }));
-    Ok(Call { prompts, options, max_tokens, logprobs, format: wanted, tools, style })
+    let prompts = vec![Prompt::Chat(Conversation { messages, tools: told })];
+    let style = Style::Response(Echo { fields });
+    Ok(Call { prompts, options, max_tokens, logprobs, format: wanted, tools, form: None, style })
+}
+
+/// A number as the client wrote it, or what is used where it wrote none.
+fn as_given(fields: &Fields, field: &str, default: f32) -> Value {
+    fields.peek(field).cloned().unwrap_or_else(|| decimal(default))
 }
 
 /// Fields of the other endpoints that this one does not have.

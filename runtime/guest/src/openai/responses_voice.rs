@@ -46,7 +46,7 @@ impl Drop for ResponsesVoice {
 
 impl ResponsesVoice {
     pub(super) fn new(told: Told, echo: Echo) -> Self {
-        let reader = told.tools.then(Calls::new);
+        let reader = told.reader();
         let (items, likelihoods) = (Vec::new(), Vec::new());
         Self { told, echo, reader, items, open: None, likelihoods, sequence: 0, finish: None }
     }
@@ -115,7 +115,12 @@ impl ResponsesVoice {
 
     /// Ends the item that is being written.
     fn shut(&mut self, out: &mut Vec<Answer>, status: &str) {
-        let Some(open) = self.open.take() else { return };
+        let Some(mut open) = self.open.take() else { return };
+        match open.call {
+            // Of tokens whose text was held back, and became none.
+            None => open.logprobs.append(&mut self.likelihoods),
+            Some(_) => self.forget_likelihoods(),
+        }
         let at = self.items.len();
         let item = self.item(&open, status);
         let place = |more: Value| {
@@ -142,6 +147,11 @@ impl ResponsesVoice {
         self.event(out, "response.output_item.done", json!({"output_index": at, "item": item}));
     }
 
+    /// Of tokens of a call, which has no place for them.
+    fn forget_likelihoods(&mut self) {
+        self.likelihoods.drain(..).for_each(|mut likelihood| wipe(&mut likelihood));
+    }
+
     fn take(&mut self, out: &mut Vec<Answer>, piece: Piece) {
         let at = self.items.len();
         match piece {
@@ -160,8 +170,12 @@ impl ResponsesVoice {
                 });
                 self.event(out, "response.output_text.delta", event);
             }
-            Piece::Call(name) => self.open(out, Some(name)),
+            Piece::Call(name) => {
+                self.forget_likelihoods();
+                self.open(out, Some(name));
+            }
             Piece::Arguments(text) => {
+                self.forget_likelihoods();
                 let Some(open) = &mut self.open else { return };
                 open.text.push_str(&text);
                 let event = json!({"item_id": open.id, "output_index": at, "delta": text.as_str()});
@@ -218,7 +232,8 @@ impl Voice for ResponsesVoice {
         if self.items.is_empty() && self.open.is_none() {
             self.open(&mut out, None); // an answer of no text is a message without any
         }
-        let status = if finish == Finish::Length { "incomplete" } else { "completed" };
+        let inside = self.reader.as_ref().is_some_and(Calls::is_inside);
+        let status = if finish == Finish::Length || inside { "incomplete" } else { "completed" };
         self.shut(&mut out, status);
         self.finish = Some(finish);
         out

@@ -22,9 +22,14 @@ fn chat(more: &str) -> Result<Box<Call>, Refusal> {
     ask(Endpoint::ChatCompletions, &format!("{{{CHAT}{more}}}"))
 }
 
-fn conversation(call: &Call) -> Vec<(&str, &str)> {
-    let [Prompt::Chat(messages)] = call.prompts.as_slice() else { panic!("one conversation") };
-    messages.iter().map(|message| (message.role.as_str(), message.content.as_str())).collect()
+/// A conversation as models without words for tools get it.
+fn conversation(call: &Call) -> Vec<(String, String)> {
+    let [Prompt::Chat(conversation)] = call.prompts.as_slice() else { panic!("one conversation") };
+    conversation.plain().into_iter().map(|message| (message.role, message.content)).collect()
+}
+
+fn said(messages: &[(&str, &str)]) -> Vec<(String, String)> {
+    messages.iter().map(|(role, content)| ((*role).to_owned(), (*content).to_owned())).collect()
 }
 
 #[track_caller]
@@ -176,25 +181,66 @@ fn messages_of_all_roles_become_what_templates_know() {
         {"role":"assistant","content":null,"tool_calls":[
             {"id":"1","type":"function","function":{"name":"f","arguments":"{}"}},
             {"id":"2","type":"function","function":{"name":"g","arguments":"{\"x\": 1}"}}]},
-        {"role":"tool","tool_call_id":"1","content":"r"}]}"#;
+        {"role":"tool","tool_call_id":"1","content":"r"},
+        {"role":"tool","tool_call_id":"2","content":"s"}]}"#;
     let Ok(call) = ask(Endpoint::ChatCompletions, body) else { panic!("all roles are fine") };
     let calls = "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"g\", \
                  \"arguments\": {\"x\": 1}}\n</tool_call>";
-    let result = "<tool_response>\nr\n</tool_response>";
-    assert_eq!(
-        conversation(&call),
-        [("system", "ab"), ("user", "q"), ("assistant", calls), ("user", result)]
-    );
+    let result = "<tool_response>\nr\n</tool_response>\n<tool_response>\ns\n</tool_response>";
+    let expected = [("system", "ab"), ("user", "q"), ("assistant", calls), ("user", result)];
+    assert_eq!(conversation(&call), said(&expected));
 }
 
 #[test]
 fn a_model_is_told_of_its_tools_unless_none_may_be_called() {
     let tools = r#","tools":[{"type":"function","function":{"name":"f","description":"About it."}}]"#;
     let Ok(call) = chat(tools) else { panic!("a tool is fine") };
-    let said = conversation(&call);
-    assert!(said[0].0 == "system" && said[0].1.contains("<tools>\n{") && said[0].1.contains("About it."));
+    let said_of = conversation(&call);
+    let said_of = &said_of[0];
+    assert!(said_of.0 == "system" && said_of.1.contains("<tools>\n{") && said_of.1.contains("About it."));
     let Ok(call) = chat(&format!(r#"{tools},"tool_choice":"none""#)) else { panic!("none is fine") };
-    assert_eq!(conversation(&call), [("user", "hi")]);
+    assert_eq!(conversation(&call), said(&[("user", "hi")]));
+}
+
+#[test]
+fn a_choice_of_tools_says_which_may_and_whether_one_must_be_called() {
+    let tools = r#","tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}]"#;
+    let allowed = |mode: &str, name: &str| {
+        let tool = format!(r#"{{"type":"function","function":{{"name":"{name}"}}}}"#);
+        format!(r#"{{"type":"allowed_tools","allowed_tools":{{"mode":"{mode}","tools":[{tool}]}}}}"#)
+    };
+    let read = |choice: &str| {
+        let call = chat(&format!(r#"{tools},"tool_choice":{choice}"#))?;
+        let told = conversation(&call)[0].1.matches("\"function\":{").count();
+        let tools = call.tools.as_ref().expect("some may be called");
+        let names: Vec<String> = tools.list.iter().map(|tool| tool.name.clone()).collect();
+        Ok::<_, Refusal>((names.join(" "), tools.required, tools.parallel, told))
+    };
+    let is = |names: &str, required, parallel| (names.to_owned(), required, parallel, 2);
+    for (choice, expected) in [
+        (r#""auto""#.to_owned(), is("f g", false, true)),
+        (r#""required""#.to_owned(), is("f g", true, true)),
+        (r#"{"type":"function","function":{"name":"g"}}"#.to_owned(), is("g", true, false)),
+        (allowed("auto", "g"), is("g", false, true)),
+        (allowed("required", "f"), is("f", true, true)),
+    ] {
+        assert_eq!(read(&choice).unwrap_or_else(|_| panic!("{choice} is fine")), expected, "{choice}");
+    }
+    for wrong in [
+        r#""any""#.to_owned(),
+        r#"{"type":"function"}"#.to_owned(),
+        r#"{"type":"function","function":{"name":"h"}}"#.to_owned(),
+        r#"{"type":"custom","custom":{"name":"g"}}"#.to_owned(),
+        r#"{"type":"allowed_tools"}"#.to_owned(),
+        allowed("sometimes", "g"),
+        allowed("auto", "h"),
+    ] {
+        assert!(read(&wrong).is_err(), "{wrong} was taken");
+    }
+    let flat = r#"{"input":"q","tools":[{"type":"function","name":"f"},{"type":"function","name":"g"}],"tool_choice":
+        {"type":"allowed_tools","mode":"required","tools":[{"type":"function","name":"g"}]}}"#;
+    let Ok(call) = ask(Endpoint::Responses, flat) else { panic!("responses have it flat") };
+    assert!(call.tools.is_some_and(|tools| tools.required && tools.list.len() == 1));
 }
 
 #[test]
@@ -263,11 +309,16 @@ fn responses_read_items_and_refuse_what_needs_a_memory() {
         {"type":"message","id":"m","status":"completed","role":"assistant",
          "content":[{"type":"output_text","text":"a","annotations":[]}]}]}"#;
     let Ok(call) = ask(Endpoint::Responses, body) else { panic!("items are fine") };
-    let said = conversation(&call);
-    assert_eq!((said[0], said[1], said[4]), (("system", "be brief"), ("user", "q"), ("assistant", "a")));
-    assert!(
-        said[2].1.starts_with("<tool_call>") && said[3] == ("user", "<tool_response>\nr\n</tool_response>")
-    );
+    let call_text = "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>";
+    let result = "<tool_response>\nr\n</tool_response>";
+    let expected = [
+        ("system", "be brief"),
+        ("user", "q"),
+        ("assistant", call_text),
+        ("user", result),
+        ("assistant", "a"),
+    ];
+    assert_eq!(conversation(&call), said(&expected));
     for (more, code, param) in [
         (r#""previous_response_id":"resp_1""#, "unsupported_parameter", "previous_response_id"),
         (r#""store":true"#, "unsupported_parameter", "store"),
@@ -283,6 +334,29 @@ fn responses_read_items_and_refuse_what_needs_a_memory() {
     ] {
         refused(Endpoint::Responses, &format!(r#"{{"input":"q",{more}}}"#), code, param);
     }
+}
+
+#[test]
+fn a_response_repeats_numbers_as_they_were_asked_for() {
+    let echo = |body: &str| {
+        let Ok(call) = ask(Endpoint::Responses, body) else { panic!("{body} is fine") };
+        let Style::Response(echo) = call.style else { panic!("a response") };
+        (echo.fields["temperature"].to_string(), echo.fields["top_p"].to_string())
+    };
+    for (sent, told) in [("0.4", "0.4"), ("1", "1"), ("0.30000000000000004", "0.30000000000000004")] {
+        let body = format!(r#"{{"input":"q","temperature":{sent},"top_p":0.9}}"#);
+        assert_eq!(echo(&body), (told.to_owned(), "0.9".to_owned()));
+    }
+    assert_eq!(echo(r#"{"input":"q"}"#), ("0.4".to_owned(), "0.95".to_owned()), "the defaults");
+}
+
+#[test]
+fn what_a_function_gave_may_come_in_parts() {
+    let body = r#"{"input":[{"type":"function_call","call_id":"1","name":"f","arguments":"{}"},
+        {"type":"function_call_output","call_id":"1","output":[{"type":"input_text","text":"a"},
+        {"type":"input_text","text":"b"}]}]}"#;
+    let Ok(call) = ask(Endpoint::Responses, body) else { panic!("parts are fine") };
+    assert_eq!(conversation(&call)[1].1, "<tool_response>\nab\n</tool_response>");
 }
 
 /// `docs/api.md` says of each field whether it is supported, refused or ignored; the readers do as it says.

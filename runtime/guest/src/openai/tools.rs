@@ -1,28 +1,18 @@
-//! Tools: what a model is told of them, how it must call them, and which schema their arguments follow.
+//! Tools: what a model is told of them, and which schema their arguments follow.
 //!
-//! All models are spoken to in the words that Hermes and Qwen models are trained on: the tools stand as JSON lines in
-//! `<tools>`, a call is `<tool_call>{"name": …, "arguments": …}</tool_call>`, and what came of it `<tool_response>`. A
-//! grammar ([`crate::grammar`]) holds every call to this form and to its tool's schema, so a call always parses.
+//! How a model is told, and how it writes calls, is its template's to say where that knows tools ([`CallForm`]); all other
+//! models are spoken to in the words that Hermes models are trained on. A grammar ([`crate::grammar`]) holds every call to
+//! its form and to its tool's schema, so a call always parses.
 
 use super::fields::Fields;
 use super::refusal::Refusal;
 use super::schema::{self, Strictness};
-use cocoon_engine::ChatMessage;
 use serde_json::{Value, json};
 
 /// Most tools of a request, as OpenAI.
 const MAX_TOOLS: usize = 128;
 /// Longest name of a tool, as OpenAI.
 const MAX_NAME: usize = 64;
-
-/// What a call begins with; its name follows.
-pub(crate) const CALL: &str = "<tool_call>";
-/// Between that and the name.
-pub(crate) const NAME: &str = "\n{\"name\": \"";
-/// Between a call's name and its arguments.
-pub(crate) const ARGUMENTS: &str = "\", \"arguments\": ";
-/// After its arguments.
-pub(crate) const END: &str = "}\n</tool_call>";
 
 /// A tool that a model may call.
 pub(crate) struct Tool {
@@ -38,8 +28,8 @@ pub(crate) struct Tools {
     pub(crate) required: bool,
     /// Whether it may call several.
     pub(crate) parallel: bool,
-    /// As the model is told of them.
-    description: String,
+    /// All tools that were given, as the model is told of them.
+    told: Vec<Value>,
 }
 
 /// Where a tool's name, description and schema stand.
@@ -69,24 +59,24 @@ impl Tools {
             let message = format!("there must be at most {MAX_TOOLS} tools, not {}", given.len());
             return Err(Refusal::field("tools", message));
         }
-        let mut description = String::new();
+        let mut told = Vec::with_capacity(given.len());
         let mut list: Vec<Tool> = Vec::with_capacity(given.len());
         for (index, value) in given.into_iter().enumerate() {
-            let tool = tool(value, index, style, &mut description)?;
+            let tool = tool(value, index, style, &mut told)?;
             if list.iter().any(|other| other.name == tool.name) {
                 let name = format!("tools[{index}]");
                 return Err(Refusal::field(&name, "two tools have the same name"));
             }
             list.push(tool);
         }
-        let mut tools = Self { list, required: false, parallel, description };
+        let mut tools = Self { list, required: false, parallel, told };
         Ok(tools.choose(choice, style)?.then_some(tools))
     }
 
     /// Applies `tool_choice`; false for none at all.
     fn choose(&mut self, choice: Option<Value>, style: Style) -> Result<bool, Refusal> {
         let refuse = || {
-            let message = "tool_choice must be none, auto, required or name a function";
+            let message = "tool_choice must be none, auto, required, or name a function or the allowed tools";
             Refusal::field("tool_choice", message)
         };
         let Some(choice) = choice else { return Ok(true) };
@@ -101,49 +91,83 @@ impl Tools {
             None => {}
         }
         let mut choice = Fields::of(choice, "tool_choice")?;
-        if choice.required_text("type")? != "function" {
-            return Err(refuse());
-        }
-        let name = match style {
-            Style::Flat => choice.required_text("name")?,
-            Style::Nested => {
-                let function = choice.object("function")?;
-                function.ok_or_else(|| Refusal::missing("tool_choice.function"))?.required_text("name")?
+        let names = match choice.required_text("type")?.as_str() {
+            "function" => {
+                (self.required, self.parallel) = (true, false);
+                vec![named(&mut choice, style)?]
             }
+            "allowed_tools" => self.allowed(&mut choice, style)?,
+            _ => return Err(refuse()),
         };
         choice.finish()?;
-        self.list.retain(|tool| tool.name == name);
+        // The model is told of all tools, so that its prompt stays the same whatever it may call this time.
+        self.list.retain(|tool| names.contains(&tool.name));
         if self.list.is_empty() {
             return Err(Refusal::field(
                 "tool_choice",
                 "tool_choice names a function that is not among the tools",
             ));
         }
-        (self.required, self.parallel) = (true, false);
         Ok(true)
     }
 
-    /// Tells the model of the tools, at the end of the system's message.
-    pub(crate) fn describe(&self, messages: &mut Vec<ChatMessage>) {
-        let text = format!(
-            "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with \
-             function signatures within <tools></tools> XML tags:\n<tools>{}\n</tools>\n\nFor each function call, \
-             return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n\
-             <tool_call>\n{{\"name\": <function-name>, \"arguments\": <args-json-object>}}\n</tool_call>",
-            self.description
-        );
-        match messages.first_mut().filter(|message| message.role == "system") {
-            Some(system) => {
-                system.content.push_str("\n\n");
-                system.content.push_str(&text);
+    /// Some of the tools, of which the model may or must call.
+    fn allowed(&mut self, choice: &mut Fields, style: Style) -> Result<Vec<String>, Refusal> {
+        let mut inner = match style {
+            Style::Flat => None,
+            Style::Nested => Some(
+                choice
+                    .object("allowed_tools")?
+                    .ok_or_else(|| Refusal::missing("tool_choice.allowed_tools"))?,
+            ),
+        };
+        let fields = inner.as_mut().unwrap_or(choice);
+        self.required = match fields.required_text("mode")?.as_str() {
+            "auto" => false,
+            "required" => true,
+            _ => return Err(Refusal::field(&fields.name("mode"), "the mode must be auto or required")),
+        };
+        let path = fields.name("tools");
+        let given = fields.list("tools")?.ok_or_else(|| Refusal::missing(&path))?;
+        let each = given.into_iter().enumerate().map(|(index, value)| {
+            let mut tool = Fields::of(value, &format!("{path}[{index}]"))?;
+            if tool.required_text("type")? != "function" {
+                return Err(Refusal::field(
+                    &tool.name("type"),
+                    "this worker knows tools of type function only",
+                ));
             }
-            None => messages.insert(0, ChatMessage { role: "system".to_owned(), content: text }),
+            let name = named(&mut tool, style)?;
+            tool.finish().map(|()| name)
+        });
+        let names = each.collect();
+        if let Some(inner) = inner {
+            inner.finish()?;
+        }
+        names
+    }
+
+    /// What the model is told of, `{"type": "function", "function": {…}}` each. Taken once.
+    pub(crate) fn told(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.told)
+    }
+}
+
+/// The name of a function that is pointed at.
+fn named(fields: &mut Fields, style: Style) -> Result<String, Refusal> {
+    match style {
+        Style::Flat => fields.required_text("name"),
+        Style::Nested => {
+            let path = fields.name("function");
+            let mut function = fields.object("function")?.ok_or_else(|| Refusal::missing(&path))?;
+            let name = function.required_text("name")?;
+            function.finish().map(|()| name)
         }
     }
 }
 
-/// Reads one tool, and writes what the model is told of it.
-fn tool(value: Value, index: usize, style: Style, description: &mut String) -> Result<Tool, Refusal> {
+/// Reads one tool, and adds what the model is told of it.
+fn tool(value: Value, index: usize, style: Style, told: &mut Vec<Value>) -> Result<Tool, Refusal> {
     let mut outer = Fields::of(value, &format!("tools[{index}]"))?;
     if outer.required_text("type")? != "function" {
         return Err(Refusal::field(&outer.name("type"), "this worker knows tools of type function only"));
@@ -170,28 +194,13 @@ fn tool(value: Value, index: usize, style: Style, description: &mut String) -> R
     // OpenAI: a function without parameters takes none.
     let empty = || json!({"type": "object", "properties": {}, "additionalProperties": false});
     let parameters = parameters.unwrap_or_else(empty);
-    let mut told = json!({"type": "function", "function": {"name": name, "parameters": parameters}});
+    let mut function = json!({"name": name});
     if let Some(about) = about {
-        told["function"]["description"] = about.into();
+        function["description"] = about.into();
     }
-    description.push('\n');
-    description.push_str(&told.to_string());
+    function["parameters"] = parameters.clone();
+    told.push(json!({"type": "function", "function": function}));
     let schema =
         schema::checked(parameters, &path, if strict { Strictness::Strict } else { Strictness::Tool })?;
     Ok(Tool { name, schema })
-}
-
-/// A call, as the model has written it before.
-pub(crate) fn write_call(text: &mut String, name: &str, arguments: &str) {
-    if !text.is_empty() {
-        text.push('\n');
-    }
-    for part in [CALL, NAME, name, ARGUMENTS, arguments, END] {
-        text.push_str(part);
-    }
-}
-
-/// What came of a call, as the model reads it.
-pub(crate) fn result_text(content: &str) -> String {
-    format!("<tool_response>\n{content}\n</tool_response>")
 }

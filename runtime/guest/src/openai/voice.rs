@@ -1,7 +1,8 @@
 //! How an answer is told, whatever the endpoint.
 
+use super::calls::Calls;
 use super::logprobs;
-use cocoon_engine::{Finish, Logprobs, Model};
+use cocoon_engine::{CallForm, Finish, Logprobs, Model};
 use cocoon_protocol::{Answer, Usage};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -47,10 +48,16 @@ pub(super) struct Told {
     pub(super) include_usage: bool,
     pub(super) choices: u32,
     pub(super) logprobs: Option<u32>,
-    pub(super) tools: bool,
+    /// How calls of tools are written, and whether they may stand in text; `None` where none may be called.
+    pub(super) calls: Option<(CallForm, bool)>,
 }
 
 impl Told {
+    /// Reads calls out of one answer's text, where tools may be called.
+    pub(super) fn reader(&self) -> Option<Calls> {
+        self.calls.as_ref().map(|(form, in_text)| Calls::new(form.clone(), *in_text))
+    }
+
     /// How likely a token was, in the shape of chat completions and responses.
     pub(super) fn likelihood(&self, token: u32, likely: &Logprobs) -> Value {
         self.model.as_ref().map_or(Value::Null, |model| logprobs::of(model.tokenizer(), token, likely))

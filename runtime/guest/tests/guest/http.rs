@@ -53,6 +53,27 @@ pub(crate) fn go_on(mut stream: UnixStream, body: &[u8]) -> Stream {
     read_head(BufReader::new(stream))
 }
 
+/// The reply to a request of which no more is sent.
+pub(crate) fn answer(stream: UnixStream) -> Reply {
+    read_head(BufReader::new(stream)).whole()
+}
+
+/// A body out of its chunks, as they came over the wire.
+pub(crate) fn unchunked(mut wire: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        wire.read_line(&mut line).expect("a length");
+        let length = usize::from_str_radix(line.trim_end(), 16).expect("hexadecimal");
+        let (chunk, rest) = wire.split_at_checked(length + 2).expect("the whole chunk");
+        body.extend_from_slice(&chunk[..length]);
+        wire = rest;
+        if length == 0 {
+            return body;
+        }
+    }
+}
+
 fn connect(socket: &Path, method: &str, path: &str, kind: &str, length: usize) -> UnixStream {
     let mut stream = UnixStream::connect(socket).expect("the guest serves");
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
@@ -95,6 +116,20 @@ impl Stream {
         self.reader.read_exact(&mut chunk).ok()?;
         chunk.truncate(length);
         (length > 0).then_some(chunk)
+    }
+
+    /// So many bytes as they come over the wire.
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.reader.read_exact(&mut bytes).expect("there are more");
+        bytes
+    }
+
+    /// All that is still to come, as it comes over the wire.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.reader.read_to_end(&mut bytes).expect("it ends");
+        bytes
     }
 
     pub(crate) fn whole(mut self) -> Reply {

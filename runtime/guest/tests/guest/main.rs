@@ -4,9 +4,11 @@ mod child;
 mod common;
 mod endpoints;
 mod fuzz_decoders;
+mod hostile;
 mod http;
 mod journey;
 mod load;
+mod native_tools;
 mod refusals;
 #[path = "../../../supervisor/tests/stand_in/server.rs"]
 mod stand_in;

@@ -102,6 +102,7 @@ fn run(tokens: usize) -> Run {
         stop: vec!["end".to_owned()],
         logit_bias: vec![(9, -1.5)],
         constrained: false,
+        grammar: None,
         written: vec![Written { tokens: vec![70_000; tokens].into(), outcome: Outcome::Stop }],
     }
 }

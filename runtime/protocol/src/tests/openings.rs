@@ -56,7 +56,7 @@ fn a_run_with_one_thing_over_its_limit_is_refused() {
 
 #[test]
 fn every_part_of_a_run_is_committed_to() {
-    let changes: [Change; 16] = [
+    let changes: [Change; 18] = [
         |run| run.prompt[0] ^= 1,
         |run| run.sampling.seed ^= 1,
         |run| run.sampling.temperature = 0.5,
@@ -70,6 +70,8 @@ fn every_part_of_a_run_is_committed_to() {
         |run| run.stop.clear(),
         |run| run.logit_bias[0].1 = 1.5,
         |run| run.constrained = true,
+        |run| held_to(run, b"j{}"),
+        |run| held_to(run, b"j[]"),
         |run| run.written[0].outcome = Outcome::Length,
         |run| run.written[0].tokens[1] ^= 1,
         |run| run.written.push(run.written[0].clone()),
@@ -86,6 +88,24 @@ fn every_part_of_a_run_is_committed_to() {
         all.insert(commitment(Some(run)));
     }
     assert_eq!(all.len(), 2 + changes.len());
+}
+
+/// A grammar said what may come next.
+fn held_to(run: &mut Run, grammar: &[u8]) {
+    run.constrained = true;
+    run.grammar = Some(grammar.to_vec().into());
+}
+
+#[test]
+fn a_grammar_belongs_to_a_constrained_run_and_has_a_limit() {
+    let fits = |change: Change| {
+        let mut run = run(2);
+        change(&mut run);
+        (run.fits(), Run::decode(&run.encode()).is_some())
+    };
+    assert_eq!(fits(|run| held_to(run, &[b'j'; 128 << 10])), (true, true));
+    assert_eq!(fits(|run| held_to(run, &[b'j'; (128 << 10) + 1])), (false, false));
+    assert_eq!(fits(|run| run.grammar = Some(vec![b'j'].into())), (false, false), "of a free run");
 }
 
 #[test]

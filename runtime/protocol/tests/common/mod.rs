@@ -108,7 +108,15 @@ pub(crate) fn run() -> Run {
     };
     let written = vec![Written { tokens: vec![8].into(), outcome: Outcome::Stop }];
     let (stop, logit_bias) = (vec!["end".to_owned()], vec![(5, 1.0)]);
-    Run { prompt: vec![1, 2, 3, 4, 5].into(), sampling, stop, logit_bias, constrained: false, written }
+    Run {
+        prompt: vec![1, 2, 3, 4, 5].into(),
+        sampling,
+        stop,
+        logit_bias,
+        constrained: false,
+        grammar: None,
+        written,
+    }
 }
 
 pub(crate) fn header(peer: &Trusted, id: u64) -> RequestHeader {

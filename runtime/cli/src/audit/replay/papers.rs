@@ -71,9 +71,10 @@ impl Papers {
                     .to_owned(),
             );
         };
-        if run.constrained {
+        if run.constrained && run.grammar.is_none() {
             return unavailable(
-                "a grammar said what may come next, and the opening does not hold it".to_owned(),
+                "a grammar said what may come next, and it was too long for the opening to hold it"
+                    .to_owned(),
             );
         }
         if let Kernels::Gpu(digest) = engine.kernels {

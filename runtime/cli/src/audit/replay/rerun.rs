@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use cocoon_engine::{
-    Engine, EngineOptions, Event, Finish, GenerateError, Model, Params, Request, Sampling, SubmitError,
+    Constraint, Engine, EngineOptions, Event, Finish, GenerateError, Model, Params, Request, Sampling,
+    SubmitError,
 };
+use cocoon_grammar::{Grammar, Grammars};
 use cocoon_protocol::{Outcome, Run, Written};
 use serde::Serialize;
 
 use super::{Stop, Word};
-use crate::ui::Screen;
+use crate::ui::{Screen, printable};
 
 /// Room in the context beyond what the run needs, so that its own limit ends it and not ours.
 const SPARE: usize = 16;
@@ -70,7 +72,8 @@ pub(super) fn compare(model: Model, run: &Run, threads: u32, screen: &Screen) ->
     let mut follower = Follower::new(&run.written);
     let engine = engine(model, run, threads);
     let different = |why: String| Stop::new(Word::Different, why);
-    let answer = engine.submit(request(run)).map_err(|error| match error {
+    let request = request(run).with_constraints(constraints(engine.model(), run)?);
+    let answer = engine.submit(request).map_err(|error| match error {
         SubmitError::Invalid(error) => {
             different(format!("this engine refuses the request, which cannot have been answered: {error}"))
         }
@@ -113,6 +116,22 @@ fn engine(model: Model, run: &Run, threads: u32) -> Engine {
     options.cache_bytes = EngineOptions::bytes_of_context(&model, options.max_context + SPARE)
         .saturating_mul(run.written.len());
     Engine::new(Arc::new(model), options)
+}
+
+/// What may come next, by the same grammar as then.
+fn constraints(model: &Model, run: &Run) -> Result<Vec<Box<dyn Constraint>>, Stop> {
+    let Some(kept) = &run.grammar else { return Ok(Vec::new()) };
+    let different = |why: &str| {
+        Stop::new(
+            Word::Different,
+            format!("no answer can have been held to the grammar that the run holds: {why}"),
+        )
+    };
+    let grammar = Grammar::from_bytes(kept).ok_or_else(|| different("it is none"))?;
+    let choices = u32::try_from(run.written.len()).expect("a run has at most 16 answers");
+    Grammars::default()
+        .constraints(model, &grammar, choices)
+        .map_err(|error| different(&printable(&error.to_string())))
 }
 
 fn request(run: &Run) -> Request {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cocoon_attestation::statement::{Beacon, Freshness, Keys, ModelIdentity, digest};
 use cocoon_attestation::{Bundle, Statement, Tee};
 use cocoon_engine::{Engine, EngineOptions, Event, Finish, Params, Payer, Request, Salt, Sampling};
+use cocoon_grammar::{Grammar, Grammars};
 use cocoon_protocol::{
     EngineId, EngineKind, Kernels, Opening, Outcome, Price, ReceiptKey, Run, SignedReceipt, Usage, Written,
 };
@@ -94,7 +95,18 @@ impl Worker {
             max_tokens,
         };
         let (stop, logit_bias) = (params.stop, params.logit_bias);
-        (Run { prompt: prompt.into(), sampling, stop, logit_bias, constrained: false, written }, cached)
+        (
+            Run {
+                prompt: prompt.into(),
+                sampling,
+                stop,
+                logit_bias,
+                constrained: false,
+                grammar: None,
+                written,
+            },
+            cached,
+        )
     }
 }
 
@@ -343,7 +355,7 @@ fn what_cannot_be_run_here_says_what_it_needs() {
         (|kit| kit.receipt.engine.digest[0] ^= 1, "it needs an engine with the digest"),
         (|kit| kit.receipt.engine.kind = EngineKind::Child, "child engine"),
         (|kit| kit.receipt.engine.kernels = Kernels::Gpu([7; 32]), "it needs the GPU kernels 0707"),
-        (|kit| kit.run().constrained = true, "grammar"),
+        (|kit| kit.run().constrained = true, "too long for the opening"),
         (|kit| kit.opening.run = None, "no tokens"),
         (|kit| kit.receipt.model[0] ^= 1, "it needs the model of SHA-256"),
     ];
@@ -358,6 +370,29 @@ fn what_cannot_be_run_here_says_what_it_needs() {
     *other.last_mut().expect("it is not empty") ^= 1;
     kit.put("other.gguf", &other);
     kit.keep().comes_to(Word::Unavailable, "it needs the model of SHA-256");
+}
+
+#[test]
+fn answers_under_a_grammar_replay_by_it_and_by_no_other() {
+    let worker = Worker::new();
+    let schema =
+        json!({"type": "object", "properties": {"a": {"enum": ["red", "green"]}}, "required": ["a"]});
+    let grammar = Grammar::json(&schema);
+    let constraints = Grammars::default().constraints(worker.0.model(), &grammar, 2).expect("a fine grammar");
+    let request = Request::new(worker.prompt("colours"), sampled());
+    let (mut run, _) = worker.write(request.with_choices(2).with_constraints(constraints), usize::MAX);
+    (run.constrained, run.grammar) = (true, grammar.to_bytes());
+    let mut kit = Kit::new(run);
+    kit.keep().comes_to(Word::Same, "");
+    let other = Grammar::json(&json!({"type": "array", "items": {"type": "null"}}));
+    kit.run().grammar = other.to_bytes();
+    kit.keep().comes_to(Word::Different, "position 0");
+    kit.run().grammar = Some(b"?{}".to_vec().into());
+    kit.keep().comes_to(Word::Different, "it is none");
+    kit.run().grammar = Grammar::json(&json!({"type": "integer", "minimum": 2, "maximum": 1})).to_bytes();
+    kit.keep().comes_to(Word::Different, "no answer can have been held");
+    kit.run().grammar = None;
+    kit.keep().comes_to(Word::Unavailable, "too long for the opening");
 }
 
 #[test]

@@ -1,22 +1,25 @@
 //! The local OpenAI endpoint: what comes in on loopback is verified, sealed, answered, checked and paid.
 //!
 //! `POST` to `/v1/chat/completions`, `/v1/completions`, `/v1/responses` (whole and streamed) and `/v1/embeddings`,
-//! `GET /v1/models`, `GET /health`. Bodies pass through: the guest speaks the OpenAI API inside the seal. It serves this machine's user only: requests that a web page of another origin
-//! makes, or that name another host (DNS rebinding), are refused.
+//! `GET /v1/models`, `GET /health`. Bodies pass through: the guest speaks the OpenAI API inside the seal. It serves this
+//! machine's user only: requests that a web page of another origin makes, or that name another host (DNS rebinding), are
+//! refused.
 
-use std::convert::Infallible;
+mod local;
+mod stream;
+
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use cocoon_protocol::http::ApiError;
-use cocoon_protocol::{Answer, Budget, Endpoint, MAX_BODY, Prompt};
-use serde::Deserialize;
+use cocoon_protocol::{Budget, Endpoint, MAX_BODY, Outcome, Prompt};
 use tokio::sync::Mutex;
 
 pub use crate::outline::{DEFAULT_COMPLETION_TOKENS, budget_for};
@@ -26,6 +29,9 @@ use crate::{Answering, CacheSalt, Client, ClientError, Event, Finished, Peer};
 
 /// Called after every answer that was finished and paid: the command line logs it and keeps the receipt.
 pub type OnFinished = Arc<dyn Fn(&Peer, &Finished) + Send + Sync>;
+
+/// Most bytes of a request: what can be sealed, less the salt that is added to it.
+const MAX_ASKED: usize = MAX_BODY - 128;
 
 struct Local {
     client: Arc<Client>,
@@ -46,7 +52,7 @@ pub fn router(client: Arc<Client>, on_finished: OnFinished) -> Router {
         .route("/v1/responses", post(|it, body| answer(it, Endpoint::Responses, body)))
         .route("/v1/embeddings", post(|it, body| answer(it, Endpoint::Embeddings, body)))
         .route("/v1/models", get(models))
-        .route("/v1/models/{model}", get(model))
+        .route("/v1/models/{*model}", get(model)) // a name may have slashes
         .route("/health", get(|| async { "ok" }))
         .fallback(|| async {
             failure(
@@ -54,12 +60,23 @@ pub fn router(client: Arc<Client>, on_finished: OnFinished) -> Router {
                 &ApiError::invalid_request("unknown_url", "there is no such endpoint here; see /v1/models"),
             )
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn(only_local_programs))
+        .method_not_allowed_fallback(|| async {
+            failure(405, &ApiError::invalid_request("method_not_allowed", "this path has another method"))
+        })
+        .layer(DefaultBodyLimit::max(MAX_ASKED))
+        .layer(from_fn(local::only_local_programs))
         .with_state(local)
 }
 
-async fn answer(State(local): State<Arc<Local>>, endpoint: Endpoint, body: Bytes) -> Response {
+async fn answer(
+    State(local): State<Arc<Local>>,
+    endpoint: Endpoint,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return not_read(&rejection),
+    };
     let outline = match Outline::read(&body) {
         Ok(outline) => outline,
         Err(error) => return failure(400, &error),
@@ -82,7 +99,9 @@ async fn answer(State(local): State<Arc<Local>>, endpoint: Endpoint, body: Bytes
             }
             json_response(status, body.expose().to_vec())
         }
-        Ok(Event::Chunk(first)) if outline.streams() => stream(local, peer, endpoint, answering, first),
+        Ok(Event::Chunk(first)) if outline.streams() => {
+            stream::stream(local, peer, endpoint, answering, first)
+        }
         Ok(Event::Chunk(whole)) => match drain(&mut answering).await {
             Ok(finished) => {
                 (local.on_finished)(&peer, &finished);
@@ -90,10 +109,40 @@ async fn answer(State(local): State<Arc<Local>>, endpoint: Endpoint, body: Bytes
             }
             Err(error) => client_failure(&error),
         },
-        Ok(Event::Finished(_) | Event::Progress(_)) => {
-            failure(502, &ApiError::server("empty_answer", "the worker ended without an answer; ask again"))
+        Ok(Event::Finished(finished)) => {
+            (local.on_finished)(&peer, &finished);
+            match broken_off(&finished) {
+                Some(error) => failure(503, &error),
+                None => failure(
+                    502,
+                    &ApiError::server("empty_answer", "the worker ended without an answer; ask again"),
+                ),
+            }
+        }
+        Ok(Event::Progress(_)) => {
+            failure(502, &ApiError::server("internal", "there was progress and no answer"))
         }
     }
+}
+
+/// Why a body was not taken, in OpenAI's shape.
+fn not_read(rejection: &BytesRejection) -> Response {
+    let status = rejection.status().as_u16();
+    let error = match status {
+        413 => {
+            let message = format!("the body is longer than {MAX_ASKED} bytes: send less at a time");
+            ApiError::invalid_request("request_too_large", message)
+        }
+        _ => ApiError::invalid_request("unreadable_body", rejection.body_text()),
+    };
+    failure(status, &error)
+}
+
+/// What a client is told of an answer that its worker broke off: it must not take it for a whole one.
+fn broken_off(finished: &Finished) -> Option<ApiError> {
+    let message = "the worker broke the answer off before its end; ask again";
+    let whole = matches!(finished.receipt.receipt().outcome, Outcome::Stop | Outcome::Length);
+    (!whole).then(|| ApiError::server("interrupted_answer", message))
 }
 
 /// What is to be sealed.
@@ -169,94 +218,6 @@ fn ended(answering: &Answering) -> ClientError {
     ClientError::Nonsense { what: "an answer", why }
 }
 
-/// Server-sent events: each chunk as it comes. The end is told only after the receipt was checked: for responses it is their
-/// last event, for all others `[DONE]`.
-fn stream(
-    local: Arc<Local>,
-    peer: Arc<Peer>,
-    endpoint: Endpoint,
-    answering: Answering,
-    first: Answer,
-) -> Response {
-    let state = (local, peer, answering, Some(first), false);
-    let events =
-        futures_util::stream::unfold(state, move |(local, peer, mut answering, first, ended)| async move {
-            if ended {
-                return None;
-            }
-            let (line, ended) = match first {
-                Some(chunk) => (event(endpoint, chunk.expose()), false),
-                None => next_line(&local, &peer, endpoint, &mut answering).await,
-            };
-            Some((Ok::<_, Infallible>(Bytes::from(line)), (local, peer, answering, None, ended)))
-        });
-    let mut response = Body::from_stream(events).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
-}
-
-/// The next line of a stream, and whether it is the last.
-async fn next_line(
-    local: &Local,
-    peer: &Peer,
-    endpoint: Endpoint,
-    answering: &mut Answering,
-) -> (Vec<u8>, bool) {
-    let mut held = Vec::new();
-    loop {
-        match answering.next().await {
-            Ok(Some(Event::Progress(_))) => {}
-            Ok(Some(Event::Chunk(chunk))) => {
-                let line = event(endpoint, chunk.expose());
-                if !(endpoint == Endpoint::Responses && is_last(chunk.expose())) {
-                    return (line, false);
-                }
-                held = line; // until the receipt holds
-            }
-            Ok(Some(Event::Error { body, .. })) => return (data(body.expose()), false),
-            Ok(Some(Event::Finished(finished))) => {
-                (local.on_finished)(peer, &finished);
-                let done = if endpoint == Endpoint::Responses { held } else { data(b"[DONE]") };
-                return (done, true);
-            }
-            Ok(None) => return (Vec::new(), true),
-            Err(error) => {
-                local.failed(peer, &error).await;
-                return (data(&error_body(&error).1), true);
-            }
-        }
-    }
-}
-
-/// One event. Those of responses are named, as their type says.
-fn event(endpoint: Endpoint, payload: &[u8]) -> Vec<u8> {
-    match kind(payload).filter(|_| endpoint == Endpoint::Responses) {
-        Some(kind) => [b"event: ", kind.as_bytes(), b"\n", &data(payload)[..]].concat(),
-        None => data(payload),
-    }
-}
-
-/// The type of a response's event. A worker names it: it must not break out of its line.
-fn kind(payload: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Typed {
-        r#type: String,
-    }
-    let Typed { r#type } = serde_json::from_slice(payload).ok()?;
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'.' || byte == b'_';
-    r#type.bytes().all(plain).then_some(r#type)
-}
-
-fn is_last(payload: &[u8]) -> bool {
-    kind(payload).is_some_and(|kind| matches!(kind.as_str(), "response.completed" | "response.incomplete"))
-}
-
-fn data(payload: &[u8]) -> Vec<u8> {
-    [b"data: ", payload, b"\n\n"].concat()
-}
-
 async fn models(State(local): State<Arc<Local>>) -> Response {
     match names(&local).await {
         Ok(names) => {
@@ -291,35 +252,6 @@ fn model_object(id: &str) -> serde_json::Value {
     serde_json::json!({"id": id, "object": "model", "created": 0, "owned_by": "cocoon"})
 }
 
-/// Refuses what a browser sends for another origin, and hosts that are not this machine.
-async fn only_local_programs(request: Request, next: Next) -> Response {
-    if let Err(what) = check_local(request.headers()) {
-        let message = format!("{what}; this endpoint serves programs of this machine only");
-        return failure(403, &ApiError::invalid_request("not_local", message));
-    }
-    next.run(request).await
-}
-
-fn check_local(headers: &HeaderMap) -> Result<(), String> {
-    let local = |authority: &str| {
-        let host = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-        let host = host.map_or(authority, |(host, _)| host);
-        matches!(host, "127.0.0.1" | "localhost" | "[::1]")
-    };
-    let text =
-        |name| headers.get(name).map(|v: &HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned());
-    if let Some(host) = text(header::HOST).filter(|host| !local(host)) {
-        return Err(format!("the request names the host {host:?}"));
-    }
-    if let Some(origin) = text(header::ORIGIN) {
-        let authority = origin.split_once("://").map_or(origin.as_str(), |(_, rest)| rest);
-        if !local(authority) {
-            return Err(format!("the request comes from a page of {origin:?}"));
-        }
-    }
-    Ok(())
-}
-
 fn client_failure(error: &ClientError) -> Response {
     let (status, body) = error_body(error);
     json_response(status, body)
@@ -352,42 +284,4 @@ fn failure(status: u16, error: &ApiError) -> Response {
 fn json_response(status: u16, body: Vec<u8>) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(pairs: &[(header::HeaderName, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
-    }
-
-    #[test]
-    fn programs_of_this_machine_are_served() {
-        for host in ["127.0.0.1:8080", "localhost", "[::1]:9", "[::1]"] {
-            assert_eq!(check_local(&headers(&[(header::HOST, host)])), Ok(()), "{host}");
-        }
-        let own_page = headers(&[(header::HOST, "localhost:1"), (header::ORIGIN, "http://localhost:3000")]);
-        assert_eq!(check_local(&own_page), Ok(()));
-    }
-
-    #[test]
-    fn pages_of_other_origins_and_rebound_names_are_refused() {
-        assert!(check_local(&headers(&[(header::HOST, "evil.example:8080")])).is_err());
-        assert!(check_local(&headers(&[(header::HOST, "127.0.0.1.evil.example")])).is_err());
-        let page = headers(&[(header::HOST, "127.0.0.1:1"), (header::ORIGIN, "https://evil.example")]);
-        assert!(check_local(&page).is_err());
-        assert!(check_local(&headers(&[(header::ORIGIN, "null")])).is_err());
-    }
-
-    #[test]
-    fn events_of_responses_are_named_and_others_are_not() {
-        let payload = br#"{"type":"response.completed","sequence_number":1}"#;
-        let named = event(Endpoint::Responses, payload);
-        assert!(named.starts_with(b"event: response.completed\ndata: {") && named.ends_with(b"}\n\n"));
-        assert!(is_last(payload) && !is_last(br#"{"type":"response.created"}"#));
-        assert!(event(Endpoint::ChatCompletions, payload).starts_with(b"data: "));
-        let broken = br#"{"type":"a\nevent: b"}"#;
-        assert!(event(Endpoint::Responses, broken).starts_with(b"data: "), "a name stays in its line");
-    }
 }
