@@ -57,7 +57,7 @@ impl Constraint for Even {
     }
 
     fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
-        if token % 2 == 0 { Ok(()) } else { Err(ConstraintError("an odd token")) }
+        if token.is_multiple_of(2) { Ok(()) } else { Err(ConstraintError("an odd token")) }
     }
 }
 
@@ -88,9 +88,12 @@ fn requests(model: &Model) -> Vec<Request> {
     ]
 }
 
-/// Tokens and end of each choice.
-fn read(answer: Answer) -> Vec<(u32, Vec<u32>, Option<Result<Finish, GenerateError>>)> {
-    let mut choices: Vec<(u32, Vec<u32>, Option<_>)> = Vec::new();
+/// A choice, its tokens and its end.
+type Written = (u32, Vec<u32>, Option<Result<Finish, GenerateError>>);
+
+/// What was written of each choice.
+fn read(answer: Answer) -> Vec<Written> {
+    let mut choices: Vec<Written> = Vec::new();
     for event in answer {
         let choice = match &event {
             Event::Token { choice, .. } | Event::Text { choice, .. } | Event::End { choice, .. } => *choice,

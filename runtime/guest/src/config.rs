@@ -58,6 +58,7 @@ pub struct Config {
 /// What answers, where it is not the engine that is built in.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum EngineConfig {
     /// Another inference server, as a supervised child.
     Child(ChildConfig),
