@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
@@ -60,7 +61,21 @@ pub fn router(client: Arc<Client>, on_finished: OnFinished) -> Router {
         .with_state(local)
 }
 
-async fn answer(State(local): State<Arc<Local>>, endpoint: Endpoint, body: Bytes) -> Response {
+async fn answer(
+    State(local): State<Arc<Local>>,
+    endpoint: Endpoint,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            let message = format!("the body has more than {MAX_BODY} bytes: send less at a time");
+            return failure(413, &ApiError::invalid_request("too_large", message));
+        }
+        Err(rejection) => {
+            return failure(400, &ApiError::invalid_request("malformed", rejection.body_text()));
+        }
+    };
     let outline = match Outline::read(&body) {
         Ok(outline) => outline,
         Err(error) => return failure(400, &error),
