@@ -64,7 +64,7 @@ pub(super) fn prompts(field: &str, given: Option<Value>, most: usize) -> Result<
         Some(other) => return Err(Refusal::wrong_type(field, EXPECTED, &other)),
     };
     if list.is_empty() || list.len() > most {
-        let message = format!("{field} must hold 1 to {most} prompts, not {}", list.len());
+        let message = format!("{field} must hold 1 to {most} texts or arrays of tokens, not {}", list.len());
         return Err(Refusal::field(field, message));
     }
     let prompt = |value: Value| match value {
