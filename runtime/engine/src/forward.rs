@@ -9,8 +9,8 @@ use crate::{
     model::{Activation, Layer, Model, Rotation},
 };
 
-/// Queries that attention takes together: more would not fit the registers.
-const QUERIES: usize = 8;
+/// Queries that attention takes together: more do not fit the registers, and take ten times as long.
+const QUERIES: usize = 6;
 
 /// One row of a step.
 #[derive(Clone, Copy)]

@@ -135,7 +135,7 @@ fn not_read(rejection: &BytesRejection) -> Response {
     let error = match status {
         413 => {
             let message = format!("the body is longer than {MAX_ASKED} bytes: send less at a time");
-            ApiError::invalid_request("request_too_large", message)
+            ApiError::invalid_request("too_large", message)
         }
         _ => ApiError::invalid_request("unreadable_body", rejection.body_text()),
     };

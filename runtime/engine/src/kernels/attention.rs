@@ -148,7 +148,6 @@ fn attend_body<W: Widen>(
 ) {
     while !queries.is_empty() {
         (queries, out) = match queries.len() {
-            8.. => group::<W, 8, 1>(queries, sequence, layer, head, out),
             6.. => group::<W, 6, 1>(queries, sequence, layer, head, out),
             4.. => group::<W, 4, 1>(queries, sequence, layer, head, out),
             3 => group::<W, 3, 2>(queries, sequence, layer, head, out),

@@ -131,13 +131,15 @@ impl Constraint for Grammar {
         if self.left == 0 {
             return Err(ConstraintError("it was meant to fail"));
         }
-        (0..mask.len() as u32).filter(|token| token % self.each != 0).for_each(|token| mask.forbid(token));
+        (0..mask.len() as u32)
+            .filter(|token| !token.is_multiple_of(self.each))
+            .for_each(|token| mask.forbid(token));
         Ok(())
     }
 
     fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
         self.left -= 1;
-        if token % self.each == 0 { Ok(()) } else { Err(ConstraintError("it was not asked")) }
+        if token.is_multiple_of(self.each) { Ok(()) } else { Err(ConstraintError("it was not asked")) }
     }
 }
 
