@@ -236,7 +236,7 @@ fn a_model_that_writes_text_is_packed_too_and_what_is_none_is_not() {
     assert!(refused("config.json", |config| config["model_type"] = json!("roberta")).contains("roberta"));
     assert!(refused("tokenizer.json", |file| *file = json!({})).contains("tokenizer.json"));
     let nothing = tempfile::tempdir().expect("a folder");
-    let error = pack(nothing.path(), &mut Vec::new()).err().expect("there is nothing").to_string();
+    let error = pack(nothing.path(), &mut Vec::new()).expect_err("there is nothing").to_string();
     assert!(error.contains("config.json"), "{error}");
 }
 
