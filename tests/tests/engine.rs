@@ -23,7 +23,7 @@ fn engine_file(folder: &Path, python: &str) -> PathBuf {
     let roots: String = roots.map(|path| format!("[[engine.roots]]\npath = {path:?}\n")).collect();
     let text = format!(
         "[engine]\ndialect = \"llama_cpp\"\nprefix_cache = \"off\"\naddress = \"127.0.0.1:8200\"\n\
-         argv = [{python:?}, {:?}, \"/dev/shm/model\", \"8200\", \"2048\", \"1\", \"2\"]\n{roots}\
+         argv = [{python:?}, {:?}, \"/dev/shm/model\", \"8200\", \"2048\", \"1\", \"1\"]\n{roots}\
          [engine.limits]\nhealth_every_ms = 200\n[engine.canary]\nprompt = \"Say hello.\"\n",
         launcher.join("llama_server.py")
     );

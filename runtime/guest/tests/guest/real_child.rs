@@ -32,7 +32,7 @@ fn engine(python: &str, port: u16) -> String {
     let roots: String = roots.map(|path| format!("[[engine.roots]]\npath = {path:?}\n")).collect();
     format!(
         "[engine]\nkind = \"child\"\ndialect = \"llama_cpp\"\nprefix_cache = \"off\"\naddress = \"127.0.0.1:{port}\"\n\
-         argv = [{python:?}, \"{launcher}/llama_server.py\", \"/dev/shm/model\", \"{port}\", \"512\", \"2\", \"2\"]\n{roots}\
+         argv = [{python:?}, \"{launcher}/llama_server.py\", \"/dev/shm/model\", \"{port}\", \"512\", \"2\", \"1\"]\n{roots}\
          [engine.limits]\ndrain = 30\nhealth_every_ms = 200\n\
          [engine.canary]\nprompt = \"Say hello.\"\n"
     )

@@ -20,7 +20,7 @@ fn real(python: &str) -> ChildConfig {
     let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/child").canonicalize();
     let launcher = launcher.expect("it is in the repository");
     let program = launcher.join("llama_server.py").to_str().expect("a plain path").to_owned();
-    let arguments = [python, program.as_str(), "/dev/shm/model", "8100", "512", "2", "2"];
+    let arguments = [python, program.as_str(), "/dev/shm/model", "8100", "512", "2", "1"];
     let paths = told.lines().map(PathBuf::from).chain([launcher]).filter(|path| path != Path::new("/usr"));
     let mut config = config("");
     config.argv = arguments.map(str::to_owned).to_vec();
