@@ -1,4 +1,4 @@
-//! Runs the first tokens of a text through a GGUF model twice, on the CPU engine and as PTX in the interpreter, and
+//! Runs the first tokens of a text through a model twice, on the CPU engine and as PTX in the interpreter, and
 //! compares every bit of the logits: `cargo run --release -p cocoon-kernels --example compare -- MODEL [TOKENS]`.
 //! Takes some ten seconds a token for each hundred million weights.
 
@@ -7,10 +7,12 @@ mod common;
 
 use std::{path::Path, sync::Arc, time::Instant};
 
-use cocoon_engine::{Engine, EngineOptions, Model};
-use cocoon_kernels::{Choice, Decoder, Row, Target};
+use cocoon_engine::{
+    Accelerator as _, Engine, EngineOptions, Model, Needs, Pick, StepAnswer, StepRow, StepWork,
+};
+use cocoon_kernels::{Device, PAGE, Target};
 use cocoon_ptx_check::Order;
-use common::{Interpreter, bits, gguf::Gguf};
+use common::{Interpreter, bits};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -23,20 +25,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut expected = Vec::new();
     engine.sequence(tokens.len()).prefill_visiting(tokens, |logits| expected.extend(bits(logits)))?;
 
-    let file = Gguf::new(std::fs::read(&path)?);
-    let mut device = Interpreter::new(Target::Sm90, Order::Forward);
-    let mut decoder = Decoder::new(&mut device, file.shape(tokens.len(), 1), &file.weights())?;
-    let rows = tokens.iter().zip(0..).map(|(token, position)| Row { token: *token, sequence: 0, position });
-    let rows: Vec<Row> = rows.collect();
+    let pages = tokens.len().div_ceil(PAGE);
+    let needs = Needs { context: pages * PAGE, rows: tokens.len(), pages };
+    let mut device = Device::open(Interpreter::new(Target::Sm90, Order::Forward), &model, needs)?;
+    let row = |(position, token): (u32, &u32)| StepRow { token: *token, table: 0, position };
+    let (mut work, mut answer) = (StepWork::default(), StepAnswer::default());
+    work.rows = (0..).zip(tokens).map(row).collect();
+    work.tables = vec![(0..pages as u32).collect()];
+    work.picks = vec![Pick::Logits; tokens.len()];
     let started = Instant::now();
-    decoder.step(&mut device, &rows, &[&[0]], &vec![Choice::greedy(); rows.len()])?;
-    let found = bits(&decoder.logits(&mut device, rows.len())?);
+    device.step(&work, &mut answer)?;
+    let found = bits(&answer.logits);
     let differ = found.iter().zip(&expected).filter(|(found, expected)| found != expected).count();
     println!(
-        "{} tokens, {} logits, {differ} differ; {} million instructions in {:.0} s",
-        rows.len(),
+        "{} tokens, {} logits, {differ} differ; {:.0} s",
+        tokens.len(),
         found.len(),
-        device.instructions / 1_000_000,
         started.elapsed().as_secs_f64()
     );
     if differ > 0 || found.len() != expected.len() { Err("the bits differ".into()) } else { Ok(()) }
