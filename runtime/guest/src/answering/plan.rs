@@ -21,7 +21,7 @@ pub(super) struct Asking {
 /// What a request comes to.
 pub(super) enum Planned {
     /// Answers that the engine is to write.
-    Text(Plan),
+    Text(Box<Plan>),
     /// An answer that is there already.
     Whole { answer: Answer, prompt_tokens: u32 },
 }
@@ -39,7 +39,9 @@ impl Planned {
         let read = openai::read(asked.endpoint, prompt.expose(), asked.seed)?;
         drop(prompt);
         match read {
-            Asked::Text(call) => Plan::make(guest, header, *call, &asked).map(Self::Text),
+            Asked::Text(call) => {
+                Plan::make(guest, header, *call, &asked).map(|plan| Self::Text(Box::new(plan)))
+            }
             Asked::Vectors(request) => Self::vectors(guest, header, &request),
         }
     }
