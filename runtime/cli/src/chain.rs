@@ -281,7 +281,7 @@ impl Founder<'_> {
                 name,
                 status: Status::Allowed,
                 weights: expected.weights,
-                // What comes out of a cache costs as much: the engine has none yet.
+                // Sums that can be made in one's head: cached tokens cost as much here.
                 prices: Prices { prompt: PROMPT_PRICE, cached: PROMPT_PRICE, completion: COMPLETION_PRICE },
             });
         }

@@ -273,7 +273,7 @@ fn model() -> Model {
 #[test]
 fn schemas_of_any_kind_are_read_and_followed_in_bounded_time_and_memory() {
     let (model, grammars, mut followed) = (model(), Grammars::default(), 0);
-    each_case("schemas", 8_000, |dice| {
+    each_case("schemas", 4_000, |dice| {
         let mut schema = schema(dice, 3);
         for _ in 0..dice.below(3) {
             mutate(&mut schema, dice);

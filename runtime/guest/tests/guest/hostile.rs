@@ -109,7 +109,8 @@ fn refused() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 /// Texts as long as a body may be, of what tokenizers and templates take longest for.
 fn long_texts() -> Vec<Vec<u8>> {
     let unit = ["a", " ", "\n", "é", "😀", "<|im_start|>", "\u{301}", "0", "a b", "((((", "\u{200b}"];
-    let repeated = |unit: &str| question(&unit.repeat(800_000 / unit.len()), "").into_bytes();
+    let repeated =
+        |unit: &str| question(&unit.repeat(800_000 / json!(unit).to_string().len()), "").into_bytes();
     let turns = vec![json!({"role": "user", "content": "x".repeat(150)}); 4_000];
     unit.into_iter().map(repeated).chain([json!({"messages": turns}).to_string().into_bytes()]).collect()
 }

@@ -136,6 +136,10 @@ fn told_to_end_it_finishes_what_runs_with_a_receipt() {
         refused || matches!(outcome, Outcome::Cancelled | Outcome::Length | Outcome::Stop),
         "{outcome:?}"
     );
+    // An answer that was broken off says so: it must not pass for a whole one.
+    let told = heard.error.as_ref().map(|(status, error)| (*status, error["error"]["code"].clone()));
+    let broken = matches!(outcome, Outcome::Cancelled | Outcome::Error);
+    assert_eq!(told, broken.then(|| (503, "draining".into())), "{outcome:?}");
     // What was written is in the opening, token for token, so that it can be replayed as far as it went.
     if let Some(run) = &heard.receipt().opening().run {
         assert_eq!(run.completion_tokens(), heard.receipt().receipt().usage.completion_tokens as usize);

@@ -25,9 +25,9 @@ const MAX_THREADS: i64 = 1024;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Runs on any CPU: the instruction set and the number of threads do not change a bit, nor does it that a GPU answered. The opening holds the prompt and the
-answer as tokens; it is shown as text with --text alone. Whether hardware vouches for the bundle's statement, `cocoon verify`
-says.
+Runs on any CPU, also what a GPU answered: neither the instruction set nor the number of threads changes a bit. The opening
+holds the prompt and the answer as tokens; it is shown as text with --text alone. Whether hardware vouches for the bundle's
+statement, `cocoon verify` says.
 Exit codes: 0 the same tokens, 3 not the same, 4 a signature or a commitment does not hold, 5 a file is malformed,
 6 something that is needed is missing: this engine, this model, or tokens to compare with; 1 our own fault, 2 usage.")]
 pub(crate) struct Arguments {
