@@ -131,7 +131,9 @@ impl Constraint for Grammar {
         if self.left == 0 {
             return Err(ConstraintError("it was meant to fail"));
         }
-        (0..mask.len() as u32).filter(|token| !token.is_multiple_of(self.each)).for_each(|token| mask.forbid(token));
+        (0..mask.len() as u32)
+            .filter(|token| !token.is_multiple_of(self.each))
+            .for_each(|token| mask.forbid(token));
         Ok(())
     }
 
