@@ -188,6 +188,7 @@ impl Sampler {
         let recent: Vec<u32> = recent.iter().enumerate().filter(penalised).map(|(_, token)| *token).collect();
         let (choice, position) = (self.choice, self.chosen);
         let recent = recent.into();
+        let temperature = if temperature.recip().is_finite() { temperature } else { 0.0 }; // as in `choose`
         Some(TokenChoice { temperature, top_p, repetition_penalty, seed, choice, position, recent })
     }
 

@@ -285,6 +285,7 @@ fn engine_options(config: &Config, model: &Model) -> EngineOptions {
     options.max_running = config.max_running;
     options.max_waiting = config.max_running + config.max_queued;
     options.max_waiting_of_payer = options.max_waiting;
+    options.max_waiting_tokens = options.max_waiting_tokens.max(options.max_waiting * options.max_context);
     options.cache_bytes = match config.cache_bytes {
         Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
         None => {

@@ -5,7 +5,7 @@
 //! against the text, see [`crate::count`].
 
 use crate::Guest;
-use crate::answering::{Out, draining, now_ms, random, within_budget};
+use crate::answering::{Out, draining, now_ms, over_budget, random, read, within_budget};
 use crate::count::Count;
 use crate::openai::{self, Asked, Call, Format, Naming, Refusal, Said, Voice};
 use crate::serving::ChildEngine;
@@ -45,16 +45,14 @@ pub(crate) async fn answer(
     let came_ms = now_ms();
     let mut out = Out::new(&guest, answer, sink, child.identity());
     let planned = {
-        // Templates and tokenizers take their time with a long prompt: not on a thread that serves others.
         let (guest, child, header) = (guest.clone(), child.clone(), header.clone());
         let plan = move || {
             Planning { guest: &guest, child: &child, header: &header }.plan(endpoint, prompt, came_ms)
         };
-        tokio::task::spawn_blocking(plan).await
+        read(&out, plan).await
     };
-    let internal = |_| Err(Refusal::server(500, "internal", "the guest failed"));
-    let (outcome, usage) = match planned.unwrap_or_else(internal) {
-        Err(refusal) => out.refuse(refusal, came_ms).await,
+    let (outcome, usage) = match planned {
+        Err(why) => out.not_begun(why, came_ms).await,
         Ok(Plan { question, prompt_tokens, mut voice }) => {
             let asking = Asking { child: &child, header: &header, question: &question, payer };
             match asking.run(&mut out, prompt_tokens, voice.as_mut()).await {
@@ -264,8 +262,10 @@ impl Asking<'_> {
             count: Count::new(self.child.vocabulary.as_ref()),
             header: self.header,
             prompt_tokens,
+            in_advance: 0,
             place,
         };
+        meter.charge_in_advance();
         let mut flow = out.emit(AnswerEvent::Tick).await;
         if flow.is_continue() {
             flow = out.tell(voice.begin()).await;
@@ -273,6 +273,12 @@ impl Asking<'_> {
         while flow.is_continue() {
             flow = match next(out, &mut answer).await {
                 None => break,
+                Some(Event::End(Ok((_, usage))) | Event::Piece { usage, .. }) if meter.is_over(usage) => {
+                    return Course::Refused(over_budget(
+                        self.header.budget.prompt_tokens,
+                        usage.prompt_tokens as usize,
+                    ));
+                }
                 Some(Event::End(Ok((finish, usage)))) => {
                     meter.note(out, "", usage);
                     if !meter.count.explains(usage.completion_tokens, finish, &self.question.stop) {
@@ -331,10 +337,23 @@ struct Meter<'a> {
     header: &'a RequestHeader,
     /// Ours, where the guest counts.
     prompt_tokens: Option<u32>,
+    /// What the payer's turns were charged with before it was billed.
+    in_advance: u32,
     place: Place,
 }
 
 impl Meter<'_> {
+    /// Reading a prompt is work, also for who leaves before the first token: it counts for the turns, if not for money.
+    fn charge_in_advance(&mut self) {
+        self.in_advance = self.prompt_tokens.unwrap_or(0);
+        self.place.charge(self.in_advance);
+    }
+
+    /// Whether a prompt that only the child counts turns out to be more than was agreed to.
+    fn is_over(&self, told: cocoon_supervisor::Usage) -> bool {
+        self.prompt_tokens.is_none() && told.prompt_tokens > self.header.budget.prompt_tokens
+    }
+
     /// Takes in a piece with what the child says of it. Before there is one nothing is owed, not for the prompt either: a child
     /// that fails at once has done nothing. Nobody owes more than was agreed to, whatever is counted.
     fn note(&mut self, out: &mut Out<'_>, text: &str, told: cocoon_supervisor::Usage) {
@@ -349,7 +368,10 @@ impl Meter<'_> {
             completion_tokens: completion_tokens.max(before.completion_tokens),
         };
         let total = |usage: &Usage| usage.prompt_tokens.saturating_add(usage.completion_tokens);
-        self.place.charge(total(&out.usage).saturating_sub(total(&before)));
+        let work = total(&out.usage).saturating_sub(total(&before));
+        let charged = work.min(self.in_advance);
+        self.in_advance -= charged;
+        self.place.charge(work - charged);
     }
 }
 

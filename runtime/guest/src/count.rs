@@ -30,6 +30,8 @@ pub(crate) struct Text {
     /// Tokens of what is not kept any more.
     settled: u32,
     tail: Zeroizing<String>,
+    /// Bytes that came since it was counted last.
+    uncounted: usize,
     /// The most that was said of it so far.
     most: u32,
 }
@@ -43,13 +45,14 @@ impl Count {
                 vocabulary: vocabulary.clone(),
                 settled: 0,
                 tail: Zeroizing::new(String::with_capacity(2 * LONGEST_WORD)),
+                uncounted: 0,
                 most: 0,
             }),
         }
     }
 
     /// Takes in a piece, and gives the tokens to be billed by then: no more than the child says (`claimed`), never fewer than
-    /// before.
+    /// before. An empty piece is the last: what came since it was counted, some words at most, is counted then.
     pub(crate) fn hear(&mut self, piece: &str, claimed: u32) -> u32 {
         match self {
             Self::Bytes(bytes) => {
@@ -58,7 +61,10 @@ impl Count {
             }
             Self::Tokens(text) => {
                 text.push(piece);
-                text.most = text.most.max(text.tokens().min(claimed));
+                if text.is_due() || piece.is_empty() {
+                    text.uncounted = 0;
+                    text.most = text.most.max(text.tokens().min(claimed));
+                }
                 text.most
             }
         }
@@ -79,7 +85,13 @@ impl Count {
 }
 
 impl Text {
+    /// Whether so much came that it is worth to encode the tail again: it is long where words do not end in spaces.
+    fn is_due(&self) -> bool {
+        self.tail.len() <= WINDOW || self.uncounted * 8 >= self.tail.len()
+    }
+
     fn push(&mut self, piece: &str) {
+        self.uncounted += piece.len();
         for part in pieces(piece, LONGEST_WORD) {
             self.tail.push_str(part);
             if self.tail.len() > WINDOW {
@@ -226,8 +238,10 @@ mod tests {
         for _ in 0..20_000 {
             count.hear("é", u32::MAX);
         }
+        let shown = count.hear("", u32::MAX);
         let Count::Tokens(text) = &count else { panic!("it has a vocabulary") };
         assert!(text.tail.len() <= LONGEST_WORD);
+        assert_eq!(shown, text.tokens(), "at the end all of it is counted");
         assert!(since.elapsed() < std::time::Duration::from_secs(60));
     }
 }

@@ -43,8 +43,9 @@ impl Guest {
         let gpu = gpu::records(self.gpus.as_ref(), &statement::gpu_nonce(&keys, &freshness))?;
         let statement = self.statement(keys, &gpu, freshness).encode();
         let quote = self.tee.quote(&statement::report_data(&statement))?;
-        self.guard.issue(statement::digest(&statement));
+        // In this order: a child that is started again meanwhile forgets it after this, or makes the guest unattested.
         self.attested.store(true, Ordering::Relaxed);
+        self.guard.issue(statement::digest(&statement));
         Ok(Bundle {
             statement,
             tee: quote.tee,

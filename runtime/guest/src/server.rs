@@ -58,6 +58,7 @@ pub async fn serve(
     shutdown: impl Future<Output = Leave> + Send + 'static,
 ) -> io::Result<()> {
     let (drained, draining) = tokio::sync::oneshot::channel();
+    let (died, mut death) = tokio::sync::oneshot::channel();
     let (stopping, engine) = (guest.clone(), guest.engine.clone());
     let signal = async move {
         let leave = tokio::select! {
@@ -71,6 +72,12 @@ pub async fn serve(
                 stopping.all_told().await;
                 Leave::AtOnce
             }
+            () = stopping.engine.dead() => {
+                tracing::error!("the engine failed too often; its guest ends with it");
+                stopping.all_told().await;
+                let _ = died.send(()); // the receiver lives as long as the server
+                Leave::AtOnce
+            }
         };
         stopping.close();
         if leave == Leave::InOrder {
@@ -79,7 +86,11 @@ pub async fn serve(
                     tokio::time::sleep(IDLE_POLL).await;
                 }
             };
-            let _ = tokio::time::timeout(stopping.engine.patience(), idle).await; // what goes on longer is cut
+            tokio::select! {
+                () = idle => {}
+                () = tokio::time::sleep(stopping.engine.patience()) => {} // what goes on longer is cut
+                () = stopping.engine.dead() => stopping.all_told().await,
+            }
         }
         stopping.drain();
         let _ = drained.send(()); // the receiver lives as long as the server
@@ -92,20 +103,16 @@ pub async fn serve(
             Err(_) => std::future::pending().await,
         }
     };
-    let ended = async {
-        engine.dead().await;
-        Err(io::Error::other("the engine failed too often; its guest ends with it"))
-    };
     let result = tokio::select! {
         result = server => result,
         () = overdue => Ok(()),
-        result = ended => result,
     };
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, engine.end()).await; // what is left ends with this process
     result?;
-    match engine.has_failed() {
-        false => Ok(()),
-        true => Err(io::Error::other("the device that computes failed, and its guest ended with it")),
+    match (engine.has_failed(), death.try_recv()) {
+        (true, _) => Err(io::Error::other("the device that computes failed, and its guest ended with it")),
+        (false, Ok(())) => Err(io::Error::other("the engine failed too often, and its guest ended with it")),
+        (false, Err(_)) => Ok(()),
     }
 }
 

@@ -120,8 +120,9 @@ impl Serving {
 
     /// Resolves with what happened when the device that computes has failed.
     pub(crate) async fn device_failure(&self) -> AcceleratorError {
+        let Self::Embedded(engine) = self else { return std::future::pending().await };
         loop {
-            if let Some(failure) = self.embedded().and_then(Engine::failure) {
+            if let Some(failure) = engine.failure() {
                 return failure;
             }
             tokio::time::sleep(LOOK_AGAIN).await;

@@ -1,7 +1,7 @@
 //! One answer of an embedding model: texts become vectors, one after the other, in turn with those of other payers.
 
 use crate::Guest;
-use crate::answering::{Out, draining, now_ms, within_budget};
+use crate::answering::{self, Out, draining, now_ms, within_budget};
 use crate::openai::{self, Asked, EmbeddingsRequest, Prompt, Refusal, VectorsVoice};
 use crate::record::VectorsRecord;
 use crate::sink::Sink;
@@ -44,13 +44,11 @@ pub(crate) async fn answer(
     let came_ms = now_ms();
     let out = Out::new(guest, answer, sink, crate::record::engine(None));
     let planned = {
-        // Tokenizers take their time with a long text: not on a thread that serves others.
         let (guest, engine) = (Arc::clone(guest), Arc::clone(engine));
-        tokio::task::spawn_blocking(move || Work::plan(&guest, &engine.embedder, &header, endpoint, &prompt))
-            .await
+        answering::read(&out, move || Work::plan(&guest, &engine.embedder, &header, endpoint, &prompt)).await
     };
-    let (outcome, usage) = match planned.unwrap_or_else(|_| Err(internal())) {
-        Err(refusal) => out.refuse(refusal, came_ms).await,
+    let (outcome, usage) = match planned {
+        Err(why) => out.not_begun(why, came_ms).await,
         Ok(work) => work.run(engine, payer, out, came_ms).await,
     };
     tracing::info!(

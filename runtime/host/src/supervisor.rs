@@ -296,10 +296,9 @@ async fn until_due(client: &GuestClient, wait: Duration, publish: &Publish) {
             tokio::time::sleep(HEALTH_EVERY).await;
             match state(client).await {
                 Some(GuestState::Unattested) => return,
-                Some(GuestState::Restarting) if publish.borrow().is_some() => {
-                    tracing::warn!(
-                        "the guest's engine is started again; it gets no requests until it answers"
-                    );
+                Some(state @ (GuestState::Restarting | GuestState::Failed)) if publish.borrow().is_some() => {
+                    let what = if state == GuestState::Failed { "has failed" } else { "is started again" };
+                    tracing::warn!("the guest's engine {what}; it gets no requests until one answers");
                     publish.send_replace(None);
                 }
                 _ => {}

@@ -75,7 +75,7 @@ impl Walk {
         if !kind.is_file() {
             return Err(too_large(path, "it is neither file, folder nor link"));
         }
-        self.name(if about.permissions().mode() & 1 == 1 { b"x" } else { b"f" }, name);
+        self.name(if about.permissions().mode() & 0o111 != 0 { b"x" } else { b"f" }, name);
         let (length, digest) = file(path).map_err(|error| told(path, &error))?;
         self.context.update(&length.to_be_bytes());
         self.context.update(digest.as_ref());

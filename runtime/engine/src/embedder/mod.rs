@@ -3,7 +3,10 @@
 mod encoder;
 mod folder;
 
-use std::{path::Path, sync::Mutex};
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use encoder::Work;
 use zeroize::{Zeroize, Zeroizing};
@@ -132,7 +135,8 @@ impl Embedder {
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
             return Err(GenerateError::UnknownToken { token, vocab_size });
         }
-        let mut work = self.work.lock().expect("no code panics while it holds this lock");
+        // Whatever a panic left there is overwritten, as what another text left is.
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
         self.model.encoder.run(&self.pool, tokens, &mut work);
         let mut new = Embedding { values: vec![0.0; self.dimensions()], tokens: tokens.len() };
         let read = if self.model.pooling == Pooling::Mean { tokens.len() } else { 1 };

@@ -97,7 +97,10 @@ impl Pool {
 
     /// Calls `body` with ranges that are all of `0..count`, on any thread, in any order: a `part` of what is left, or one.
     fn divide(&self, count: usize, part: usize, body: &Body<'_>) {
-        if self.workers.is_empty() || count < 2 {
+        if count == 0 {
+            return;
+        }
+        if self.workers.is_empty() || count == 1 {
             body(0..count);
             return;
         }

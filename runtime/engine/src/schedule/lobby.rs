@@ -196,9 +196,9 @@ impl Lobby {
         self.bell.notify_all();
     }
 
-    /// Closes, because the device failed: whoever has not had his end is told so.
+    /// Closes, because the device failed: whoever has not had his end is told so. The last word on it counts.
     pub(crate) fn fail(&self, error: AcceleratorError) {
-        self.lock().failure.get_or_insert(error);
+        self.lock().failure = Some(error);
         self.close();
     }
 

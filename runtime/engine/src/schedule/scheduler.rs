@@ -209,18 +209,16 @@ impl<'m> Scheduler<'m> {
 
     /// Ends everything: a device that failed once is not asked for anything but to wipe what is there.
     fn fail(&mut self, error: AcceleratorError) -> Progress {
-        let wiped = self.device.as_mut().map_or(Ok(()), Device::retire);
-        let error = match wiped {
-            Ok(()) => error,
-            Err(why) => AcceleratorError::new(format!(
-                "{error}; and what conversations left there could not be wiped ({why}): reset the device"
-            )),
-        };
-        self.lobby.fail(error);
-        // Whoever reads is told by the lobby why nobody writes any more.
+        // Nobody is let in, and whoever reads is told: wiping may take as long as a device that hangs is waited for.
+        self.lobby.fail(error.clone());
         let all: Vec<u64> = self.jobs.keys().copied().collect();
         all.into_iter().for_each(|id| self.remove(id));
         self.lobby.report(self.status());
+        if let Err(why) = self.device.as_mut().map_or(Ok(()), Device::retire) {
+            self.lobby.fail(AcceleratorError::new(format!(
+                "{error}; and what conversations left there could not be wiped ({why}): reset the device"
+            )));
+        }
         Progress::Failed
     }
 

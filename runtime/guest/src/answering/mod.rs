@@ -6,7 +6,7 @@ mod refusals;
 mod run;
 
 pub(crate) use out::Out;
-pub(crate) use plan::within_budget;
+pub(crate) use plan::{over_budget, within_budget};
 pub(crate) use refusals::draining;
 
 use crate::Guest;
@@ -33,30 +33,37 @@ pub(crate) async fn answer(guest: Arc<Guest>, opened: Opened, payer: Payer, sink
     let came_ms = now_ms();
     let seed = u64::from_le_bytes(random());
     let out = Out::new(&guest, answer, sink, crate::record::engine(guest.engine.kernels()));
-    // Not all at once: what is read takes many times its length while it is read, and processors from those that answer.
-    let reading = tokio::select! {
-        biased;
-        () = out.left() => None,
-        permit = guest.reading.clone().acquire_owned() => permit.ok(),
-    };
-    let planned = match reading {
-        None => Err(draining()), // or nobody is there to hear it
-        Some(reading) => {
-            // Templates and tokenizers take their time with a long prompt: not on a thread that serves others.
-            let (guest, header) = (guest.clone(), header.clone());
-            let asked = Asking { endpoint, payer, seed, came_ms };
-            let planned = tokio::task::spawn_blocking(move || {
-                let _reading = reading;
-                Plan::read(&guest, &header, prompt, &asked)
-            });
-            planned.await.unwrap_or_else(|_| Err(Refusal::server(500, "internal", "the guest failed")))
-        }
+    let planned = {
+        let (guest, header) = (guest.clone(), header.clone());
+        let asked = Asking { endpoint, payer, seed, came_ms };
+        read(&out, move || Plan::read(&guest, &header, prompt, &asked)).await
     };
     let (outcome, usage) = match planned {
         Ok(plan) => plan.run(out, came_ms).await,
-        Err(refusal) => out.refuse(refusal, came_ms).await,
+        Err(why) => out.not_begun(why, came_ms).await,
     };
     log(usage, outcome, came_ms);
+}
+
+/// Reads a request. Not all at once: what is read takes many times its length while it is read, and processors from those that
+/// answer. And not on a thread that serves others: templates and tokenizers take their time with a long prompt. Who left
+/// before it is refused nothing.
+pub(crate) async fn read<T: Send + 'static>(
+    out: &Out<'_>,
+    plan: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Option<Refusal>> {
+    let permit = tokio::select! {
+        biased;
+        () = out.left() => None,
+        permit = out.guest.reading.clone().acquire_owned() => permit.ok(),
+    };
+    let permit = permit.ok_or_else(|| out.guest.is_draining().then(draining))?;
+    let planned = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        plan()
+    });
+    let planned = planned.await.unwrap_or_else(|_| Err(Refusal::server(500, "internal", "the guest failed")));
+    planned.map_err(Some)
 }
 
 fn log(usage: Usage, outcome: Outcome, came_ms: u64) {

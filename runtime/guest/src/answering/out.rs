@@ -103,6 +103,14 @@ impl Out<'_> {
         self.emit(AnswerEvent::Tick).await
     }
 
+    /// Ends what was not read: it is refused, or its reader left before that.
+    pub(crate) async fn not_begun(self, why: Option<Refusal>, came_ms: u64) -> (Outcome, Usage) {
+        match why {
+            Some(refusal) => self.refuse(refusal, came_ms).await,
+            None => self.end(Outcome::Cancelled, came_ms).await,
+        }
+    }
+
     /// Ends without an answer. Whether the reader is still there or not, it ends here.
     pub(crate) async fn refuse(mut self, refusal: Refusal, started_ms: u64) -> (Outcome, Usage) {
         self.broken = None;

@@ -152,8 +152,12 @@ pub(crate) fn within_budget(header: &RequestHeader, tokens: usize) -> Result<(),
     if tokens <= budget as usize {
         return Ok(());
     }
+    Err(over_budget(budget, tokens))
+}
+
+pub(crate) fn over_budget(budget: u32, tokens: usize) -> Refusal {
     let message = format!("the prompt has {tokens} tokens, its budget is {budget}: allow more prompt tokens");
-    Err(Refusal::new(400, "budget_exceeded", message))
+    Refusal::new(400, "budget_exceeded", message)
 }
 
 /// As many answers as this worker has places for, running and waiting: more would be busy for ever.
