@@ -230,6 +230,29 @@ fn an_answer_that_does_not_end_in_time_is_cut_with_its_receipt() {
     assert!(guest.end().0.success());
 }
 
+/// A child that is not started again takes its guest with it, and nobody's receipt.
+#[test]
+fn whose_answers_a_child_s_death_ends_gets_a_receipt_all_the_same() {
+    let limits = "[engine.limits]\nrestarts = 0\nfirst_piece = 60\nbetween_pieces = 60\n";
+    let mut guest = setup_with("bounds", limits).start();
+    let peer = guest.trusted();
+    let body = question("!hang in the middle", r#","stream":true"#);
+    let (wire, opener) = sealed(&peer, &header(&peer), &body);
+    let mut running = guest.send(&wire);
+    let mut body = [running.chunk().expect("it begins"), running.chunk().expect("it is asked")].concat();
+    let crashed = guest.ask(&peer, &header(&peer), &question("!crash", ""));
+    assert!(crashed.error.is_some() && crashed.end.is_ok());
+    while let Some(chunk) = running.chunk() {
+        body.extend(chunk);
+    }
+    let heard = hear(opener, &body);
+    assert_eq!(heard.receipt().receipt().outcome, Outcome::Error);
+    assert_eq!(heard.error.as_ref().map(|(status, _)| *status), Some(502), "it is told why");
+    guest.wait();
+    let (status, log) = guest.end();
+    assert!(!status.success() && log.contains("failed too often"), "{status}: {log}");
+}
+
 pub(crate) fn terminate(child: &std::process::Child) {
     let id = rustix::process::Pid::from_child(child);
     rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it is ours");
