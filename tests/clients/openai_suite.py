@@ -174,7 +174,7 @@ def status(path):
 check("method", status("/chat/completions") == (405, "method_not_allowed"), status("/chat/completions"))
 check("nowhere", status("/nowhere") == (404, "unknown_url"), status("/nowhere"))
 huge = [{"role": "user", "content": "x" * 1_200_000}]
-refused("too large", lambda: chat(messages=huge), "request_too_large", kind=APIStatusError)
+refused("too large", lambda: chat(messages=huge), "too_large", kind=APIStatusError)
 refused("a name with slashes", lambda: client.models.retrieve("some/model"), "model_not_found", kind=NotFoundError)
 
 # Wrong requests, while a stream goes on.

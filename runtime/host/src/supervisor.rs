@@ -279,22 +279,21 @@ async fn relaunch(keeper: &Keeper, publish: &Publish) -> Result<Guest, HostError
     }
 }
 
-async fn is_restarting(client: &GuestClient) -> bool {
-    state(client).await == Some(GuestState::Restarting)
-}
-
 async fn state(client: &GuestClient) -> Option<GuestState> {
     let health: GuestHealth = serde_json::from_slice(&client.health().await.ok()?).ok()?;
     Some(health.state)
 }
 
 /// Waits for so long, or until the guest's evidence holds no more: what computes its answers was started again. While it is not
-/// there, nothing is handed to the guest.
-async fn until_due(client: &GuestClient, wait: Duration, publish: &Publish) {
+/// there, nothing is handed to the guest. Whether it was so when it was last asked: who hangs says nothing.
+async fn until_due(client: &GuestClient, wait: Duration, publish: &Publish) -> bool {
+    let mut restarting = false;
     let watched = async {
         loop {
             tokio::time::sleep(HEALTH_EVERY).await;
-            match state(client).await {
+            let state = state(client).await;
+            restarting = state == Some(GuestState::Restarting);
+            match state {
                 Some(GuestState::Unattested) => return,
                 Some(state @ (GuestState::Restarting | GuestState::Failed)) if publish.borrow().is_some() => {
                     let what = if state == GuestState::Failed { "has failed" } else { "is started again" };
@@ -306,6 +305,7 @@ async fn until_due(client: &GuestClient, wait: Duration, publish: &Publish) {
         }
     };
     let _ = tokio::time::timeout(wait, watched).await; // due in any case
+    restarting
 }
 
 /// Makes evidence anew for as long as the guest does; then says what it did not. Evidence that cannot be renewed is not
@@ -314,8 +314,7 @@ async fn stay_fresh(keeper: &Keeper, client: &GuestClient, pid: Option<u32>, pub
     let every = keeper.timing.attest_every;
     let (mut next, mut failures, mut newest) = (every, 0, Instant::now());
     loop {
-        until_due(client, next, publish).await;
-        if is_restarting(client).await {
+        if until_due(client, next, publish).await {
             continue; // evidence of now would hold no more when it answers
         }
         match keeper.renewed(client, pid).await {

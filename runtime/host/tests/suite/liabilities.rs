@@ -2,7 +2,10 @@
 //! host's own book.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -47,10 +50,22 @@ async fn backed(world: &World, operator: u8) -> Address {
     terms.address()
 }
 
+/// A second of the chain in which nothing was published yet: an epoch is one, and only grows.
+async fn next_second(wallet: &cocoon_chain::Wallet) -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let time = wallet.chain().head().await.expect("the chain answers").time;
+        if LAST.fetch_max(time, Ordering::SeqCst) < time {
+            return time;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Publishes a tree of one leaf, as of now, and returns it with its proof.
 async fn publish(world: &World, bond: &Address, channel: &Address, amount: u64) -> LiabilityProof {
     let wallet = world.wallet(GATEWAY);
-    let epoch = wallet.chain().head().await.expect("the chain answers").time;
+    let epoch = next_second(&wallet).await;
     let leaf = Liability { channel: channel.clone(), amount, salt: [1; 32] };
     let tree = Tree::new(epoch, vec![leaf]).expect("a small tree");
     let root = tree.root();

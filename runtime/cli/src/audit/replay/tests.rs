@@ -187,6 +187,12 @@ impl Kit {
         self.opening.run.as_mut().expect("it has one")
     }
 
+    /// The guest has, and its receipt names, a model of this root.
+    fn attest_model(&mut self, weights: [u8; 32]) {
+        self.receipt.model = weights;
+        self.restate(|statement| statement.models[0].weights = weights);
+    }
+
     /// Another statement of the guest, which its receipt names.
     fn restate(&mut self, change: impl FnOnce(&mut Statement)) {
         let mut statement = Statement::decode(&self.bundle.statement).expect("ours");
@@ -578,7 +584,8 @@ fn kit_of_vectors() -> Kit {
     let mut archive = Vec::new();
     pack(&encoder(), &mut archive).expect("it is packed");
     let weights = ring::digest::digest(&ring::digest::SHA256, &archive);
-    kit.receipt.model = weights.as_ref().try_into().expect("32 bytes");
+    let weights: [u8; 32] = weights.as_ref().try_into().expect("32 bytes");
+    kit.attest_model(weights);
     let embedder = Embedder::open(&encoder(), &EngineOptions::with_threads(2)).expect("it loads");
     let mut hash = VectorsHash::default();
     let inputs = ["a list", "a tuple and a dictionary"].map(|text| {
@@ -628,11 +635,11 @@ fn vectors_of_which_one_thing_was_changed_are_not_the_same() {
     let mut kit = kit_of_vectors();
     let weights = std::fs::read(tiny()).expect("it lies in the repository");
     let weights = ring::digest::digest(&ring::digest::SHA256, &weights);
-    kit.receipt.model = weights.as_ref().try_into().expect("32 bytes");
+    kit.attest_model(weights.as_ref().try_into().expect("32 bytes"));
     kit.model = tiny();
     kit.keep().comes_to(Word::Different, "makes no vectors");
     let mut writing = self::kit();
-    writing.receipt.model = kit_of_vectors().receipt.model;
+    writing.attest_model(kit_of_vectors().receipt.model);
     writing.model = encoder();
     writing.keep().comes_to(Word::Different, "writes no text");
 }
